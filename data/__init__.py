@@ -1,0 +1,1 @@
+"""Interactions, item texts, splits, candidates and prompts; knows neither models nor metrics."""

@@ -1,0 +1,162 @@
+"""RecBole atomic files: tab-separated, one ``name:type`` per column of the header line.
+
+Source: https://recbole.io/docs/user_guide/data/atomic_files.html
+"""
+
+import html
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data.dataset import Catalogue, Dataset, Domain
+from data.sources.build import DataError, Interactions, ItemTexts, build
+from data.types import FloatArray
+
+TITLE_COLUMNS = ("title", "movie_title", "item_name", "name")
+
+
+@dataclass(frozen=True)
+class AtomicFile:
+    """Columns of one file as text, and the line number of each row."""
+
+    path: Path
+    columns: Mapping[str, list[str]]
+    lines: list[int] = field(repr=False)
+
+    def where(self, row: int) -> str:
+        """File and line of a row, for messages."""
+        return f"{self.path}:{self.lines[row]}"
+
+    def numbers(self, column: str) -> FloatArray:
+        """A column as finite numbers, shape ``[rows]``.
+
+        Raises:
+            DataError: naming file and line of the first value that is not a finite number.
+        """
+        values = np.empty(len(self.lines))
+        for row, text in enumerate(self.columns[column]):
+            try:
+                values[row] = float(text)
+            except ValueError:
+                values[row] = math.nan
+            if not math.isfinite(values[row]):
+                raise DataError(f"{self.where(row)}: {column} is {text!r}, not a finite number")
+        return values
+
+
+def read_file(path: Path, required: Sequence[str]) -> AtomicFile:
+    """Read one atomic file.
+
+    Args:
+        path: the file, UTF-8.
+        required: columns that must be there and never be empty.
+
+    Raises:
+        DataError: naming the file, and the line where one is at fault.
+    """
+    rows = _rows(path)
+    header = [column.partition(":")[0] for column in next(rows, (0, [""]))[1]]
+    missing = [column for column in required if column not in header]
+    if missing:
+        raise DataError(
+            f"{path}: no column {', '.join(missing)}; the header names {', '.join(header)} "
+            "(expected tab-separated name:type, such as user_id:token)"
+        )
+    columns: dict[str, list[str]] = {name: [] for name in header}
+    lines = []
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise DataError(f"{path}:{line}: {len(cells)} fields where the header has {len(header)}")
+        for name, cell in zip(header, cells, strict=True):
+            if name in required and not cell:
+                raise DataError(f"{path}:{line}: {name} is empty")
+            columns[name].append(cell)
+        lines.append(line)
+    return AtomicFile(path, columns, lines)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            text = line.decode("utf-8").rstrip("\r")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; re-encode it"
+            ) from error
+        if text:
+            yield number, [cell.strip() for cell in text.split("\t")]
+
+
+def read_interactions(path: Path) -> Interactions:
+    """Interactions of an ``.inter`` file; a rating column is read where there is one."""
+    file = read_file(path, required=("user_id", "item_id", "timestamp"))
+    return Interactions(
+        users=file.columns["user_id"],
+        items=file.columns["item_id"],
+        timestamps=file.numbers("timestamp"),
+        ratings=file.numbers("rating") if "rating" in file.columns else None,
+        where=lambda row: f"{path.name}:{file.lines[row]}",
+    )
+
+
+def read_texts(path: Path) -> ItemTexts:
+    """Item texts of an ``.item`` file, HTML entities decoded.
+
+    Raises:
+        DataError: if there is no title column or an item is listed twice.
+    """
+    file = read_file(path, required=("item_id",))
+    title_column = next((column for column in TITLE_COLUMNS if column in file.columns), None)
+    if title_column is None:
+        raise DataError(f"{path}: no title column; expected one of {', '.join(TITLE_COLUMNS)}")
+    row_of: dict[str, int] = {}
+    for row, item in enumerate(file.columns["item_id"]):
+        if row_of.setdefault(item, row) != row:
+            raise DataError(
+                f"{file.where(row)}: item {item!r} is listed twice, first in line {file.lines[row_of[item]]}"
+            )
+    texts = {
+        name: {item: html.unescape(values[row]) for item, row in row_of.items()}
+        for name, values in file.columns.items()
+        if name != "item_id"
+    }
+    return ItemTexts(titles=texts.pop(title_column), fields=texts, path=path)
+
+
+def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
+    """The data set of a folder with one ``.inter`` file and, with the same stem, an ``.item`` file.
+
+    Raises:
+        DataError: for a folder without exactly one ``.inter`` file, or a file that cannot be used.
+    """
+    found = sorted(folder.glob("*.inter"))
+    if len(found) != 1:
+        raise DataError(f"{folder}: expected one .inter file, found {[path.name for path in found] or 'none'}")
+    item_file = found[0].with_suffix(".item")
+    texts = read_texts(item_file) if item_file.exists() else ItemTexts({}, {}, item_file)
+    return build(found[0].stem, read_interactions(found[0]), texts, Domain(), min_rating, min_count)
+
+
+def write(dataset: Dataset, folder: Path) -> None:
+    """Write a data set as ``<name>.inter`` and ``<name>.item`` that :func:`load` reads back."""
+    catalogue: Catalogue = dataset.catalogue
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = zip(
+        dataset.histories.rows().tolist(), dataset.histories.items.tolist(), dataset.timestamps.tolist(), strict=True
+    )
+    interactions = (f"{catalogue.user_ids[user]}\t{catalogue.item_ids[item]}\t{time!r}" for user, item, time in rows)
+    items = zip(catalogue.item_ids, catalogue.titles, *catalogue.fields.values(), strict=True)
+    names = "".join(f"\t{name}:token_seq" for name in catalogue.fields)
+    _write(folder / f"{dataset.name}.inter", "user_id:token\titem_id:token\ttimestamp:float", interactions)
+    _write(folder / f"{dataset.name}.item", f"item_id:token\ttitle:token_seq{names}", map("\t".join, items))
+
+
+def _write(path: Path, header: str, lines: Iterator[str]) -> None:
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")

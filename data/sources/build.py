@@ -1,0 +1,146 @@
+"""From rows of a file to a Dataset: positives, core filter, order, and an account of what was left out."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.dataset import Catalogue, Dataset, Domain
+from data.histories import Histories
+from data.types import BoolArray, FloatArray, IntArray
+
+
+class DataError(ValueError):
+    """A data file cannot be used; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Rows of an interaction file.
+
+    Args:
+        users: user id of each row.
+        items: item id of each row.
+        timestamps: time of each row, shape ``[rows]``.
+        ratings: rating of each row, None where the source has none.
+        where: file and line of a row, for messages.
+    """
+
+    users: Sequence[str]
+    items: Sequence[str]
+    timestamps: FloatArray
+    ratings: FloatArray | None
+    where: Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """Titles and further fields by item id."""
+
+    titles: Mapping[str, str]
+    fields: Mapping[str, Mapping[str, str]]
+    path: Path
+
+
+def build(
+    name: str, rows: Interactions, texts: ItemTexts, domain: Domain, min_rating: float = 4.0, min_count: int = 5
+) -> Dataset:
+    """A data set of positive interactions.
+
+    Rows rated under ``min_rating`` are not positives (where there are ratings). Of repeated (user, item)
+    pairs the earliest counts. Users and items with fewer than ``min_count`` positives are left out, again
+    and again until none is left to leave out. A user's items are ordered by time, ties by the SHA-256
+    (hex) of "user/item". All of this is counted in the notes of the data set.
+
+    Raises:
+        DataError: if nothing is left.
+    """
+    user_ids, user = _dense(rows.users)
+    item_ids, item = _dense(rows.items)
+    order = _chronological(rows, user)
+    notes = []
+
+    positive = np.ones(len(order), np.bool_) if rows.ratings is None else rows.ratings[order] >= min_rating
+    notes += _note(~positive, order, rows, f"rated under {min_rating:g} and not counted as positives")
+    order = order[positive]
+
+    first = np.zeros(len(order), np.bool_)
+    first[np.unique(user[order] * len(item_ids) + item[order], return_index=True)[1]] = True
+    notes += _note(~first, order, rows, "repeat a (user, item) pair; the earliest is kept")
+    order = order[first]
+
+    kept = _core(user[order], item[order], min_count)
+    notes += _note(~kept, order, rows, f"of users or items with fewer than {min_count} positives left out")
+    order = order[kept]
+    if not len(order):
+        raise DataError(f"{name}: no interaction is left; {'; '.join(notes)}")
+
+    users, user_row = np.unique(user[order], return_inverse=True)
+    items, item_index = np.unique(item[order], return_inverse=True)
+    kept_ids = [item_ids[i] for i in items]
+    titles, title_notes = _titles(kept_ids, texts)
+    catalogue = Catalogue(
+        name=name,
+        user_ids=tuple(user_ids[u] for u in users),
+        item_ids=tuple(kept_ids),
+        titles=titles,
+        fields={key: tuple(values.get(i, "") for i in kept_ids) for key, values in texts.fields.items()},
+        domain=domain,
+    )
+    offsets = np.searchsorted(user_row, np.arange(len(users) + 1))
+    histories = Histories(item_index.astype(np.int64), offsets.astype(np.int64))
+    return Dataset(catalogue, histories, rows.timestamps[order], notes=(*notes, *title_notes))
+
+
+def _dense(ids: Sequence[str]) -> tuple[list[str], IntArray]:
+    """Distinct ids, in numeric order if all are decimal and alphabetic order if not, and their indices."""
+    distinct = set(ids)
+    decimal = all(i.isascii() and i.isdecimal() for i in distinct)
+    ordered = sorted(distinct, key=(lambda i: (int(i), i)) if decimal else None)
+    index = {i: n for n, i in enumerate(ordered)}
+    return ordered, np.array([index[i] for i in ids], np.int64)
+
+
+def _chronological(rows: Interactions, user: IntArray) -> IntArray:
+    """Row numbers by user, then time, then hash."""
+    pairs = (f"{u}/{i}".encode() for u, i in zip(rows.users, rows.items, strict=True))
+    tie = np.array([hashlib.sha256(pair).hexdigest() for pair in pairs])
+    return np.lexsort((tie, rows.timestamps, user))
+
+
+def _core(user: IntArray, item: IntArray, min_count: int) -> BoolArray:
+    """Entries that stay when users and items with too few entries are dropped until stable."""
+    kept = np.ones(len(user), np.bool_)
+    while True:
+        users, items = (
+            np.bincount(user[kept], minlength=user.max(initial=0) + 1),
+            np.bincount(item[kept], minlength=item.max(initial=0) + 1),
+        )
+        stay = kept & (users[user] >= min_count) & (items[item] >= min_count)
+        if (stay == kept).all():
+            return kept
+        kept = stay
+
+
+def _note(affected: BoolArray, order: IntArray, rows: Interactions, what: str) -> list[str]:
+    if not affected.any():
+        return []
+    earliest = int(order[affected].min())
+    return [f"{int(affected.sum())} interactions {what} (first: {rows.where(earliest)})"]
+
+
+def _titles(item_ids: Sequence[str], texts: ItemTexts) -> tuple[tuple[str, ...], list[str]]:
+    """Titles with the id standing in where there is none, and notes that count these."""
+    without = [i for i in item_ids if not texts.titles.get(i)]
+    groups = {
+        "no text record": [i for i in without if i not in texts.titles],
+        "an empty title": [i for i in without if i in texts.titles],
+    }
+    notes = [
+        f"{len(ids)} items have {what} in {texts.path.name}; the id stands in (first: {ids[0]})"
+        for what, ids in groups.items()
+        if ids
+    ]
+    return tuple(texts.titles.get(i) or i for i in item_ids), notes
