@@ -1,0 +1,117 @@
+"""Which interactions are trained on, tuned on and tested on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from data.dataset import Dataset
+from data.fingerprint import fingerprint
+from data.histories import Histories
+from data.types import IntArray
+
+
+class SplitError(ValueError):
+    """The data set cannot be split as asked."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Train history, validation item and test item of every user.
+
+    Args:
+        train: items to train on, one row per user, oldest first.
+        valid: validation item per user, -1 where the user has none, shape ``[users]``.
+        test: test item per user, -1 where the user has none, shape ``[users]``.
+        notes: what was left out, one sentence each.
+    """
+
+    train: Histories
+    valid: IntArray
+    test: IntArray
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the three parts."""
+        return fingerprint(self.train, self.valid, self.test)
+
+    @property
+    def test_users(self) -> IntArray:
+        """Users that have a test item and something to show before it."""
+        return np.flatnonzero((self.test >= 0) & (self.test_histories.lengths > 0))
+
+    @property
+    def valid_users(self) -> IntArray:
+        """Users that have a validation item and something to show before it."""
+        return np.flatnonzero((self.valid >= 0) & (self.train.lengths > 0))
+
+    @cached_property
+    def test_histories(self) -> Histories:
+        """What may be shown to a model that is asked for the test item: train and validation part."""
+        return self.train.append(self.valid)
+
+
+def leave_one_out(dataset: Dataset) -> Split:
+    """The last item of every user is the test item, the last but one the validation item.
+
+    Raises:
+        SplitError: if a user has fewer than three interactions.
+    """
+    lengths = dataset.histories.lengths
+    if (lengths < 3).any():
+        user = int(np.argmax(lengths < 3))
+        raise SplitError(
+            f"{dataset.name}: user {dataset.catalogue.user_ids[user]!r} has {lengths[user]} interactions; "
+            "leave-one-out needs at least 3 (raise min_count)"
+        )
+    rows = list(dataset.histories)
+    return Split(
+        train=Histories.of(row[:-2] for row in rows),
+        valid=np.array([row[-2] for row in rows]),
+        test=np.array([row[-1] for row in rows]),
+    )
+
+
+def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1) -> Split:
+    """One cut in time for everybody, so that no model is trained on what happened after a test item.
+
+    The latest ``test_share`` of all interactions lie after the test cut, the ``valid_share`` before
+    them between the two cuts. A user's first item after a cut is the target; later ones are left out,
+    and so is the test item of a user whose history before it is empty.
+
+    Source: Meng et al., "Exploring data splitting strategies for the evaluation of recommendation
+    models", 2020 ("temporal global").
+
+    Raises:
+        SplitError: if the timestamps are positions within a user and so not comparable between users.
+    """
+    if _ordinal(dataset):
+        raise SplitError(
+            f"{dataset.name}: timestamps count each user's interactions (1, 2, 3, ...) and cannot be compared "
+            "between users; use the leave-one-out split"
+        )
+    valid_cut, test_cut = np.quantile(dataset.timestamps, [1 - valid_share - test_share, 1 - test_share])
+    train, valid, test = [], [], []
+    for row, times in zip(
+        dataset.histories, np.split(dataset.timestamps, dataset.histories.offsets[1:-1]), strict=True
+    ):
+        after_valid, after_test = np.searchsorted(times, [valid_cut, test_cut])
+        train.append(row[:after_valid])
+        valid.append(row[after_valid] if after_valid < after_test else -1)
+        test.append(row[after_test] if after_test < len(row) else -1)
+    kept = sum(map(len, train)) + sum(item >= 0 for item in valid) + sum(item >= 0 for item in test)
+    left_out = len(dataset.timestamps) - kept
+    note = f"temporal split: {left_out} interactions after a user's first in the validation or test period left out"
+    return Split(Histories.of(train), np.array(valid), np.array(test), notes=(note,))
+
+
+def _ordinal(dataset: Dataset) -> bool:
+    starts = dataset.histories.offsets[:-1]
+    position = np.arange(len(dataset.timestamps)) - np.repeat(starts, dataset.histories.lengths)
+    first = np.repeat(dataset.timestamps[starts], dataset.histories.lengths)
+    return bool((dataset.timestamps - first == position).all())
+
+
+SPLITS: dict[str, Callable[[Dataset], Split]] = {"leave-one-out": leave_one_out, "temporal": temporal}
