@@ -1,0 +1,1 @@
+"""Prompt templates: wording with typed slots, in seen and unseen families."""

@@ -1,0 +1,109 @@
+"""The templates of the suite, read from the TOML files beside this module."""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import get_args
+
+from data.prompts.template import ListStyle, Role, Template, TemplateError, parse
+
+REQUIRED_SLOTS: dict[str, frozenset[str]] = {"recommend": frozenset({"history", "target"})}
+KEYS = {"id", "family", "text", "labels", "replaces", "strategy", "separator"}
+
+
+def read_templates(path: Path) -> tuple[Template, ...]:
+    """Templates of one TOML file: a ``role`` and ``[[template]]`` tables with id, family and text.
+
+    Raises:
+        TemplateError: naming file and template, for a missing or unknown key, an unknown role or slot,
+            a slot the role requires and the text lacks, or an id used twice.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise TemplateError(f"{path.name}: not a TOML file: {error}") from error
+    if content.keys() != {"role", "template"}:
+        raise TemplateError(f"{path.name}: keys are role and template, not {', '.join(content) or 'none'}")
+    role = content["role"]
+    if role not in get_args(Role):
+        raise TemplateError(f"{path.name}: unknown role {role!r}; roles are {', '.join(get_args(Role))}")
+    templates: dict[str, Template] = {}
+    for number, table in enumerate(content["template"], start=1):
+        where = f"{path.name}, template {table.get('id', number)!r}"
+        try:
+            template = _template(role, table)
+        except TemplateError as error:
+            raise TemplateError(f"{where}: {error}") from error
+        if template.id in templates:
+            raise TemplateError(f"{where}: id used twice")
+        templates[template.id] = template
+    return tuple(templates.values())
+
+
+def _template(role: Role, table: dict[str, object]) -> Template:
+    missing, unknown = {"id", "family", "text"} - table.keys(), table.keys() - KEYS
+    if missing or unknown:
+        found = f"missing keys {sorted(missing)}, unknown keys {sorted(unknown)}"
+        raise TemplateError(f"{found}; keys are {sorted(KEYS)}")
+    if table["family"] not in ("seen", "unseen"):
+        raise TemplateError(f"family is 'seen' or 'unseen', not {table['family']!r}")
+    values = {key: value for key, value in table.items() if key not in ("text", "separator")}
+    if "separator" in table:
+        values["style"] = ListStyle(separator=str(table["separator"]))
+    if "labels" in values:
+        values["labels"] = _labels(table["labels"])
+    template = Template(role=role, parts=parse(str(table["text"]).strip()), **values)  # type: ignore[arg-type]
+    lacking = REQUIRED_SLOTS.get(role, frozenset()) - set(template.slots)
+    if lacking:
+        raise TemplateError(f"role {role!r} needs slots {sorted(lacking)}")
+    return template
+
+
+def _labels(words: object) -> tuple[str, str]:
+    match words:
+        case [str(positive), str(negative)] if positive and negative and positive != negative:
+            return positive, negative
+    raise TemplateError(f"labels are two different words, positive and negative, not {words!r}")
+
+
+def roles() -> tuple[Role, ...]:
+    """Roles the suite has templates for."""
+    return tuple(role for role in get_args(Role) if (_folder() / f"{role}.toml").exists())
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("data.prompts")))
+
+
+def templates(role: Role, files: Iterable[Path] = ()) -> tuple[Template, ...]:
+    """All templates of a role: those of the suite and those of further TOML files.
+
+    Raises:
+        TemplateError: if the role has no file, an id is used twice, or the families are not disjoint.
+    """
+    own = _folder() / f"{role}.toml"
+    if not own.exists():
+        raise TemplateError(f"no templates for role {role!r}; roles with templates are {', '.join(roles())}")
+    found = [t for path in (own, *files) for t in read_templates(path) if t.role == role]
+    check_disjoint(found)
+    return tuple(found)
+
+
+def check_disjoint(templates: Sequence[Template]) -> None:
+    """Check that no unseen template is a seen one under another name.
+
+    Two templates are the same if their words agree after case, spacing and punctuation are dropped.
+
+    Raises:
+        TemplateError: naming the two templates, also for an id used twice.
+    """
+    by_words: dict[str, Template] = {}
+    for template in templates:
+        words = "".join(c for c in template.source.lower() if c.isalnum() or c in "{}_")
+        other = by_words.setdefault(words, template)
+        if other is not template:
+            raise TemplateError(f"templates {other.id!r} and {template.id!r} have the same words")
+    ids = [template.id for template in templates]
+    if len(set(ids)) < len(ids):
+        raise TemplateError(f"template ids used twice: {sorted({i for i in ids if ids.count(i) > 1})}")
