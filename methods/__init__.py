@@ -1,0 +1,1 @@
+"""Recommenders under one contract: fit once, score any request."""

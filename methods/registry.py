@@ -1,0 +1,85 @@
+"""Methods by name. One line each; a user's own method is named ``package.module:Class``."""
+
+import difflib
+import fnmatch
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from methods.base import Method
+
+REGISTRY: dict[str, str] = {
+    "random": "methods.random_order:RandomOrder",
+    "popularity": "methods.popularity:Popularity",
+    "tallrec": "methods.tallrec:TallRec",
+    "bpr": "methods.recbole:BPR",
+    "lightgcn": "methods.recbole:LightGCN",
+    "caser": "methods.recbole:Caser",
+    "hgn": "methods.recbole:HGN",
+    "gru4rec": "methods.recbole:GRU4Rec",
+    "sasrec": "methods.recbole:SASRec",
+    "bert4rec": "methods.recbole:BERT4Rec",
+    "s3rec": "methods.recbole:S3Rec",
+    "din": "methods.recbole:DIN",
+    "llmrec": "methods.llmrec.method:BestLlmRec",
+    "llmrec/title": "methods.llmrec.method:title",
+    "llmrec/original": "methods.llmrec.method:original",
+    "llmrec/basic-paraphrase": "methods.llmrec.method:basic_paraphrase",
+    "llmrec/basic-summarise": "methods.llmrec.method:basic_summarise",
+    "llmrec/basic-characterise": "methods.llmrec.method:basic_characterise",
+    "llmrec/rec-paraphrase": "methods.llmrec.method:rec_paraphrase",
+    "llmrec/rec-summarise": "methods.llmrec.method:rec_summarise",
+    "llmrec/rec-characterise": "methods.llmrec.method:rec_characterise",
+    "llmrec/eng": "methods.llmrec.method:eng",
+    "llmrec/rec-eng": "methods.llmrec.method:rec_eng",
+    "llmrec/all": "methods.llmrec.method:all_strategies",
+}
+"""Name on the command line -> ``module:factory``; the factory's keyword arguments are the settings."""
+
+
+class UnknownMethod(ValueError):
+    """No method of that name, or no such setting."""
+
+
+def names(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Registered names matching shell patterns such as ``llmrec/*``; ``module:Class`` passes through.
+
+    Raises:
+        UnknownMethod: for a pattern that matches nothing, with the nearest names.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        matches = [pattern] if ":" in pattern else fnmatch.filter(REGISTRY, pattern)
+        if not matches:
+            near = difflib.get_close_matches(pattern, REGISTRY, n=3)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise UnknownMethod(
+                f"no method {pattern!r}: {hint}methods are {', '.join(REGISTRY)}, or your own as package.module:Class"
+            )
+        found += [match for match in matches if match not in found]
+    return tuple(found)
+
+
+def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """A method with the given settings.
+
+    Raises:
+        UnknownMethod: for an unknown name, a module that does not hold it, or an unknown setting.
+    """
+    (name,) = names([name])
+    module, _, attribute = REGISTRY.get(name, name).partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise UnknownMethod(f"method {name!r}: {error}") from error
+    known = inspect.signature(factory).parameters
+    for setting in settings or {}:
+        if setting not in known:
+            near = difflib.get_close_matches(setting, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UnknownMethod(
+                f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
+            )
+    method: Method = factory(**(settings or {}))
+    return method
