@@ -1,0 +1,205 @@
+"""Conditions: named perturbations, and the families a suite asks for them by."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from benchmarks.perturbations.base import Perturbation
+from benchmarks.perturbations.distractor import PLACES, Distractor
+from benchmarks.perturbations.format import VARIANTS, Format
+from benchmarks.perturbations.history import HistoryDrop, HistoryInject, HistoryShuffle
+from benchmarks.perturbations.identity import Identity
+from benchmarks.perturbations.register import TONES, Register
+from benchmarks.perturbations.synonyms import Synonyms
+from benchmarks.perturbations.title_noise import TitleNoise
+from benchmarks.perturbations.typos import Typos
+from benchmarks.perturbations.unseen import Unseen
+from data.prompts.template import Role, Template
+from methods.base import Requests
+
+DEFAULT_GRADES = (0.05, 0.1, 0.2, 0.3)
+
+Grades = Sequence[float | str] | None
+UnseenTemplates = Mapping[Role, tuple[Template, ...]]
+
+
+class ConditionError(ValueError):
+    """The conditions that were asked for do not exist."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way of showing the requests.
+
+    Args:
+        name: what users see, unique in a run: ``clean``, ``typos@0.1``, ``register/polite``.
+        perturbation: what is done to the requests.
+    """
+
+    name: str
+    perturbation: Perturbation
+
+    def apply(self, requests: Requests, seed: int) -> Requests:
+        """The requests as shown under the condition."""
+        return self.perturbation.apply(requests, seed)
+
+    def describe(self) -> dict[str, Any]:
+        """What is stored with the scores; JSON types only, templates by their ids.
+
+        >>> Condition("typos@0.1", Typos(0.1)).describe()
+        {'name': 'typos@0.1', 'family': 'typos', 'reach': 'wording', 'severity': 0.1, 'parameters': {}}
+        """
+        parameters = {
+            field.name: _plain(getattr(self.perturbation, field.name))
+            for field in dataclasses.fields(self.perturbation)  # type: ignore[arg-type]
+            if field.name != "severity"
+        }
+        return {
+            "name": self.name,
+            "family": self.perturbation.family,
+            "reach": self.perturbation.reach,
+            "severity": self.perturbation.severity,
+            "parameters": parameters,
+        }
+
+
+class Family(Protocol):
+    """How the name of a family in a suite becomes conditions."""
+
+    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+        """The conditions of the family.
+
+        Raises:
+            ConditionError: for grades the family does not have.
+            PerturbationError: for a grade outside [0, 1].
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Grading:
+    """One condition per severity, ``typos@0.1``.
+
+    Args:
+        make: makes the perturbation of a severity.
+    """
+
+    make: Callable[[float], Perturbation]
+
+    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+        """One condition per grade; by default 0.05, 0.1, 0.2 and 0.3."""
+        for grade in DEFAULT_GRADES if grades is None else grades:
+            if isinstance(grade, bool | str):
+                raise ConditionError(f"{name}: a grade is a share between 0 and 1, not {grade!r}")
+            yield Condition(f"{name}@{grade:g}", self.make(float(grade)))
+
+
+@dataclass(frozen=True)
+class Variants:
+    """One condition per variant, ``register/polite``.
+
+    Args:
+        make: makes the perturbation of a variant.
+        names: names of the variants.
+    """
+
+    make: Callable[[Any], Perturbation]
+    names: tuple[str, ...]
+
+    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+        """One condition per variant; by default all."""
+        for variant in self.names if grades is None else grades:
+            if variant not in self.names:
+                raise ConditionError(f"{name}: no variant {variant!r}; {_choices(str(variant), self.names)}")
+            yield Condition(f"{name}/{variant}", self.make(variant))
+
+
+class Clean:
+    """The clean condition alone."""
+
+    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+        """One condition, without grades."""
+        _refuse_grades(name, grades)
+        yield Condition(name, Identity())
+
+
+class PerTemplate:
+    """One condition per unseen template, ``unseen/recommend-unseen-03``.
+
+    Condition ``k`` shows the ``k``-th unseen template of every role, starting again from the first where a
+    role has fewer. The role with most of them gives the names, the first such role if several have as many.
+    """
+
+    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+        """As many conditions as the role with most unseen templates has."""
+        _refuse_grades(name, grades)
+        for role, templates in unseen.items():
+            if not templates:
+                raise ConditionError(f"{name}: role {role!r} has no unseen templates")
+        count = max(map(len, unseen.values()), default=0)
+        names = next((templates for templates in unseen.values() if len(templates) == count), ())
+        for k, naming in enumerate(names):
+            shown = tuple(templates[k % len(templates)] for templates in unseen.values())
+            yield Condition(f"{name}/{naming.id}", Unseen(shown))
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "clean": Clean(),
+        "unseen": PerTemplate(),
+        "format": Variants(Format, tuple(VARIANTS)),
+        "typos": Grading(Typos),
+        "synonyms": Grading(Synonyms),
+        "distractor": Variants(Distractor, tuple(PLACES)),
+        "register": Variants(Register, tuple(TONES)),
+        "history-shuffle": Grading(HistoryShuffle),
+        "history-drop": Grading(HistoryDrop),
+        "history-inject": Grading(HistoryInject),
+        "title-noise": Grading(TitleNoise),
+    }
+)
+
+
+def expand(families: Mapping[str, Grades], unseen: UnseenTemplates) -> tuple[Condition, ...]:
+    """All conditions of a suite; the first is always ``clean``.
+
+    Args:
+        families: name of a family -> its grades or variants, None for the default ones.
+        unseen: unseen templates by role, for the family ``unseen``; empty if no method has a prompt.
+
+    Raises:
+        ConditionError: for an unknown family or variant, unfit grades, or a condition asked for twice.
+        PerturbationError: for a grade outside [0, 1].
+
+    >>> [condition.name for condition in expand({"typos": [0.1, 0.2], "distractor": None}, {})]
+    ['clean', 'typos@0.1', 'typos@0.2', 'distractor/before', 'distractor/after']
+    """
+    conditions: dict[str, Condition] = {}
+    for name, grades in {"clean": None, **families}.items():
+        if name not in FAMILIES:
+            raise ConditionError(f"no condition family {name!r}: {_choices(name, tuple(FAMILIES))}")
+        for condition in FAMILIES[name].conditions(name, grades, unseen):
+            if condition.name in conditions:
+                raise ConditionError(f"condition {condition.name!r} is asked for twice")
+            conditions[condition.name] = condition
+    return tuple(conditions.values())
+
+
+def _choices(name: str, valid: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}choices are {', '.join(valid)}"
+
+
+def _refuse_grades(name: str, grades: Grades) -> None:
+    if grades is not None:
+        raise ConditionError(f"{name} has no grades or variants to choose from, not {list(grades)!r}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Template):
+        return value.id
+    return [_plain(element) for element in value] if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""Controlled changes of what a method is shown: one file per family."""

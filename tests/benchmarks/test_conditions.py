@@ -1,0 +1,155 @@
+import json
+import re
+
+import pytest
+
+from benchmarks.conditions import DEFAULT_GRADES, FAMILIES, Condition, ConditionError, expand
+from benchmarks.perturbations.base import PerturbationError
+from benchmarks.perturbations.identity import Identity
+from benchmarks.perturbations.register import Register
+from benchmarks.perturbations.typos import Typos
+from benchmarks.perturbations.unseen import Unseen
+from data.prompts.library import templates
+from data.prompts.template import Role, Template, parse
+from methods.base import Requests
+
+UNSEEN = tuple(template for template in templates("recommend") if template.family == "unseen")
+ATTRIBUTE = tuple(
+    Template(f"attribute-unseen-{n}", "attribute", "unseen", parse(f"Wording {n} of {{history}}:")) for n in range(3)
+)
+BOTH: dict[Role, tuple[Template, ...]] = {"attribute": ATTRIBUTE, "recommend": UNSEEN}
+
+
+def names(conditions: tuple[Condition, ...]) -> list[str]:
+    return [condition.name for condition in conditions]
+
+
+def test_clean_comes_first_and_once_whatever_is_asked_for() -> None:
+    assert names(expand({}, {})) == ["clean"]
+    assert names(expand({"register": ["terse"], "clean": None}, {})) == ["clean", "register/terse"]
+
+
+def test_a_graded_family_has_one_condition_per_grade() -> None:
+    assert names(expand({"typos": None}, {}))[1:] == ["typos@0.05", "typos@0.1", "typos@0.2", "typos@0.3"]
+    assert [c.perturbation for c in expand({"typos": [0, 0.25, 1]}, {})[1:]] == [
+        Typos(0.0),
+        Typos(0.25),
+        Typos(1.0),
+    ]
+
+
+def test_a_family_with_variants_has_one_condition_per_variant() -> None:
+    everything = names(expand({"format": None, "distractor": None, "register": None}, {}))[1:]
+    assert everything == [
+        "format/list",
+        "format/case",
+        "format/spacing",
+        "distractor/before",
+        "distractor/after",
+        "register/polite",
+        "register/terse",
+        "register/role-play",
+    ]
+    assert expand({"register": ["polite"]}, {})[1].perturbation == Register("polite")
+
+
+def test_there_is_one_unseen_condition_per_unseen_template() -> None:
+    conditions = expand({"unseen": None}, {"recommend": UNSEEN})[1:]
+    assert names(conditions) == [f"unseen/{template.id}" for template in UNSEEN]
+    assert conditions[2].perturbation == Unseen((UNSEEN[2],))
+
+
+def test_a_role_with_fewer_unseen_templates_starts_again() -> None:
+    conditions = expand({"unseen": None}, BOTH)[1:]
+    assert names(conditions) == [f"unseen/{template.id}" for template in UNSEEN]
+    assert conditions[4].perturbation == Unseen((ATTRIBUTE[1], UNSEEN[4]))
+
+
+def test_without_prompts_there_is_nothing_unseen() -> None:
+    assert names(expand({"unseen": None}, {})) == ["clean"]
+
+
+def test_a_role_without_unseen_templates_is_an_error() -> None:
+    with pytest.raises(ConditionError, match="role 'attribute' has no unseen templates"):
+        expand({"unseen": None}, {"recommend": UNSEEN, "attribute": ()})
+
+
+def test_every_registered_family_expands_to_conditions_of_that_family_with_names_of_their_own() -> None:
+    conditions = expand(dict.fromkeys(FAMILIES), BOTH)
+    assert {condition.perturbation.family for condition in conditions} == set(FAMILIES)
+    for condition in conditions:
+        assert re.split("[@/]", condition.name)[0] == condition.perturbation.family
+        assert re.fullmatch(r"[a-z-]+(@[0-9.]+|/[a-z0-9-]+)?", condition.name)
+    assert len(set(names(conditions))) == len(conditions) == 1 + 12 + 3 + 2 + 3 + 6 * len(DEFAULT_GRADES)
+
+
+def test_the_family_tells_what_it_reaches() -> None:
+    reach = {c.perturbation.family: c.perturbation.reach for c in expand(dict.fromkeys(FAMILIES), BOTH)}
+    values = {"history-shuffle", "history-drop", "history-inject", "title-noise"}
+    assert {family for family, what in reach.items() if what == "values"} == values
+    assert {family for family, what in reach.items() if what == "none"} == {"clean"}
+
+
+def test_a_description_holds_name_family_reach_severity_and_parameters() -> None:
+    described = {condition.name: condition.describe() for condition in expand(dict.fromkeys(FAMILIES), BOTH)}
+    assert json.loads(json.dumps(described)) == described
+    assert described["title-noise@0.3"] == {
+        "name": "title-noise@0.3",
+        "family": "title-noise",
+        "reach": "values",
+        "severity": 0.3,
+        "parameters": {},
+    }
+    assert described["register/terse"]["parameters"] == {"tone": "terse"}
+    assert described["register/terse"]["severity"] is None
+    assert described["unseen/recommend-unseen-02"]["parameters"] == {
+        "templates": ["attribute-unseen-1", "recommend-unseen-02"]
+    }
+
+
+def test_an_unknown_family_is_refused_with_its_neighbour_and_all_choices() -> None:
+    with pytest.raises(
+        ConditionError, match=r"no condition family 'typo': did you mean 'typos'.*clean, unseen, format"
+    ):
+        expand({"typo": None}, {})
+    with pytest.raises(ConditionError, match="no condition family 'zzz': choices are clean"):
+        expand({"zzz": None}, {})
+
+
+def test_an_unknown_variant_is_refused_with_its_neighbour() -> None:
+    with pytest.raises(ConditionError, match="register: no variant 'polit'; did you mean 'polite'"):
+        expand({"register": ["polit"]}, {})
+
+
+@pytest.mark.parametrize("family", ["clean", "unseen"])
+def test_grades_of_a_family_without_any_are_refused(family: str) -> None:
+    with pytest.raises(ConditionError, match=f"{family} has no grades"):
+        expand({family: [0.1]}, BOTH)
+
+
+def test_grades_that_are_no_shares_are_refused() -> None:
+    with pytest.raises(PerturbationError, match=r"share between 0 and 1, not 1\.5"):
+        expand({"typos": [1.5]}, {})
+    for grade in ("weak", True):
+        with pytest.raises(ConditionError, match=f"typos: a grade is a share between 0 and 1, not {grade!r}"):
+            expand({"typos": [grade]}, {})
+
+
+def test_a_condition_asked_for_twice_is_refused() -> None:
+    with pytest.raises(ConditionError, match=r"'typos@0\.1' is asked for twice"):
+        expand({"typos": [0.1, 0.2, 0.1]}, {})
+
+
+def test_a_condition_applies_its_perturbation(toy: Requests) -> None:
+    condition = Condition("typos@0.6", Typos(0.6))
+    assert condition.apply(toy, 1).templates == Typos(0.6).apply(toy, 1).templates != toy.templates
+    assert Condition("clean", Identity()).apply(toy, 1) is toy
+
+
+def test_every_condition_can_be_shown(toy: Requests) -> None:
+    for condition in expand(dict.fromkeys(FAMILIES), BOTH):
+        shown = condition.apply(toy, 1)
+        assert shown.candidates is toy.candidates
+        for row in range(len(toy)):
+            prompt = shown.prompt("recommend", row).with_value("target", "Psycho").text
+            assert "Psycho" in prompt
