@@ -1,0 +1,1 @@
+"""The harness: suites, conditions, records, judging."""

@@ -1,0 +1,132 @@
+"""Negative controls and leakage checks. A failed audit fails the run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.conditions import Condition
+from benchmarks.protocol import Problem
+from data.prompts.library import check_disjoint
+from data.prompts.template import TemplateError
+from data.random import generator
+from data.types import FloatArray
+from methods.base import Compute, Method, Requests
+
+SAMPLE = 24
+"""Users that are scored again."""
+RANK_FLIPS = 0.01
+"""Largest share of pairwise orders that may change when the same users are scored in other batches."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One check and what it found.
+
+    Args:
+        name: what must hold.
+        passed: whether it holds.
+        detail: numbers or the first offender.
+    """
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+def of_problem(problem: Problem) -> list[Audit]:
+    """Checks of the data every method gets, before anything is fitted."""
+    return [_no_touched_candidate(problem), _no_test_item(problem), _disjoint(problem)]
+
+
+def _no_touched_candidate(problem: Problem) -> Audit:
+    """Competing candidates, but for the positive, are items the user never touched in any part."""
+    for lists in (problem.test, problem.valid):
+        competes = np.ones(lists.items.shape, np.bool_) if lists.mask is None else lists.mask.copy()
+        competes[np.arange(len(lists)), lists.positive] = False
+        for row, user in enumerate(lists.users.tolist()):
+            touched = np.isin(lists.items[row], problem.dataset.histories[user]) & competes[row]
+            if touched.any():
+                return Audit("no candidate was touched by the user", False, _user(problem, user))
+    return Audit("no candidate was touched by the user", True, f"{len(problem.test)} + {len(problem.valid)} lists")
+
+
+def _no_test_item(problem: Problem) -> Audit:
+    """Neither a training history, nor a validation request, nor what is shown in the test holds the test item."""
+    name = "no test item in any training input"
+    task, test = problem.task(Compute()), problem.split.test
+    shown = {int(user): row for user, row in zip(problem.test.users, problem.test_requests().histories, strict=True)}
+    for user in range(problem.dataset.catalogue.n_users):
+        inputs = np.concatenate([task.train[user], problem.split.valid[[user]], shown.get(user, task.train[user])])
+        if test[user] >= 0 and test[user] in inputs:
+            return Audit(name, False, _user(problem, user))
+    return Audit(name, True, f"{problem.dataset.catalogue.n_users} users")
+
+
+def _disjoint(problem: Problem) -> Audit:
+    """No unseen template is a seen one under another name."""
+    name = "seen and unseen templates are disjoint"
+    templates = [template for group in problem.templates.values() for template in group]
+    try:
+        check_disjoint(templates)
+    except TemplateError as error:
+        return Audit(name, False, str(error))
+    return Audit(name, True, f"{len(templates)} templates")
+
+
+def _user(problem: Problem, user: int) -> str:
+    return f"{problem.dataset.name}: user {problem.dataset.catalogue.user_ids[user]!r}"
+
+
+class Invariance:
+    """Watches a cell's scores: without a prompt, wording cannot matter, not by one bit."""
+
+    def __init__(self, roles: frozenset[str]) -> None:
+        self._applies = not roles
+        self._clean: FloatArray | None = None
+        self._changed: list[str] = []
+        self._seen = 0
+
+    def see(self, condition: Condition, scores: FloatArray) -> None:
+        """Compare the scores under a condition with those under the first, which is clean."""
+        if self._clean is None:
+            self._clean = scores
+        elif condition.perturbation.reach == "wording":
+            self._seen += 1
+            if self._applies and not np.array_equal(scores, self._clean):
+                self._changed.append(condition.name)
+
+    def audits(self) -> Iterator[Audit]:
+        """One audit for a method without prompt, none for others."""
+        if self._applies:
+            detail = f"changed under {', '.join(self._changed)}" if self._changed else f"{self._seen} conditions"
+            yield Audit("wording changes nothing for a method without prompt", not self._changed, detail)
+
+
+def rescoring(method: Method, requests: Requests, conditions: Sequence[Condition], seed: int) -> Iterator[Audit]:
+    """Score a sample of users again: under perturbations of severity 0, and one user at a time."""
+    size = min(SAMPLE, len(requests))
+    sample = requests.select(np.sort(generator(seed, "audit").choice(len(requests), size, replace=False)))
+    clean = method.score(sample)
+
+    same, graded = (
+        sample,
+        {c.perturbation.family: c.perturbation for c in conditions if c.perturbation.severity is not None},
+    )
+    for perturbation in graded.values():
+        same = replace(perturbation, severity=0.0).apply(same, seed)  # type: ignore[type-var]
+    changed = int((method.score(same) != clean).any(axis=1).sum())
+    yield Audit("severity 0 changes nothing", changed == 0, f"{changed} of {size} users changed; {', '.join(graded)}")
+
+    alone = np.concatenate([method.score(sample.select(np.array([row]))) for row in range(size)])
+    share = _order_flips(clean, alone)
+    yield Audit(
+        "batching changes no order", share <= RANK_FLIPS, f"{share:.2%} of orders changed, {RANK_FLIPS:.0%} allowed"
+    )
+
+
+def _order_flips(first: FloatArray, second: FloatArray) -> float:
+    """Share of pairs of a row's first hundred candidates that the two score arrays order differently."""
+    signs = [np.sign(s[:, :100, None] - s[:, None, :100]) for s in (first, second)]
+    pairs = signs[0].size - signs[0].shape[0] * signs[0].shape[1]
+    return float((signs[0] != signs[1]).sum() / max(1, pairs))

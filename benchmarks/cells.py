@@ -1,0 +1,171 @@
+"""A cell: one method fitted once on one data set with one seed, and scored under every condition."""
+
+import csv
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import audits, metrics
+from benchmarks.conditions import Condition
+from benchmarks.protocol import Problem
+from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
+from data.candidates import Candidates
+from data.fingerprint import fingerprint
+from data.types import FloatArray
+from methods.base import Compute, Method, NotRunnable, Requests
+from methods.registry import create
+
+USERS_PER_CALL = 64
+FIT_SHARE = 0.6
+"""Share of a cell's expected time that fitting takes; only the progress bar depends on it."""
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All that determines the results of a cell, and where they go.
+
+    Args:
+        id: data set, method and seed.
+        settings: the method's settings.
+        problem: split, candidates and templates.
+        conditions: clean first.
+        compute: where to compute; the cache folder and the thread count are not part of the key.
+        run: the run folder.
+    """
+
+    id: CellId
+    settings: Mapping[str, Any]
+    problem: Problem = field(repr=False)
+    conditions: tuple[Condition, ...]
+    compute: Compute
+    run: Path
+
+    @property
+    def key(self) -> str:
+        """Content key: a finished cell is used again only if nothing that could change it has changed."""
+        compute = asdict(replace(self.compute, cache=Path(), threads=0)) | {"cache": None}
+        conditions = [condition.describe() for condition in self.conditions]
+        settings = to_json(dict(self.settings))
+        return fingerprint(
+            SCHEMA, self.id.method, self.id.seed, settings, self.problem.fingerprint, conditions, compute
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended.
+
+    Args:
+        status: ``finished``, ``not run`` (something it needs is missing) or ``failed``.
+        reason: why there are no numbers; empty if there are.
+    """
+
+    status: str
+    reason: str = ""
+
+
+def run_cell(cell: Cell, progress: Progress) -> Outcome:
+    """Fit and score; write the finished cell into the run folder.
+
+    Raises:
+        StoreError: if the run folder cannot be written.
+    """
+    log = logging.getLogger(__name__)
+    try:
+        method = create(cell.id.method, cell.settings)
+        progress(0.0, "fitting")
+        started = time.perf_counter()
+        report = method.fit(cell.problem.task(cell.compute), cell.id.seed)
+        seconds = {"fit": time.perf_counter() - started}
+        with RunFolder(cell.run).writing(cell.id) as folder:
+            seconds["score"], checks = _score_conditions(cell, method, folder, progress)
+            record = {
+                "schema": SCHEMA,
+                "key": cell.key,
+                "dataset": cell.id.dataset,
+                "method": cell.id.method,
+                "seed": cell.id.seed,
+                "settings": dict(cell.settings),
+                "info": asdict(method.info) | {key: sorted(getattr(method.info, key)) for key in ("roles", "needs")},
+                "fit": asdict(report),
+                "seconds": seconds,
+                "conditions": [condition.describe() for condition in cell.conditions],
+                "audits": [asdict(check) for check in checks],
+                "fingerprint": cell.problem.fingerprint,
+            }
+            (folder / "record.json").write_text(to_json(record), encoding="utf-8")
+    except NotRunnable as reason:
+        log.warning("%s: not run: %s", cell.id, reason)
+        return Outcome("not run", str(reason))
+    return Outcome("finished")
+
+
+def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progress) -> tuple[float, list[audits.Audit]]:
+    """Scores and records of every condition; seconds per 1000 rankings and the audits of the cell."""
+    requests = for_roles(cell.problem.test_requests(), method)
+    invariance = audits.Invariance(method.info.roles)
+    (folder / "scores").mkdir()
+    elapsed = 0.0
+    with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["condition", "user", "template", "candidates", "rank", *metrics.METRICS])
+        for n, condition in enumerate(cell.conditions):
+            progress(FIT_SHARE + (1 - FIT_SHARE) * n / len(cell.conditions), condition.name)
+            shown = condition.apply(requests, cell.id.seed)
+            started = time.perf_counter()
+            scores = score(method, shown)
+            elapsed += time.perf_counter() - started
+            np.save(folder / "scores" / f"{n:03}.npy", scores.astype(np.float32))
+            invariance.see(condition, scores)
+            writer.writerows(_rows(condition, shown, scores, cell.problem.test))
+    checks = [*invariance.audits(), *audits.rescoring(method, requests, cell.conditions, cell.id.seed)]
+    return elapsed / (len(requests) * len(cell.conditions)) * 1000, checks
+
+
+def for_roles(requests: Requests, method: Method) -> Requests:
+    """The requests with the templates of the method's own roles only."""
+    own = {role: row for role, row in requests.templates.items() if role in method.info.roles}
+    return replace(requests, templates=own)
+
+
+def score(method: Method, requests: Requests) -> FloatArray:
+    """Scores of all rows, a bounded number of users per call, shape ``[rows, candidates]``.
+
+    Raises:
+        ValueError: if the method returns another shape or values that are not finite.
+    """
+    chunks = np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL))
+    scores = np.concatenate([method.score(requests.select(rows)) for rows in chunks])
+    if scores.shape != requests.candidates.shape:
+        raise ValueError(
+            f"{method.info.name}: scores of shape {scores.shape} for {requests.candidates.shape} candidates"
+        )
+    if not np.isfinite(scores).all():
+        row = int(np.argmin(np.isfinite(scores).all(axis=1)))
+        user = requests.catalogue.user_ids[requests.users[row]]
+        raise ValueError(f"{method.info.name}: scores of user {user!r} are not finite")
+    return np.asarray(scores, np.float64)
+
+
+def _rows(condition: Condition, shown: Requests, scores: FloatArray, lists: Candidates) -> Iterator[list[Any]]:
+    rank = metrics.rank_of_positive(scores, lists.positive, lists.mask)
+    values = metrics.evaluate(rank, lists.competing)
+    templates = next(iter(shown.templates.values()), None)
+    for row, user in enumerate(shown.users.tolist()):
+        template = templates[row].id if templates else ""
+        numbers = (f"{values[key][row]:.6g}" for key in metrics.METRICS)
+        yield [
+            condition.name,
+            shown.catalogue.user_ids[user],
+            template,
+            lists.competing[row],
+            f"{rank[row]:g}",
+            *numbers,
+        ]

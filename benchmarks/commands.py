@@ -1,0 +1,260 @@
+"""What the subcommands of ``python -m benchmarks.run`` do."""
+
+import os
+import sys
+import time
+import tomllib
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import executors, plan, provenance, suite
+from benchmarks.cells import Cell, Outcome
+from benchmarks.conditions import ConditionError
+from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
+from benchmarks.perturbations.base import PerturbationError
+from benchmarks.report import write
+from benchmarks.report.results import load
+from benchmarks.report.tables import failed_audits
+from benchmarks.store import RunFolder, StoreError, to_json
+from data.candidates import CandidateError
+from data.prompts.template import TemplateError
+from data.sources.build import DataError
+from data.split import SplitError
+from methods.base import Compute
+from methods.registry import UnknownMethod
+
+USER_ERRORS = (
+    suite.SuiteError,
+    StoreError,
+    DataError,
+    SplitError,
+    CandidateError,
+    TemplateError,
+    ConditionError,
+    UnknownMethod,
+    UsageError,
+    PerturbationError,
+)
+
+
+def overrides(options: Namespace) -> dict[str, Any]:
+    """The keys of a suite that the command line sets.
+
+    Raises:
+        UsageError: for a --set that is not METHOD.SETTING=VALUE.
+    """
+    protocol = {key: getattr(options, key) for key in ("split", "negatives", "users")}
+    chosen: dict[str, Any] = {
+        "methods": options.methods,
+        "datasets": options.datasets,
+        "seeds": options.seeds or ([options.seed] if options.seed is not None else None),
+        "limit": options.limit,
+        "protocol": {key: value for key, value in protocol.items() if value is not None},
+        "settings": _settings(options.settings),
+    }
+    return {key: value for key, value in chosen.items() if value not in (None, {})}
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        method, dot, setting = name.rpartition(".")
+        if not (equals and dot):
+            raise UsageError(f"--set {pair!r}: expected METHOD.SETTING=VALUE, such as sasrec.epochs=3")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        settings.setdefault(method, {})[setting] = value
+    return settings
+
+
+def run(options: Namespace) -> int:
+    """Run a suite, or what is left of it."""
+    chosen = suite.load(options.suite, overrides(options))
+    if options.method:
+        chosen = chosen.model_copy(update={"methods": (*chosen.methods, *options.method)})
+    device = plan.choose_device(options.device)
+    jobs, threads = plan.choose_jobs(options.jobs, device)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    compute = Compute(
+        device,
+        options.dtype,
+        options.backbone,
+        options.revision,
+        options.batch_size,
+        threads,
+        options.cache_dir.resolve(),
+    )
+    folder = RunFolder((options.output_dir or Path("results") / chosen.name).resolve())
+    with folder.opened():
+        made = plan.make_plan(chosen, compute, folder.path)
+        return _execute(made, folder, compute, jobs, options.executor)
+
+
+def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, executor: str | None) -> int:
+    """Run the cells that are not finished, rewriting the leaderboard after each, then write everything."""
+    outcomes: dict[str, dict[str, str]] = {}
+    manifest = made.manifest() | {
+        "provenance": provenance.describe(),
+        "compute": {
+            "device": compute.device,
+            "dtype": compute.dtype,
+            "backbone": compute.backbone,
+            "jobs": jobs,
+            "threads": compute.threads,
+        },
+        "outcomes": outcomes,
+    }
+    folder.write("manifest.json", to_json(manifest))
+    waiting = [cell for cell in made.cells if folder.record(cell.id, cell.key) is None]
+    _say(made, folder, waiting)
+    executors.log_to(folder.path / "run.log")
+    with _bar(made, waiting) as bar:
+        ended = (
+            executors.serial(waiting, bar.report)
+            if executor == "serial" or (executor is None and jobs == 1)
+            else executors.processes(waiting, bar.report, jobs)
+        )
+        for cell, outcome in ended:
+            if outcome.status != "finished":
+                outcomes[str(cell.id)] = {"status": outcome.status, "reason": outcome.reason}
+                folder.write("manifest.json", to_json(manifest))
+            bar.ended(cell, outcome)
+            write.write_leaderboard(folder)
+    print("writing tables and figures ...", file=sys.stderr)
+    return _conclude(folder)
+
+
+def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
+    for name, problem in made.problems.items():
+        facts = made.manifest()["datasets"][name]
+        print(
+            f"{name}: {facts['users']} users, {facts['items']} items, {facts['interactions']} interactions; "
+            f"{facts['judged_users']} of {facts['test_users']} test users judged, {facts['candidates']} candidates",
+            file=sys.stderr,
+        )
+        for note in (*problem.dataset.notes, *problem.split.notes):
+            print(f"  {note}", file=sys.stderr)
+    done = len(made.cells) - len(waiting)
+    kept = f", {done} finished earlier and kept" if done else ""
+    print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)
+
+
+class _Bar:
+    """The progress bar of a run, weighted by the expected cost of the cells."""
+
+    def __init__(self, cells: list[Cell], cost: dict[str, float]) -> None:
+        from tqdm import tqdm
+
+        self._cost, self._at = cost, dict.fromkeys(map(str, (cell.id for cell in cells)), 0.0)
+        self._stages: dict[str, str] = {}
+        form = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {postfix}"
+        pace = 0.1 if sys.stderr.isatty() else 30
+        self.bar = tqdm(
+            total=sum(cost[cell.id.method] for cell in cells), bar_format=form, file=sys.stderr, mininterval=pace
+        )
+
+    def report(self, cell: Cell, fraction: float, stage: str) -> None:
+        """A cell has reached a fraction of its work."""
+        step = max(0.0, fraction - self._at[str(cell.id)])
+        self._at[str(cell.id)] += step
+        self._stages[str(cell.id)] = f"{cell.id.method} {stage}"
+        self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=False)
+        self.bar.update(step * self._cost[cell.id.method])
+
+    def ended(self, cell: Cell, outcome: Outcome) -> None:
+        """A cell has ended."""
+        self.report(cell, 1.0, outcome.status)
+        del self._stages[str(cell.id)]
+        self.bar.write(f"{cell.id}: {outcome.status}{': ' if outcome.reason else ''}{outcome.reason}", file=sys.stderr)
+
+
+@contextmanager
+def _bar(made: plan.Plan, waiting: list[Cell]) -> Iterator[_Bar]:
+    bar = _Bar(waiting, dict(made.costs))
+    try:
+        yield bar
+    finally:
+        bar.bar.close()
+
+
+def report(options: Namespace) -> int:
+    """Write all tables and figures of a run folder again, from its records alone."""
+    folder = RunFolder((options.output_dir or Path("results") / options.suite).resolve())
+    folder.read_manifest()
+    with folder.opened():
+        return _conclude(folder)
+
+
+def _conclude(folder: RunFolder) -> int:
+    """Write everything, show the leaderboards, and say how the run ended."""
+    started = time.perf_counter()
+    write.write_all(folder)
+    print((folder.path / "leaderboard.md").read_text(encoding="utf-8"))
+    print(f"tables, figures and index.html: {folder.path} ({time.perf_counter() - started:.0f} s)", file=sys.stderr)
+    failed = [sentence for results in load(folder) for sentence in failed_audits(results)]
+    for sentence in failed:
+        print(f"AUDIT FAILED: {sentence}", file=sys.stderr)
+    outcomes = folder.read_manifest().get("outcomes", {}).values()
+    return EXIT_AUDIT if failed else EXIT_FAILED if any(o["status"] == "failed" for o in outcomes) else 0
+
+
+def list_(options: Namespace) -> int:
+    """Print what there is to choose from, one thing a line."""
+    listings: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "suites": _suites,
+        "conditions": _conditions,
+        "templates": _templates,
+    }
+    if options.what is not None and options.what not in listings:
+        raise UsageError(f"no list of {options.what!r}; there are {', '.join(listings)}")
+    for name in [options.what] if options.what else listings:
+        if not options.what:
+            print(f"{name}:")
+        for entry, text in listings[name]():
+            print(f"  {entry:<24} {text}")
+    return 0
+
+
+def _methods() -> Iterator[tuple[str, str]]:
+    from methods.registry import REGISTRY, create
+
+    for name in REGISTRY:
+        info = create(name).info
+        yield name, f"{info.paper}; needs {', '.join(sorted(info.needs)) or 'nothing'}"
+
+
+def _datasets() -> Iterator[tuple[str, str]]:
+    from data.sources import NAMED
+
+    yield from ((name, f"{module}") for name, module in NAMED.items())
+    yield "FOLDER", "a folder with RecBole atomic files: <name>.inter and <name>.item"
+
+
+def _suites() -> Iterator[tuple[str, str]]:
+    yield from ((name, suite.load(name).description) for name in suite.available())
+
+
+def _conditions() -> Iterator[tuple[str, str]]:
+    from benchmarks.conditions import FAMILIES, expand
+
+    for condition in expand(dict.fromkeys(FAMILIES), {}):
+        described = condition.describe()
+        yield condition.name, f"{described['reach']}"
+
+
+def _templates() -> Iterator[tuple[str, str]]:
+    from data.prompts.library import roles, templates
+
+    for role in roles():
+        yield from ((template.id, template.source) for template in templates(role))
+
+
+RUN: dict[str, Callable[[Namespace], int]] = {"run": run, "list": list_, "report": report}

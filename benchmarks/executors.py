@@ -1,0 +1,115 @@
+"""Where cells run: one after the other in this process, or several processes side by side."""
+
+import logging
+import multiprocessing
+import os
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Cell, Outcome, run_cell
+from benchmarks.store import StoreError
+
+Report = Callable[[Cell, float, str], None]
+
+
+def attempt(cell: Cell, progress: Callable[[float, str], None]) -> Outcome:
+    """Run a cell; an error of the method is its outcome, an error of the run folder ends the run.
+
+    Raises:
+        StoreError: if the run folder cannot be written.
+    """
+    try:
+        return run_cell(cell, progress)
+    except StoreError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).error("%s failed\n%s", cell.id, traceback.format_exc())
+        return Outcome("failed", f"{type(error).__name__}: {error}")
+
+
+def serial(cells: Sequence[Cell], report: Report) -> Iterator[tuple[Cell, Outcome]]:
+    """Cells one after the other, in this process."""
+    for cell in cells:
+        yield cell, attempt(cell, lambda fraction, stage, cell=cell: report(cell, fraction, stage))  # type: ignore[misc]
+
+
+def processes(cells: Sequence[Cell], report: Report, jobs: int) -> Iterator[tuple[Cell, Outcome]]:
+    """Up to ``jobs`` cells at a time, each in a fresh process that ends with its parent.
+
+    A process that dies (killed for its memory, say) is the outcome of its cell alone.
+
+    Raises:
+        StoreError: if the run folder cannot be written.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting, running = list(cells), dict[Connection, tuple[Cell, Any]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                cell = waiting.pop(0)
+                here, there = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(cell, there))
+                process.start()
+                there.close()
+                running[here] = (cell, process)
+            for connection in wait(list(running), timeout=1.0):
+                assert isinstance(connection, Connection)
+                outcome = _receive(connection, *running[connection], report)
+                if outcome is not None:
+                    yield running.pop(connection)[0], outcome
+    finally:
+        for _, process in running.values():
+            process.kill()
+
+
+def _receive(connection: Connection, cell: Cell, process: Any, report: Report) -> Outcome | None:
+    """What a child says: None for progress, its outcome at the end."""
+    try:
+        message = connection.recv()
+    except EOFError:
+        process.join()
+        message = Outcome(
+            "failed", f"its process ended with exit code {process.exitcode} (-9: killed, often for memory)"
+        )
+    if isinstance(message, StoreError):
+        raise message
+    if isinstance(message, Outcome):
+        process.join()
+        return message
+    report(cell, *message)
+    return None
+
+
+def _child(cell: Cell, connection: Connection) -> None:
+    os.environ["TQDM_DISABLE"] = "1"
+    log_to(cell.run / "run.log", streams=True)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        connection.send(attempt(cell, lambda fraction, stage: connection.send((fraction, stage))))
+    except StoreError as error:
+        connection.send(error)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def log_to(path: Path, streams: bool = False) -> None:
+    """Send the messages and warnings of this process to a log file, and its output too if ``streams``."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    if streams:
+        with path.open("a", encoding="utf-8") as stream:
+            for descriptor in (1, 2):
+                os.dup2(stream.fileno(), descriptor)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)

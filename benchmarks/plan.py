@@ -1,0 +1,137 @@
+"""From a suite to the cells that have to be run."""
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import audits
+from benchmarks.cells import Cell
+from benchmarks.conditions import Condition, expand
+from benchmarks.errors import UsageError
+from benchmarks.protocol import Problem, Protocol, prepare
+from benchmarks.store import SCHEMA, CellId
+from benchmarks.suite import Suite
+from data.prompts.library import templates
+from data.prompts.template import Role, Template
+from methods.base import Compute
+from methods.registry import create, names
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite amounts to.
+
+    Args:
+        suite: the suite with all overrides.
+        problems: by name of the data set.
+        conditions: clean first; the same for all cells.
+        cells: cheap methods first, so that first results come soon.
+        audits: what was checked of the data before anything is fitted.
+        costs: expected seconds per method, for the progress bar.
+    """
+
+    suite: Suite
+    problems: Mapping[str, Problem]
+    conditions: tuple[Condition, ...]
+    cells: tuple[Cell, ...]
+    audits: tuple[audits.Audit, ...]
+    costs: Mapping[str, float]
+
+    def manifest(self) -> dict[str, Any]:
+        """The plan as JSON values, for the run folder."""
+        return {
+            "schema": SCHEMA,
+            "suite": self.suite.model_dump(mode="json"),
+            "datasets": {name: _facts(problem) for name, problem in self.problems.items()},
+            "conditions": [condition.describe() for condition in self.conditions],
+            "cells": [
+                {"dataset": c.id.dataset, "method": c.id.method, "seed": c.id.seed, "key": c.key} for c in self.cells
+            ],
+            "audits": [{"name": a.name, "passed": a.passed, "detail": a.detail} for a in self.audits],
+        }
+
+
+def make_plan(suite: Suite, compute: Compute, run: Path) -> Plan:
+    """Read the data, draw the candidates, expand conditions, and list the cells.
+
+    Raises:
+        UnknownMethod, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
+            or the data give cause.
+    """
+    methods = {name: create(name, suite.settings.get(name)).info for name in names(suite.methods)}
+    by_role = _templates([role for info in methods.values() for role in info.roles], suite.templates)
+    families = {
+        name: None if grades is True else grades for name, grades in suite.conditions.items() if grades is not False
+    }
+    conditions = expand(families, {role: _unseen(group) for role, group in by_role.items()})
+    problems = [prepare(dataset, _limited(suite), by_role) for dataset in suite.datasets]
+    cells = [
+        Cell(CellId(problem.dataset.name, name, seed), suite.settings.get(name, {}), problem, conditions, compute, run)
+        for problem in problems
+        for name in methods
+        for seed in suite.seeds
+    ]
+    return Plan(
+        suite,
+        {problem.dataset.name: problem for problem in problems},
+        conditions,
+        tuple(sorted(cells, key=lambda cell: methods[cell.id.method].cost)),
+        tuple(check for problem in problems for check in audits.of_problem(problem)),
+        {name: info.cost for name, info in methods.items()},
+    )
+
+
+def _templates(roles: Sequence[Role], files: Sequence[Path]) -> dict[Role, tuple[Template, ...]]:
+    """Templates of the roles in use; ``recommend`` is always there, so that every run has unseen wordings."""
+    return {role: templates(role, files) for role in sorted({"recommend", *roles})}
+
+
+def _unseen(group: Sequence[Template]) -> tuple[Template, ...]:
+    return tuple(template for template in group if template.family == "unseen")
+
+
+def _limited(suite: Suite) -> Protocol:
+    users = [size for size in (suite.protocol.users, suite.limit) if size is not None]
+    return replace(suite.protocol, users=min(users, default=None))
+
+
+def _facts(problem: Problem) -> dict[str, Any]:
+    dataset = problem.dataset
+    return {
+        "users": dataset.catalogue.n_users,
+        "items": dataset.catalogue.n_items,
+        "interactions": len(dataset.histories.items),
+        "train": len(problem.split.train.items),
+        "judged_users": len(problem.test),
+        "test_users": len(problem.split.test_users),
+        "candidates": "full" if problem.test.mask is not None else problem.test.items.shape[1],
+        "fingerprint": problem.fingerprint,
+        "notes": [*dataset.notes, *problem.split.notes],
+    }
+
+
+def choose_device(device: str) -> str:
+    """``auto`` becomes ``cuda`` where torch is installed and sees a GPU, else ``cpu``.
+
+    Raises:
+        UsageError: for a device that torch does not have here.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return "cpu"
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {device!r}: torch {torch.__version__} sees no GPU here; use --device cpu")
+    return device
+
+
+def choose_jobs(jobs: int | None, device: str) -> tuple[int, int]:
+    """Processes side by side and CPU threads of each; one process where all share one GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    chosen = jobs or (min(4, cores) if device == "cpu" else 1)
+    return chosen, max(1, cores // chosen)

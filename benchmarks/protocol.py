@@ -1,0 +1,137 @@
+"""One data set under one protocol: what is trained on, what is ranked, what is shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from data import candidates, sources
+from data.candidates import Candidates
+from data.dataset import Dataset
+from data.fingerprint import fingerprint
+from data.histories import Histories
+from data.prompts.template import Role, Template
+from data.random import generator
+from data.split import SPLITS, Split
+from data.types import IntArray
+from methods.base import Compute, Requests, Task
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a data set is turned into a ranking problem.
+
+    Args:
+        split: name of the split.
+        negatives: sampled negatives per list, or ``full`` for all untouched items.
+        history_length: how many of the latest items any method is shown at most.
+        users: how many test users are judged, drawn at random and the same for all methods; None for all.
+        valid_users: how many validation users methods may tune on; None for all.
+        min_rating: least rating of a positive.
+        min_count: least number of positives of every user and item.
+        seed: seed of the sampled candidates and users.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    split: Literal["leave-one-out", "temporal"] = "leave-one-out"
+    negatives: int | Literal["full"] = 99
+    history_length: int = 10
+    users: int | None = None
+    valid_users: int | None = None
+    min_rating: float = 4.0
+    min_count: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set, its split and its candidate lists; templates by role.
+
+    Args:
+        dataset: all interactions.
+        split: train, validation and test parts.
+        test: candidates of the judged users.
+        valid: candidates to tune on.
+        templates: seen and unseen templates by role.
+        protocol: how all this was made.
+    """
+
+    dataset: Dataset
+    split: Split
+    test: Candidates
+    valid: Candidates
+    templates: Mapping[Role, tuple[Template, ...]] = field(default_factory=dict)
+    protocol: Protocol = field(default_factory=Protocol)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of interactions, split, candidates and templates: only equal ones are compared."""
+        parts = (self.dataset.fingerprint, self.split.fingerprint, self.test.fingerprint, self.valid.fingerprint)
+        wording = {
+            role: [(t.id, t.family, t.source, t.labels) for t in group] for role, group in self.templates.items()
+        }
+        return fingerprint(*parts, wording, self.protocol)
+
+    def seen(self, role: Role) -> tuple[Template, ...]:
+        """Templates methods may train on."""
+        return tuple(template for template in self.templates.get(role, ()) if template.family == "seen")
+
+    def unseen(self, role: Role) -> tuple[Template, ...]:
+        """Templates that are shown only when judging."""
+        return tuple(template for template in self.templates.get(role, ()) if template.family == "unseen")
+
+    def task(self, compute: Compute) -> Task:
+        """What a method may learn from."""
+        return Task(
+            catalogue=self.dataset.catalogue,
+            train=self.split.train,
+            valid=self._requests(self.valid, self.split.train),
+            valid_positive=self.valid.positive,
+            templates={role: self.seen(role) for role in self.templates},
+            history_length=self.protocol.history_length,
+            compute=compute,
+        )
+
+    def test_requests(self) -> Requests:
+        """The clean test requests: every user worded with a seen template of their own draw."""
+        return self._requests(self.test, self.split.test_histories)
+
+    def _requests(self, lists: Candidates, histories: Histories) -> Requests:
+        shown = histories.select(lists.users).last(self.protocol.history_length)
+        templates = {role: self._assign(role, lists.users) for role in self.templates if self.seen(role)}
+        return Requests(lists.users, shown, lists.items, self.dataset.catalogue, templates)
+
+    def _assign(self, role: Role, users: IntArray) -> tuple[Template, ...]:
+        ids, seen = self.dataset.catalogue.user_ids, self.seen(role)
+        draws = (
+            generator(self.protocol.seed, "template", role, ids[user]).integers(len(seen)) for user in users.tolist()
+        )
+        return tuple(seen[int(draw)] for draw in draws)
+
+
+def prepare(dataset: str, protocol: Protocol, templates: Mapping[Role, tuple[Template, ...]]) -> Problem:
+    """Read a data set and make its split and candidate lists.
+
+    Raises:
+        DataError, SplitError, CandidateError: if the data set does not admit the protocol.
+    """
+    loaded = sources.load(dataset, protocol.min_rating, protocol.min_count)
+    split = SPLITS[protocol.split](loaded)
+    test_users = _sample(split.test_users, protocol.users, protocol.seed, "test users")
+    valid_users = _sample(split.valid_users, protocol.valid_users, protocol.seed, "valid users")
+    if protocol.negatives == "full":
+        test = candidates.full(loaded, split.test, test_users)
+        valid = candidates.full(loaded, split.valid, valid_users)
+    else:
+        test = candidates.sampled(loaded, split.test, test_users, "test", protocol.seed, protocol.negatives)
+        valid = candidates.sampled(loaded, split.valid, valid_users, "valid", protocol.seed, protocol.negatives)
+    return Problem(loaded, split, test, valid, templates, protocol)
+
+
+def _sample(users: IntArray, size: int | None, seed: int, purpose: str) -> IntArray:
+    if size is None or size >= len(users):
+        return users
+    return np.sort(generator(seed, purpose).choice(users, size, replace=False))

@@ -1,0 +1,50 @@
+"""What a run was made with: code, packages, machine."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+DISTRIBUTION = "promptrec-bench"
+PACKAGES = ("torch", "transformers", "peft", "recbole", "numpy", "scipy", "pandas", "tokenizers")
+
+
+def version() -> str:
+    """Version of the installed distribution; ``0+unknown`` in a checkout that is not installed."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def describe() -> dict[str, Any]:
+    """Version, commit, package versions, Python and machine, as JSON values."""
+    return {
+        "version": version(),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout this file is in; None outside a checkout or without git."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

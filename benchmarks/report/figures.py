@@ -1,0 +1,115 @@
+"""The figures of a run."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.report.results import Results
+from benchmarks.report.tables import PRIMARY, severity_curve
+from benchmarks.robustness import performance_drop_rate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+"""Okabe and Ito, 2008: told apart with any colour vision."""
+MARKERS = "os^Dv<>Pph*"
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Write the figures of one data set as PNG; returns their paths."""
+    if not results.methods:
+        return []
+    import matplotlib
+
+    matplotlib.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    drawings = {"drop": _drop, "severity": _severity, "clean-unseen": _clean_unseen}
+    paths = []
+    for name, drawing in drawings.items():
+        figure = drawing(results)
+        if figure is not None:
+            paths.append(folder / f"{results.dataset}-{name}.png")
+            figure.savefig(paths[-1], dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return paths
+
+
+def _style(method: int) -> dict[str, Any]:
+    return {"color": COLOURS[method % len(COLOURS)], "marker": MARKERS[method % len(MARKERS)], "markersize": 5}
+
+
+def _drop(results: Results) -> "Figure | None":
+    """Heat map: share of clean quality lost, by method and family."""
+    from matplotlib.figure import Figure
+
+    if not results.families:
+        return None
+    means = results.values(PRIMARY).mean(axis=(2, 3))
+    by_family = np.stack([means[:, results.family(f)].mean(axis=1) for f in results.families], axis=1)
+    drop = performance_drop_rate(means[:, :1], by_family)
+    order = np.argsort(-means[:, results.unseen].mean(axis=1)) if len(results.unseen) else np.arange(len(drop))
+    figure = Figure(figsize=(1.5 + 0.75 * len(results.families), 1.4 + 0.32 * len(results.methods)))
+    axes = figure.subplots()
+    limit = max(0.05, float(np.nanmax(np.abs(drop))))
+    image = axes.imshow(drop[order], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    axes.set_xticks(range(len(results.families)), results.families, rotation=35, ha="right")
+    axes.set_yticks(range(len(order)), [results.methods[m] for m in order])
+    for (row, column), value in np.ndenumerate(drop[order]):
+        colour = "white" if abs(value) > 0.6 * limit else "black"
+        axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_title(f"{results.dataset}: drop of {PRIMARY} against clean")
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure
+
+
+def _severity(results: Results) -> "Figure | None":
+    """Severity curves: one panel per graded family, one line per method."""
+    from matplotlib.figure import Figure
+
+    means = results.values(PRIMARY).mean(axis=(2, 3))
+    graded = [f for f in results.families if len(severity_curve(results, means[0], f)[0]) > 1]
+    if not graded:
+        return None
+    columns = min(3, len(graded))
+    rows = math.ceil(len(graded) / columns)
+    figure = Figure(figsize=(3.6 * columns + 1.6, 2.8 * rows))
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for panel, family in zip(panels.flat, graded, strict=False):
+        for m, method in enumerate(results.methods):
+            panel.plot(*severity_curve(results, means[m], family), label=method, linewidth=1, **_style(m))
+        panel.set_title(family, fontsize=10)
+        panel.set_xlabel("severity")
+        panel.grid(alpha=0.3)
+    for panel in panels.flat[len(graded) :]:
+        panel.set_visible(False)
+    for row in panels:
+        row[0].set_ylabel(PRIMARY)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0, 0.86, 1))
+    figure.legend(handles, labels, loc="center right", fontsize=8, frameon=False)
+    return figure
+
+
+def _clean_unseen(results: Results) -> "Figure | None":
+    """Clean quality against quality under unseen templates, with the spread over templates."""
+    from matplotlib.figure import Figure
+
+    if not len(results.unseen):
+        return None
+    means = results.values(PRIMARY).mean(axis=(2, 3))
+    figure = Figure(figsize=(5.6, 4.2))
+    axes = figure.subplots()
+    for m, method in enumerate(results.methods):
+        unseen = means[m, results.unseen]
+        spread = np.maximum(0, [[unseen.mean() - unseen.min()], [unseen.max() - unseen.mean()]])
+        axes.errorbar(means[m, 0], unseen.mean(), yerr=spread, label=method, linestyle="none", capsize=3, **_style(m))
+    top = float(means[:, [0, *results.unseen.tolist()]].max()) * 1.08
+    axes.plot([0, top], [0, top], color="grey", linewidth=0.8, linestyle="--", zorder=0)
+    axes.set_xlabel(f"clean {PRIMARY}")
+    axes.set_ylabel(f"{PRIMARY} under unseen templates (mean, range)")
+    axes.set_title(results.dataset)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

@@ -1,0 +1,127 @@
+"""What a run folder holds, as arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import metrics
+from benchmarks.store import CellId, RunFolder
+from data.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Results:
+    """All finished methods of one data set.
+
+    Args:
+        dataset: name of the data set.
+        methods: methods of which every seed is finished.
+        seeds: seeds.
+        conditions: descriptions of the conditions, clean first.
+        users: ids of the judged users.
+        ranks: rank of the positive, shape ``[methods, seeds, conditions, users]``.
+        candidates: competing candidates per user, shape ``[users]``.
+        records: record of each method's cells, by method and seed.
+        missing: method -> why it has no row.
+        manifest: manifest of the run.
+        folder: the run folder.
+    """
+
+    dataset: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    conditions: tuple[dict[str, Any], ...]
+    users: tuple[str, ...]
+    ranks: FloatArray
+    candidates: IntArray
+    records: dict[str, tuple[dict[str, Any], ...]]
+    missing: dict[str, str]
+    manifest: dict[str, Any]
+    folder: RunFolder
+
+    @cached_property
+    def unseen(self) -> IntArray:
+        """Indices of the unseen-template conditions."""
+        return self.family("unseen")
+
+    def family(self, name: str) -> IntArray:
+        """Indices of the conditions of a family."""
+        return np.array([n for n, c in enumerate(self.conditions) if c["family"] == name], np.int64)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Families of conditions in order, without clean."""
+        return tuple(dict.fromkeys(c["family"] for c in self.conditions[1:]))
+
+    def values(self, metric: str) -> FloatArray:
+        """A metric per method, condition, user and seed, shape ``[methods, conditions, users, seeds]``."""
+        counts = np.broadcast_to(self.candidates, self.ranks.shape)
+        return metrics.METRICS[metric](self.ranks, counts).transpose(0, 2, 3, 1)
+
+    def scores(self, method: str, seed: int, condition: int) -> FloatArray | None:
+        """Stored scores, shape ``[users, candidates]``; None in a folder without scores."""
+        path = self.folder.cell(CellId(self.dataset, method, seed)) / "scores" / f"{condition:03}.npy"
+        return np.load(path) if path.exists() else None
+
+
+def load(folder: RunFolder) -> tuple[Results, ...]:
+    """Results per data set of a run, finished or not.
+
+    Raises:
+        StoreError: if the folder holds no run.
+    """
+    manifest = folder.read_manifest()
+    return tuple(_of_dataset(folder, manifest, dataset) for dataset in manifest["datasets"])
+
+
+def _of_dataset(folder: RunFolder, manifest: dict[str, Any], dataset: str) -> Results:
+    cells = [cell for cell in manifest["cells"] if cell["dataset"] == dataset]
+    seeds = tuple(dict.fromkeys(cell["seed"] for cell in cells))
+    finished: dict[str, tuple[dict[str, Any], ...]] = {}
+    missing: dict[str, str] = {}
+    for method in dict.fromkeys(cell["method"] for cell in cells):
+        ids = [(CellId(dataset, method, cell["seed"]), cell["key"]) for cell in cells if cell["method"] == method]
+        records = [record for cell, key in ids if (record := folder.record(cell, key))]
+        if len(records) == len(seeds):
+            finished[method] = tuple(records)
+        else:
+            missing[method] = _reason(manifest, ids, len(records))
+    tables = {m: [_read(folder.cell(CellId(dataset, m, seed)) / "records.csv") for seed in seeds] for m in finished}
+    users, candidates = _users(tables)
+    conditions = tuple(manifest["conditions"])
+    shape = (len(finished), len(seeds), len(conditions), len(users))
+    ranks = np.array([[ranks for _, _, ranks in rows] for rows in tables.values()], float).reshape(shape)
+    return Results(
+        dataset, tuple(finished), seeds, conditions, users, ranks, candidates, finished, missing, manifest, folder
+    )
+
+
+def _reason(manifest: dict[str, Any], ids: Sequence[tuple[CellId, str]], finished: int) -> str:
+    outcomes = manifest.get("outcomes", {})
+    for cell, _ in ids:
+        if str(cell) in outcomes:
+            return f"{outcomes[str(cell)]['status']}: {outcomes[str(cell)]['reason']}"
+    return f"not finished yet ({finished} of {len(ids)} seeds)"
+
+
+def _users(tables: dict[str, list[tuple[Any, IntArray, FloatArray]]]) -> tuple[tuple[str, ...], IntArray]:
+    """Users and candidate counts, which identical lists make the same for all methods."""
+    for rows in tables.values():
+        return rows[0][0], rows[0][1]
+    return (), np.empty(0, np.int64)
+
+
+def _read(path: Path) -> tuple[tuple[str, ...], IntArray, FloatArray]:
+    """User ids, candidates per user and ranks ``[conditions, users]`` of a cell's records."""
+    import pandas as pd
+
+    table = pd.read_csv(
+        path, usecols=["condition", "user", "candidates", "rank"], dtype={"user": str}, keep_default_na=False
+    )
+    clean = table[table["condition"] == table["condition"].iloc[0]]
+    ranks = table["rank"].to_numpy(float).reshape(-1, len(clean))
+    return tuple(clean["user"]), clean["candidates"].to_numpy(np.int64), ranks

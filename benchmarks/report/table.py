@@ -1,0 +1,169 @@
+"""A table once, in every format it is wanted in."""
+
+import csv
+import html
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Direction = Literal["up", "down", ""]
+ARROWS = {"up": " ↑", "down": " ↓", "": ""}
+UNDEFINED = "\N{EN DASH}"
+LATEX_ARROWS = {"up": r" $\uparrow$", "down": r" $\downarrow$", "": ""}
+LATEX_SPECIAL = str.maketrans(
+    {c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Args:
+        key: key of the values in the rows, and heading in CSV and JSON.
+        title: heading for people.
+        better: which direction is better; the best value is set in bold, all ties, the second underlined.
+        digits: decimals shown; None to show the value as it is.
+        detail: keys that only CSV and JSON show are marked so.
+        interval: keys of the lower and upper bound shown in brackets behind the value.
+    """
+
+    key: str
+    title: str
+    better: Direction = ""
+    digits: int | None = None
+    detail: bool = False
+    interval: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values by column key; a missing or undefined number shows as a dash.
+
+    Args:
+        columns: the columns.
+        rows: values by key.
+        caption: what the reader has to know.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[dict[str, Any]]
+    caption: str = ""
+    _marks: dict[tuple[int, str], str] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for column in self.columns:
+            if column.better and column.digits is not None:
+                self._mark(column)
+
+    def _mark(self, column: Column) -> None:
+        """Note the best and the second-best printed value of a column."""
+        shown = {n: self._number(row, column) for n, row in enumerate(self.rows)}
+        defined = sorted({v for v in shown.values() if v is not None}, reverse=column.better == "up")
+        for n, value in shown.items():
+            if value is not None and value in defined[:2] and len(self.rows) > 1:
+                self._marks[n, column.key] = ("best", "second")[defined.index(value)]
+
+    @staticmethod
+    def _number(row: dict[str, Any], column: Column) -> float | None:
+        value = row.get(column.key)
+        if value is None or isinstance(value, str) or math.isnan(value):
+            return None
+        return round(float(value), column.digits or 0) + 0.0
+
+    def cell(self, n: int, column: Column) -> str:
+        """The text of a cell, without emphasis."""
+        row = self.rows[n]
+        value = row.get(column.key)
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return UNDEFINED
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if column.digits is None:
+            return f"{value:,}" if isinstance(value, int) else str(value)
+        text = f"{round(value, column.digits) + 0.0:.{column.digits}f}"
+        if column.interval is None:
+            return text
+        low, high = (row.get(key, math.nan) for key in column.interval)
+        return f"{text} [{low:.{column.digits}f}, {high:.{column.digits}f}]"
+
+    @property
+    def shown(self) -> list[Column]:
+        """Columns for people."""
+        return [column for column in self.columns if not column.detail]
+
+    def markdown(self) -> str:
+        """GitHub Markdown with the caption below."""
+        emphasis = {"best": "**{}**", "second": "<ins>{}</ins>"}
+        heads = [column.title + ARROWS[column.better] for column in self.shown]
+        rules = ["---" if column.digits is None else "---:" for column in self.shown]
+        body = [
+            [
+                emphasis.get(self._marks.get((n, c.key), ""), "{}").format(self.cell(n, c).replace("|", "\\|"))
+                for c in self.shown
+            ]
+            for n in range(len(self.rows))
+        ]
+        lines = [f"| {' | '.join(cells)} |" for cells in (heads, rules, *body)]
+        return "\n".join(lines) + "\n" + (f"\n{self.caption}\n" if self.caption else "")
+
+    def html(self) -> str:
+        """An HTML table element."""
+        emphasis = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
+        heads = "".join(f"<th>{html.escape(c.title + ARROWS[c.better])}</th>" for c in self.shown)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f"<td>{emphasis.get(self._marks.get((n, c.key), ''), '{}').format(html.escape(self.cell(n, c)))}</td>"
+                for c in self.shown
+            )
+            + "</tr>\n"
+            for n in range(len(self.rows))
+        )
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        return f"<table>{caption}<thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>\n"
+
+    def latex(self) -> str:
+        """A booktabs tabular in a table environment."""
+        emphasis = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
+        heads = [c.title.translate(LATEX_SPECIAL) + LATEX_ARROWS[c.better] for c in self.shown]
+        body = [
+            [
+                emphasis[self._marks.get((n, c.key), "")].format(
+                    self.cell(n, c).translate(LATEX_SPECIAL).replace(UNDEFINED, "--")
+                )
+                for c in self.shown
+            ]
+            for n in range(len(self.rows))
+        ]
+        lines = [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{self.caption.translate(LATEX_SPECIAL)}}}",
+            rf"\begin{{tabular}}{{{''.join('l' if c.digits is None else 'r' for c in self.shown)}}}",
+            r"\toprule",
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            *(" & ".join(cells) + r" \\" for cells in body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """All columns, numbers with six significant digits, empty where undefined."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.key for column in self.columns])
+        writer.writerows([_exact(row.get(column.key)) for column in self.columns] for row in self.rows)
+        return text.getvalue()
+
+
+def _exact(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value

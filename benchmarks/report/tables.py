@@ -1,0 +1,334 @@
+"""The tables of a run."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from benchmarks import robustness, significance
+from benchmarks.report.results import Results
+from benchmarks.report.table import Column, Table
+from data.random import generator
+from data.types import FloatArray
+
+PRIMARY = "ndcg@10"
+
+LEADERBOARD = (
+    Column("method", "Method"),
+    Column("unseen", "Unseen mean", "up", 3, interval=("unseen_low", "unseen_high")),
+    Column("unseen_low", "", detail=True),
+    Column("unseen_high", "", detail=True),
+    Column("clean", "Clean", "up", 3, interval=("clean_low", "clean_high")),
+    Column("clean_low", "", detail=True),
+    Column("clean_high", "", detail=True),
+    Column("worst", "Worst template", "up", 3),
+    Column("worst_template", "", detail=True),
+    Column("lower_decile", "", detail=True),
+    Column("deviation", "", detail=True),
+    Column("cps", "", detail=True),
+    Column("drop", "Drop", "down", 3),
+    Column("rbo", "RBO@10", "up", 3),
+    Column("jaccard", "", detail=True),
+    Column("kendall", "", detail=True),
+    Column("first", "P(first)", "up", 2),
+    Column("clean_auc", "AUC", "up", 3),
+    Column("clean_hit@10", "Hit@10", "up", 3),
+    Column("clean_mrr", "", detail=True),
+    Column("epochs", "Epochs"),
+    Column("converged", "Converged"),
+    Column("interactions", "Interactions seen"),
+    Column("tokens", "Tokens seen"),
+    Column("trials", "", detail=True),
+    Column("note", "Note"),
+)
+SIGNIFICANCE = (
+    Column("quantity", "On"),
+    Column("a", "A"),
+    Column("b", "B"),
+    Column("difference", "A - B", digits=4, interval=("low", "high")),
+    Column("low", "", detail=True),
+    Column("high", "", detail=True),
+    Column("p", "p", digits=4),
+    Column("holm", "Holm p", digits=4),
+    Column("effect_size", "d_z", digits=2),
+    Column("wilcoxon_p", "Wilcoxon p", digits=4),
+    Column("t_p", "t p", digits=4),
+    Column("n", "n"),
+    Column("significant", "Significant"),
+)
+CONDITIONS = (
+    Column("method", "Method"),
+    Column("condition", "Condition"),
+    Column("family", "Family"),
+    Column("severity", "Severity", digits=2),
+    Column("value", PRIMARY, digits=4),
+    Column("drop", "Drop", digits=4),
+    Column("hit@10", "", detail=True),
+    Column("auc", "", detail=True),
+    Column("rbo", "RBO@10", digits=3),
+)
+FAMILIES = (
+    Column("method", "Method"),
+    Column("family", "Family"),
+    Column("conditions", "Conditions"),
+    Column("mean", "Mean", digits=4),
+    Column("worst", "Worst", digits=4),
+    Column("drop", "Mean drop", digits=4),
+    Column("severity_area", "Severity area", digits=4),
+    Column("rbo", "RBO@10", digits=3),
+)
+COST = (
+    Column("method", "Method"),
+    Column("fit_seconds", "Fit [s]", "down", 1),
+    Column("seconds_per_1000", "Score 1000 rankings [s]", "down", 2),
+    Column("epochs", "Epochs"),
+    Column("interactions", "Interactions seen"),
+    Column("tokens", "Tokens seen"),
+    Column("trials", "Trials"),
+)
+
+
+def leaderboard(results: Results) -> Table:
+    """One row per method, best mean over the unseen templates first; methods without numbers below, with the reason."""
+    rows = sorted(_standings(results), key=lambda row: (-row["unseen"], row["method"]))
+    rows += [{"method": method, "note": reason} for method, reason in sorted(results.missing.items())]
+    return Table(LEADERBOARD, rows, _caption(results))
+
+
+def _standings(results: Results) -> Iterator[dict[str, Any]]:
+    if not results.methods:
+        return
+    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
+    values = results.values(PRIMARY)
+    unseen = values[:, results.unseen] if len(results.unseen) else values[:, :1]
+    by_template = unseen.mean(axis=(2, 3))
+    first = robustness.probability_first(by_template, rng=generator(seed, "probability first"))
+    auc, hit, mrr = (results.values(metric)[:, 0].mean(axis=(1, 2)) for metric in ("auc", "hit@10", "mrr"))
+    options = {"draws": statistics["resamples"], "level": statistics["level"]}
+    for m, method in enumerate(results.methods):
+        rng = generator(seed, "interval", results.dataset, method)
+        clean_interval = significance.bootstrap_interval(values[m, 0][:, None], rng=rng, **options)
+        unseen_interval = significance.bootstrap_interval(unseen[m].transpose(1, 0, 2), rng=rng, **options)
+        over_templates = robustness.summary(by_template[m])
+        stability = list_stability(results, method, results.unseen)
+        reports = [record["fit"] for record in results.records[method]]
+        yield {
+            "method": method,
+            "unseen": over_templates.mean,
+            "unseen_low": unseen_interval.low,
+            "unseen_high": unseen_interval.high,
+            "clean": float(values[m, 0].mean()),
+            "clean_low": clean_interval.low,
+            "clean_high": clean_interval.high,
+            "worst": over_templates.worst,
+            "worst_template": _name(results, by_template[m]),
+            "lower_decile": over_templates.lower_decile,
+            "deviation": over_templates.standard_deviation,
+            "cps": robustness.combined_performance_score(by_template[m]),
+            "drop": float(robustness.performance_drop_rate(values[m, 0].mean(), over_templates.mean)),
+            "rbo": stability["rbo"],
+            "jaccard": stability["jaccard"],
+            "kendall": stability["kendall"],
+            "first": float(first[m]),
+            "clean_auc": float(auc[m]),
+            "clean_hit@10": float(hit[m]),
+            "clean_mrr": float(mrr[m]),
+            "epochs": _mean(reports, "epochs"),
+            "converged": _converged(reports),
+            "interactions": _mean(reports, "interactions"),
+            "tokens": _mean(reports, "tokens"),
+            "trials": _mean(reports, "trials"),
+            "note": "; ".join(dict.fromkeys(report["note"] for report in reports if report["note"])),
+        }
+
+
+def _name(results: Results, by_template: FloatArray) -> str:
+    return str(results.conditions[results.unseen[int(by_template.argmin())]]["name"]) if len(results.unseen) else ""
+
+
+def _mean(reports: list[dict[str, Any]], key: str) -> int:
+    return round(float(np.mean([report[key] for report in reports])))
+
+
+def _converged(reports: list[dict[str, Any]]) -> bool | None:
+    known = [report["converged"] for report in reports if report["converged"] is not None]
+    return all(known) if known else None
+
+
+def list_stability(results: Results, method: str, conditions: Any) -> dict[str, float]:
+    """Mean agreement of each user's list under some conditions with their clean list; NaN without scores."""
+    found: dict[str, list[float]] = {"rbo": [], "jaccard": [], "kendall": []}
+    for seed in results.seeds:
+        clean = results.scores(method, seed, 0)
+        for condition in conditions.tolist():
+            scores = results.scores(method, seed, condition)
+            if clean is None or scores is None:
+                continue
+            a, b = robustness.top_k(clean, 10), robustness.top_k(scores, 10)
+            found["rbo"].append(float(robustness.rank_biased_overlap(a, b).mean()))
+            found["jaccard"].append(float(robustness.jaccard_at(a, b).mean()))
+            found["kendall"].append(float(np.nanmean(robustness.kendall_tau(clean, scores))))
+    return {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
+
+
+def _caption(results: Results) -> str:
+    facts = results.manifest["datasets"][results.dataset]
+    level = results.manifest["suite"]["statistics"]["level"]
+    sample = (
+        ""
+        if facts["judged_users"] == facts["test_users"]
+        else f" (a random sample of {facts['test_users']}, the same for all methods)"
+    )
+    limited = " NOT REPORTABLE: made with --limit." if results.manifest["suite"]["limit"] else ""
+    failed = [audit for audit in failed_audits(results)]
+    banner = f" AUDIT FAILED: {'; '.join(failed)}." if failed else ""
+    return (
+        f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
+        f"{len(results.seeds)} seed(s), {len(results.unseen)} unseen templates; brackets hold {level:.0%} bootstrap "
+        f"intervals. Sorted by the mean over unseen templates. Drop = 1 - unseen / clean. RBO@10: agreement of each "
+        f"user's list with the clean one. P(first): share of resamples of the templates in which the method is first. "
+        f"AUC and Hit@10 are clean. Bold: best, underlined: second.{limited}{banner}"
+    )
+
+
+def failed_audits(results: Results) -> list[str]:
+    """Sentences of the audits that failed, of the data and of the methods."""
+    checks = [(results.dataset, audit) for audit in results.manifest["audits"]]
+    checks += [(method, audit) for method, records in results.records.items() for r in records for audit in r["audits"]]
+    return [f"{owner}: {audit['name']} ({audit['detail']})" for owner, audit in checks if not audit["passed"]]
+
+
+def comparisons(results: Results) -> Table:
+    """Every pair of methods on clean quality, quality under unseen templates, and the drop between them."""
+    if not results.methods:
+        return Table(SIGNIFICANCE, [])
+    values = results.values(PRIMARY).transpose(0, 2, 1, 3)
+    clean, unseen = values[:, :, :1], values[:, :, results.unseen]
+    quantities = {"clean": clean, "unseen": unseen, "drop": clean - unseen} if len(results.unseen) else {"clean": clean}
+    rows = [
+        {
+            "quantity": quantity,
+            "a": results.methods[a],
+            "b": results.methods[b],
+            **_compared(results, quantity, cube, a, b),
+        }
+        for quantity, cube in quantities.items()
+        for a, b in combinations(range(len(results.methods)), 2)
+    ]
+    alpha = 1 - results.manifest["suite"]["statistics"]["level"]
+    for row, adjusted in zip(rows, significance.holm(np.array([row["p"] for row in rows])).tolist(), strict=True):
+        row |= {"holm": adjusted, "significant": adjusted < alpha}
+    return Table(
+        SIGNIFICANCE,
+        rows,
+        f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
+        f"permutation test; Holm p: adjusted over the {len(rows)} comparisons of this table; brackets: "
+        f"{1 - alpha:.0%} bootstrap interval over users, templates and seeds. drop = clean - unseen: a positive "
+        f"difference means that A loses more.",
+    )
+
+
+def _compared(results: Results, quantity: str, cube: FloatArray, a: int, b: int) -> dict[str, Any]:
+    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
+    pairs = 3 * len(results.methods) * (len(results.methods) - 1) // 2
+    # the smallest p a test can give must stay well below the threshold after adjustment
+    draws = max(statistics["draws"], round(4 * pairs / (1 - statistics["level"])))
+    found = significance.compare(
+        cube[a],
+        cube[b],
+        draws=draws,
+        resamples=statistics["resamples"],
+        rng=generator(seed, "comparison", results.dataset, quantity, results.methods[a], results.methods[b]),
+        level=statistics["level"],
+    )
+    return {
+        "difference": found.difference,
+        "low": found.interval.low,
+        "high": found.interval.high,
+        "p": found.p,
+        "effect_size": found.effect_size,
+        "wilcoxon_p": found.wilcoxon_p,
+        "t_p": found.t_p,
+        "n": found.n,
+    }
+
+
+def by_condition(results: Results) -> Table:
+    """Every method under every condition."""
+    means = {metric: results.values(metric).mean(axis=(2, 3)) for metric in (PRIMARY, "hit@10", "auc")}
+    rows = [
+        {
+            "method": method,
+            "condition": condition["name"],
+            "family": condition["family"],
+            "severity": condition["severity"],
+            "value": float(means[PRIMARY][m, c]),
+            "drop": float(robustness.performance_drop_rate(means[PRIMARY][m, 0], means[PRIMARY][m, c])),
+            "hit@10": float(means["hit@10"][m, c]),
+            "auc": float(means["auc"][m, c]),
+            "rbo": list_stability(results, method, np.array([c]))["rbo"],
+        }
+        for m, method in enumerate(results.methods)
+        for c, condition in enumerate(results.conditions)
+    ]
+    return Table(CONDITIONS, rows, f"{results.dataset}, {PRIMARY} and drop against clean under every condition.")
+
+
+def by_family(results: Results) -> Table:
+    """Every method under every family of conditions: level, drop, area under the severity curve, stability."""
+    means = results.values(PRIMARY).mean(axis=(2, 3))
+    rows = []
+    for m, method in enumerate(results.methods):
+        for family in results.families:
+            members = results.family(family)
+            over = robustness.summary(means[m, members])
+            rows.append(
+                {
+                    "method": method,
+                    "family": family,
+                    "conditions": len(members),
+                    "mean": over.mean,
+                    "worst": over.worst,
+                    "drop": float(robustness.performance_drop_rate(means[m, 0], over.mean)),
+                    "severity_area": severity_area(results, means[m], family),
+                    "rbo": list_stability(results, method, members)["rbo"],
+                }
+            )
+    return Table(
+        FAMILIES,
+        rows,
+        f"{results.dataset}, {PRIMARY} by family of conditions. Severity area: mean height of the curve from severity 0 "
+        "(clean) to the strongest grade; undefined for families without grades.",
+    )
+
+
+def severity_area(results: Results, means: FloatArray, family: str) -> float:
+    """Area under a method's severity curve of a family; NaN if the family has no grades."""
+    severity, values = severity_curve(results, means, family)
+    return robustness.severity_area(severity, values) if len(severity) > 1 else float("nan")
+
+
+def severity_curve(results: Results, means: FloatArray, family: str) -> tuple[FloatArray, FloatArray]:
+    """Severities and values of a family's grades, severity 0 (clean) first."""
+    graded = [n for n in results.family(family).tolist() if results.conditions[n]["severity"] is not None]
+    severity = [0.0, *(results.conditions[n]["severity"] for n in graded)]
+    return np.array(severity), means[[0, *graded]]
+
+
+def cost(results: Results) -> Table:
+    """Wall-clock time and work per method. It differs from run to run, so no other table holds it."""
+    rows = []
+    for method in results.methods:
+        records = results.records[method]
+        reports = [record["fit"] for record in records]
+        seconds = {key: float(np.mean([r["seconds"][key] for r in records])) for key in ("fit", "score")}
+        rows.append(
+            {"method": method, "fit_seconds": seconds["fit"], "seconds_per_1000": seconds["score"]}
+            | {key: _mean(reports, key) for key in ("epochs", "interactions", "tokens", "trials")}
+        )
+    return Table(
+        COST,
+        rows,
+        f"{results.dataset}: means over seeds; the machine is in manifest.json.",
+    )

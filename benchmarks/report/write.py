@@ -1,0 +1,81 @@
+"""Write everything a run folder's records say."""
+
+import html
+from collections.abc import Sequence
+
+from benchmarks.report import tables
+from benchmarks.report.results import Results, load
+from benchmarks.report.table import Column, Table
+from benchmarks.store import RunFolder, to_json
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222 }}
+table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: 13px }}
+caption {{ caption-side: bottom; text-align: left; color: #555; padding-top: .4rem; max-width: 70rem }}
+th, td {{ padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #ddd }}
+thead th {{ border-bottom: 2px solid #444 }}
+img {{ max-width: 100%; margin: 1rem 0 }}
+details {{ margin: 1rem 0 }} summary {{ cursor: pointer; font-weight: 600 }}
+</style></head><body>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+
+def write_leaderboard(folder: RunFolder) -> Table:
+    """Write leaderboard.md, .csv, .tex and .json; cheap enough to repeat after every cell."""
+    boards = {results.dataset: tables.leaderboard(results) for results in load(folder)}
+    _write(folder, "leaderboard", boards)
+    folder.write("leaderboard.json", to_json({name: table.rows for name, table in boards.items()}))
+    return next(iter(boards.values()))
+
+
+def write_all(folder: RunFolder) -> None:
+    """Write all tables, figures and the page."""
+    from benchmarks.report import figures
+
+    found = load(folder)
+    write_leaderboard(folder)
+    makers = {
+        "significance": tables.comparisons,
+        "families": tables.by_family,
+        "conditions": tables.by_condition,
+        "cost": tables.cost,
+    }
+    made = {"leaderboard": {results.dataset: tables.leaderboard(results) for results in found}}
+    for name, make in makers.items():
+        made[name] = {results.dataset: make(results) for results in found}
+        _write(folder, name, made[name])
+    drawn = [path for results in found for path in figures.draw(results, folder.path / "figures")]
+    pictures = [f"figures/{path.name}" for path in drawn]
+    folder.write("index.html", _page(found, made, pictures))
+
+
+def _write(folder: RunFolder, name: str, by_dataset: dict[str, Table]) -> None:
+    """One file per format; with several data sets, one section each, and a first column in CSV."""
+    many = len(by_dataset) > 1
+    for ending, render in (("md", Table.markdown), ("tex", Table.latex)):
+        parts = [
+            f"## {dataset}\n\n{render(t)}" if many and ending == "md" else render(t)
+            for dataset, t in by_dataset.items()
+        ]
+        folder.write(f"{name}.{ending}", "\n".join(parts))
+    rows = [{"dataset": dataset, **row} for dataset, table in by_dataset.items() for row in table.rows]
+    columns = next(iter(by_dataset.values())).columns
+    folder.write(f"{name}.csv", Table((Column("dataset", "Data set"), *columns), rows).csv())
+
+
+def _page(found: Sequence[Results], made: dict[str, dict[str, Table]], pictures: Sequence[str]) -> str:
+    suite = found[0].manifest["suite"]
+    parts = [f"<p>{html.escape(suite['description'])}</p>"]
+    for results in found:
+        parts.append(f"<h2>{html.escape(results.dataset)}</h2>\n{made['leaderboard'][results.dataset].html()}")
+        own = [picture for picture in pictures if picture.startswith(f"figures/{results.dataset}-")]
+        parts += [f'<img src="{picture}" alt="{picture}">' for picture in own]
+        for name in ("cost", "families", "significance", "conditions"):
+            table = made[name][results.dataset].html()
+            parts.append(f"<details><summary>{name}</summary>\n{table}</details>")
+    return PAGE.format(title=f"promptrec-bench: {html.escape(suite['name'])}", body="\n".join(parts))

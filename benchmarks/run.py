@@ -1,0 +1,119 @@
+"""The command line: ``python -m benchmarks.run``.
+
+Heavy packages are imported by the commands that need them, so that ``--help`` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+COMMANDS = ("run", "list", "report")
+
+DESCRIPTION = "Compare prompt-based and classical recommenders, and see whether the ranking holds under unseen prompts."
+EPILOG = """examples:
+  python -m benchmarks.run --suite robustness
+  python -m benchmarks.run --suite smoke --methods sasrec tallrec --output-dir results/try
+  python -m benchmarks.run --suite robustness --datasets path/to/atomic-files --methods my.module:MyMethod sasrec
+  python -m benchmarks.run list methods
+  python -m benchmarks.run report --output-dir results/robustness
+
+Running the same command again goes on where it was stopped. Exit status: 0 done, 1 a method failed,
+2 the command or its input is not usable, 3 an audit failed.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's parser; abbreviated and unknown flags are refused."""
+    top = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("command", nargs="?", default="run", help="run (default), list or report")
+    top.add_argument("what", nargs="?", help="for list: methods, datasets, suites, conditions or templates")
+    what = top.add_argument_group("what to run (the command line wins over the suite file)")
+    what.add_argument("--suite", default="robustness", metavar="NAME|FILE", help="default: robustness")
+    what.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="names, patterns like 'llmrec/*', package.module:Class"
+    )
+    what.add_argument(
+        "--method", action="append", default=[], metavar="NAME", help="add one method to those of the suite"
+    )
+    what.add_argument(
+        "--datasets", nargs="+", metavar="NAME|FOLDER", help="names, or folders with RecBole atomic files"
+    )
+    what.add_argument("--seed", type=int, help="one seed")
+    what.add_argument("--seeds", type=int, nargs="+", help="several seeds")
+    what.add_argument("--split", choices=("leave-one-out", "temporal"))
+    what.add_argument("--negatives", type=_negatives, metavar="N|full", help="sampled negatives, or full ranking")
+    what.add_argument("--users", type=int, metavar="N", help="judge a random sample of the test users")
+    what.add_argument("--limit", type=int, metavar="N", help="like --users, for trying out: marked as not reportable")
+    what.add_argument("--set", action="append", default=[], metavar="METHOD.SETTING=VALUE", dest="settings")
+    where = top.add_argument_group("how to run it")
+    where.add_argument("--backbone", metavar="ID|FOLDER", help="Hugging Face id or folder of the language model")
+    where.add_argument("--revision", help="revision of a Hugging Face id")
+    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    where.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    where.add_argument(
+        "--batch-size", type=_batch_size, default=None, metavar="N|auto", help="prompts per forward pass"
+    )
+    where.add_argument(
+        "--jobs", type=int, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
+    )
+    where.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
+    where.add_argument("--output-dir", type=Path, help="default: results/<suite>")
+    where.add_argument(
+        "--cache-dir", type=Path, default=Path(".cache"), help="trained backbones, embeddings; default: .cache"
+    )
+    top.add_argument("--version", action="store_true", help="print the version and leave")
+    return top
+
+
+def _negatives(text: str) -> int | str:
+    return text if text == "full" else int(text)
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parse(arguments)
+    if options.version:
+        from benchmarks.provenance import version
+
+        print(version())
+        return 0
+    from benchmarks import commands, errors
+
+    try:
+        return commands.RUN[options.command](options)
+    except commands.USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return errors.EXIT_USAGE
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; an unknown flag is answered with the nearest known one."""
+    top = parser()
+    options, unknown = top.parse_known_args(arguments)
+    if unknown:
+        import difflib
+
+        flags = [flag for action in top._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown[0], flags, n=1)
+        top.error(f"unknown argument {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
+    if options.command not in COMMANDS:
+        top.error(f"no command {options.command!r}: commands are {', '.join(COMMANDS)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""The run folder: what is finished stays, what is half-written is never taken for whole.
+
+manifest.json                 what was asked for, of what content, on which machine, by which code
+run.log                       messages of the methods and the libraries below them
+cells/<dataset>/<method>/seed-<s>/
+    record.json               key, fit report, timings, conditions, audits
+    scores.npy                float32 [conditions, users, candidates]
+    records.csv               per user and condition: template, rank, metrics
+leaderboard.md ...            made from the above alone, again at any time
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from data.fingerprint import fingerprint
+
+SCHEMA = 1
+
+
+class StoreError(RuntimeError):
+    """The run folder cannot be used."""
+
+
+@dataclass(frozen=True)
+class CellId:
+    """Names one fit of one method on one data set."""
+
+    dataset: str
+    method: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Path inside ``cells/``; names of any characters become one path component each."""
+        return Path(_component(self.dataset), _component(self.method), f"seed-{self.seed}")
+
+    def __str__(self) -> str:
+        return f"{self.method} on {self.dataset}, seed {self.seed}"
+
+
+def _component(name: str) -> str:
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    return plain if plain == name and name.strip(".") else f"{plain}-{fingerprint(name)[:8]}"
+
+
+class RunFolder:
+    """A folder that one run writes and any number of readers read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator["RunFolder"]:
+        """Hold the folder for writing and clear away what a killed run left half-written.
+
+        Raises:
+            StoreError: if another run holds it, or it cannot be written.
+        """
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise StoreError(
+                    f"{self.path}: another run is writing here; wait for it or choose another --output-dir"
+                ) from None
+        try:
+            with disk_errors(self.path):
+                for leftover in self.path.rglob(".partial-*"):
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            yield self
+        finally:
+            lock.release()
+
+    def cell(self, cell: CellId) -> Path:
+        """Folder of a cell, finished or not."""
+        return self.path / "cells" / cell.folder
+
+    def record(self, cell: CellId, key: str) -> dict[str, Any] | None:
+        """The record of a finished cell of that content key; None if there is none."""
+        path = self.cell(cell) / "record.json"
+        if not path.exists():
+            return None
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record if record["key"] == key and record["schema"] == SCHEMA else None
+
+    @contextlib.contextmanager
+    def writing(self, cell: CellId) -> Iterator[Path]:
+        """A folder that takes the cell's place when the block ends, and vanishes if it fails.
+
+        Raises:
+            StoreError: if the disk is full or not writable; what was there before is intact.
+        """
+        final = self.cell(cell)
+        partial = final.parent / f".partial-{final.name}"
+        with disk_errors(final):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                yield partial
+                _sync(partial)
+                if final.exists():
+                    final.rename(final.parent / f".partial-old-{final.name}")
+                partial.rename(final)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(final.parent / f".partial-old-{final.name}", ignore_errors=True)
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a file of the folder in one step."""
+        with disk_errors(self.path):
+            write_atomically(self.path / name, text)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest.
+
+        Raises:
+            StoreError: if the folder holds no run.
+        """
+        path = self.path / "manifest.json"
+        if not path.exists():
+            raise StoreError(f"{self.path}: no run here (no manifest.json)")
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["schema"] != SCHEMA:
+            raise StoreError(f"{path}: schema {manifest['schema']}, this version reads {SCHEMA}")
+        return manifest
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a full or read-only disk into a message with the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}; earlier results are intact") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def to_json(value: object) -> str:
+    """JSON as the suite writes it: sorted keys, indented, not-a-number as null."""
+    return json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk hold the files before their folder gets its final name."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

@@ -1,0 +1,115 @@
+"""Suite files: what is run is data, not code."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmarks.protocol import Protocol
+
+
+class SuiteError(ValueError):
+    """A suite file cannot be used; the message names file and key."""
+
+
+class Statistics(BaseModel, frozen=True, extra="forbid"):
+    """How differences are judged.
+
+    Args:
+        draws: sign flips per permutation test.
+        resamples: bootstrap resamples.
+        level: level of intervals; 1 - level is the threshold of significance marks.
+    """
+
+    draws: int = Field(default=10_000, ge=99)
+    resamples: int = Field(default=2_000, ge=99)
+    level: float = Field(default=0.95, gt=0, lt=1)
+
+
+class Suite(BaseModel):
+    """Data sets, methods, seeds and conditions of a run.
+
+    Args:
+        name: name of the suite.
+        description: one sentence for ``list``.
+        datasets: names or folders.
+        methods: names or patterns of methods, or ``package.module:Class``.
+        seeds: one fit of every method per seed.
+        protocol: split, candidates, history length, users.
+        conditions: condition family -> list of grades or variants, or true for all the family has by default.
+        settings: method -> setting -> value.
+        templates: further template files.
+        statistics: how differences are judged.
+        limit: judge this many users only; such results are marked as not reportable.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    datasets: tuple[str, ...] = ("ml-100k",)
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    protocol: Protocol = Protocol()
+    conditions: dict[str, tuple[float | str, ...] | bool] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    templates: tuple[Path, ...] = ()
+    statistics: Statistics = Statistics()
+    limit: int | None = Field(default=None, ge=2)
+
+
+def available() -> dict[str, Path]:
+    """Suites that come with the project, by name."""
+    folder = Path(str(resources.files("benchmarks"))) / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
+    """A suite by name or path of a TOML file; ``overrides`` from the command line win.
+
+    Args:
+        name: a name of :func:`available`, or a path ending in ``.toml``.
+        overrides: keys of :class:`Suite`; mappings are merged key by key.
+
+    Raises:
+        SuiteError: for an unknown suite, a file that is not TOML, or an unknown or unfit key.
+    """
+    path = Path(name) if name.endswith(".toml") else available().get(name)
+    if path is None or not path.exists():
+        near = difflib.get_close_matches(name, available(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise SuiteError(f"no suite {name!r}: {hint}suites are {', '.join(available())}, or the path of a .toml file")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: not a TOML file: {error}") from error
+    try:
+        return Suite.model_validate(_merge(content, overrides or {}))
+    except ValidationError as error:
+        raise SuiteError("\n".join(_sentence(path, problem) for problem in error.errors())) from error
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _sentence(path: Path, problem: Mapping[str, Any]) -> str:
+    """One validation error as a sentence that names file, key and what may stand there."""
+    *parents, last = [str(part) for part in problem["loc"]]
+    where = ".".join([*parents, last])
+    if problem["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{path}: {where}: {problem['msg']}, not {problem['input']!r}"
+    keys = {"protocol": [field.name for field in fields(Protocol)], "statistics": list(Statistics.model_fields)}
+    known = keys.get(parents[0] if parents else "", list(Suite.model_fields))
+    near = difflib.get_close_matches(last, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{path}: unknown key {where}: {hint}keys are {', '.join(known)}"

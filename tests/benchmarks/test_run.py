@@ -1,0 +1,243 @@
+"""The command line end to end, on a small data set and methods made for the purpose."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+TABLES = (
+    "leaderboard.md",
+    "leaderboard.csv",
+    "leaderboard.tex",
+    "leaderboard.json",
+    "significance.csv",
+    "families.csv",
+)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.run", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished run of the tiny suite: suite file and run folder."""
+    from tests.conftest import SUITE, write_atomic
+
+    base = tmp_path_factory.mktemp("finished")
+    suite = base / "tiny.toml"
+    suite.write_text(SUITE.format(folder=write_atomic(base / "tiny", users=60, items=60, length=12)))
+    run = start("--suite", suite, "--output-dir", base / "run", "--jobs", 2)
+    output, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    assert "popularity" in output
+    return suite, base / "run"
+
+
+def test_help_lists_the_flags_users_of_such_tools_expect(run_suite):
+    text = run_suite("--help").stdout
+    flags = "suite methods datasets backbone device dtype seed seeds batch-size limit output-dir jobs executor"
+    assert all(f"--{flag}" in text for flag in flags.split())
+
+
+def test_help_imports_no_heavy_package(run_suite):
+    code = "import sys; from benchmarks.run import parser; parser(); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.split()
+    assert not {"torch", "transformers", "pandas", "scipy", "pydantic", "matplotlib"} & set(modules)
+
+
+@pytest.mark.parametrize("what", ["methods", "datasets", "suites", "conditions", "templates"])
+def test_list_names_what_there_is(run_suite, what):
+    answer = run_suite("list", what)
+    assert answer.returncode == 0
+    assert len(answer.stdout.splitlines()) >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--suite", "robustnes"], "did you mean 'robustness'?"),
+        (["--suit", "smoke"], "did you mean --suite?"),
+        (["--methods", "popularty"], "did you mean popularity"),
+        (["--methods", "no.such:Method"], "No module named 'no'"),
+        (["--datasets", "ml-10k"], "did you mean 'ml-100k'?"),
+        (["--methods", "random", "--set", "random.speed=3"], "has no setting 'speed'"),
+        (["--set", "random"], "expected METHOD.SETTING=VALUE"),
+        (["list", "metods"], "there are methods"),
+        (["report", "--output-dir", "nowhere-at-all"], "no run here"),
+    ],
+)
+def test_bad_input_is_answered_with_a_sentence_and_neighbours(run_suite, tmp_path, arguments, sentence):
+    if "--output-dir" not in arguments:
+        arguments = [*arguments, "--output-dir", tmp_path / "run"]
+    answer = run_suite(*arguments)
+    assert answer.returncode == 2
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_run_folder_holds_manifest_records_scores_log_tables_and_figures(finished):
+    _, run = finished
+    cell = run / "cells" / "tiny" / "popularity" / "seed-0"
+    names = {str(path.relative_to(run)) for path in run.rglob("*")}
+    assert {*TABLES, "manifest.json", "run.log", "index.html", "significance.md", "cost.md"} <= names
+    assert sum(name.endswith(".png") for name in names) == 3
+    assert (cell / "records.csv").read_text().startswith("condition,user,template,candidates,rank,auc,hit@1")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert {"packages", "commit", "dirty", "python", "machine"} <= manifest["provenance"].keys()
+    assert manifest["datasets"]["tiny"]["judged_users"] == 60
+
+
+def test_leaderboard_is_sorted_by_the_mean_over_unseen_templates(finished):
+    rows = json.loads((finished[1] / "leaderboard.json").read_text())["tiny"]
+    values = [row["unseen"] for row in rows]
+    assert values == sorted(values, reverse=True)
+    assert all(row["clean_low"] <= row["clean"] <= row["clean_high"] for row in rows)
+    assert all(row["worst"] <= row["unseen"] for row in rows)
+
+
+def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
+    rows = {row["method"]: row for row in json.loads((finished[1] / "leaderboard.json").read_text())["tiny"]}
+    assert rows["popularity"]["drop"] == 0 and rows["popularity"]["rbo"] == 1
+    assert rows["tests.fakes:Prompted"]["rbo"] < 0.9
+
+
+def test_every_pair_is_compared_on_clean_unseen_and_drop(finished):
+    lines = (finished[1] / "significance.csv").read_text().splitlines()
+    assert len(lines) == 1 + 3 * 3
+    assert [line.split(",")[1] for line in lines[1:]] == ["clean"] * 3 + ["unseen"] * 3 + ["drop"] * 3
+
+
+def test_running_again_recomputes_nothing(finished, run_suite):
+    suite, run = finished
+    before = {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*.npy")}
+    tables = {name: (run / name).read_bytes() for name in TABLES}
+    answer = run_suite("--suite", suite, "--output-dir", run)
+    assert "3 finished earlier and kept" in answer.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*.npy")}
+    assert tables == {name: (run / name).read_bytes() for name in TABLES}
+
+
+def test_report_rebuilds_the_tables_without_a_model(finished, run_suite):
+    _, run = finished
+    tables = {name: (run / name).read_bytes() for name in TABLES}
+    for name in TABLES:
+        (run / name).unlink()
+    assert run_suite("report", "--output-dir", run).returncode == 0
+    assert tables == {name: (run / name).read_bytes() for name in TABLES}
+
+
+@pytest.mark.parametrize("moment", ["before-the-first-cell", "between-cells", "while-scoring"])
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(finished, tmp_path, moment):
+    suite, whole = finished
+    run = tmp_path / "run"
+    flags = ("--suite", suite, "--output-dir", run, "--jobs", 2, "--set", "tests.fakes:Prompted.seconds=0.0")
+    reached = {
+        "before-the-first-cell": run / "manifest.json",
+        "between-cells": run / "cells" / "tiny" / "random" / "seed-0" / "record.json",
+        "while-scoring": run / "cells" / "tiny" / "tests.fakes_Prompted-5e",
+    }[moment]
+    process = start(*flags)
+    if moment == "while-scoring":
+        while not list(run.glob("cells/tiny/tests*/.partial-*")) and process.poll() is None:
+            time.sleep(0.01)
+    else:
+        wait_for(reached)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = start(*flags)
+    _, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert not list(run.rglob(".partial-*"))
+    for name in TABLES:
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_second_run_into_the_same_folder_is_refused(suite_file, tmp_path, run_suite):
+    flags = ("--suite", suite_file, "--output-dir", tmp_path / "run")
+    first = start(*flags, "--set", "tests.fakes:Prompted.seconds=20.0")
+    wait_for(tmp_path / "run" / "manifest.json")
+    second = run_suite(*flags)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 2
+    assert "another run is writing here" in second.stderr
+
+
+def test_method_that_cannot_run_has_a_row_with_its_reason(suite_file, tmp_path, run_suite):
+    answer = run_suite(
+        "--suite", suite_file, "--methods", "random", "tests.fakes:Missing", "--output-dir", tmp_path / "r"
+    )
+    assert answer.returncode == 0
+    assert "not run: no endpoint; set OPENAI_BASE_URL" in (tmp_path / "r" / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("Broken", "failed: RuntimeError: the loss is not a number"),
+        ("Undefined", "not finite"),
+        ("Suicidal", "exit code -9"),
+    ],
+)
+def test_method_that_fails_costs_its_own_row_only(suite_file, tmp_path, run_suite, method, reason):
+    answer = run_suite(
+        "--suite",
+        suite_file,
+        "--methods",
+        "random",
+        f"tests.fakes:{method}",
+        "--output-dir",
+        tmp_path / "r",
+        "--jobs",
+        2,
+    )
+    table = (tmp_path / "r" / "leaderboard.md").read_text()
+    assert answer.returncode == 1
+    assert reason in table
+    assert "| random |" in table
+
+
+def test_failed_audit_fails_the_run_and_marks_the_table(suite_file, tmp_path, run_suite):
+    answer = run_suite(
+        "--suite", suite_file, "--methods", "random", "tests.fakes:Cheater", "--output-dir", tmp_path / "r"
+    )
+    assert answer.returncode == 3
+    assert "AUDIT FAILED: tests.fakes:Cheater: wording changes nothing for a method without prompt" in answer.stderr
+    assert "AUDIT FAILED" in (tmp_path / "r" / "leaderboard.md").read_text()
+
+
+def test_limited_run_is_marked_as_not_reportable(suite_file, tmp_path, run_suite):
+    run_suite("--suite", suite_file, "--methods", "random", "--limit", 5, "--output-dir", tmp_path / "r")
+    table = (tmp_path / "r" / "leaderboard.md").read_text()
+    assert "NOT REPORTABLE" in table
+    assert "5 users (a random sample of 60" in table
+
+
+def test_full_ranking_and_temporal_split_run(suite_file, tmp_path, run_suite):
+    flags = ("--split", "temporal", "--negatives", "full")
+    answer = run_suite("--suite", suite_file, *flags, "--output-dir", tmp_path / "r")
+    assert answer.returncode == 0, answer.stderr
+    assert "full candidates" in (tmp_path / "r" / "leaderboard.md").read_text()
+
+
+def test_unwritable_folder_is_a_clear_error(suite_file, tmp_path, run_suite):
+    (tmp_path / "file").write_text("")
+    answer = run_suite("--suite", suite_file, "--output-dir", tmp_path / "file" / "run")
+    assert answer.returncode == 2
+    assert "cannot write" in answer.stderr
