@@ -132,13 +132,13 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
 
 def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
     for name, problem in made.problems.items():
-        facts = made.manifest()["datasets"][name]
+        facts = made.facts(problem)
         print(
             f"{name}: {facts['users']} users, {facts['items']} items, {facts['interactions']} interactions; "
             f"{facts['judged_users']} of {facts['test_users']} test users judged, {facts['candidates']} candidates",
             file=sys.stderr,
         )
-        for note in (*problem.dataset.notes, *problem.split.notes):
+        for note in facts["notes"]:
             print(f"  {note}", file=sys.stderr)
     done = len(made.cells) - len(waiting)
     kept = f", {done} finished earlier and kept" if done else ""

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from benchmarks import audits
 from benchmarks.cells import Cell
 from benchmarks.conditions import Condition, expand
 from benchmarks.errors import UsageError
+from benchmarks.perturbations.history import HistoryInject
 from benchmarks.protocol import Problem, Protocol, prepare
 from benchmarks.store import SCHEMA, CellId
 from benchmarks.suite import Suite
@@ -18,6 +19,8 @@ from data.prompts.library import templates
 from data.prompts.template import Role, Template
 from methods.base import Compute
 from methods.registry import create, names
+
+INJECT = HistoryInject.family
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,32 @@ class Plan:
         return {
             "schema": SCHEMA,
             "suite": self.suite.model_dump(mode="json"),
-            "datasets": {name: _facts(problem) for name, problem in self.problems.items()},
+            "datasets": {name: self.facts(problem) for name, problem in self.problems.items()},
             "conditions": [condition.describe() for condition in self.conditions],
             "cells": [
                 {"dataset": c.id.dataset, "method": c.id.method, "seed": c.id.seed, "key": c.key} for c in self.cells
             ],
-            "audits": [{"name": a.name, "passed": a.passed, "detail": a.detail} for a in self.audits],
+            "audits": [asdict(audit) for audit in self.audits],
+        }
+
+    def facts(self, problem: Problem) -> dict[str, Any]:
+        """Counts of a data set, its fingerprint, and notes on what was left out."""
+        dataset, full = problem.dataset, problem.test.mask is not None
+        left_out = (
+            [f"{INJECT} left out: with full ranking every item is a candidate"]
+            if full and INJECT in self.suite.conditions
+            else []
+        )
+        return {
+            "users": dataset.catalogue.n_users,
+            "items": dataset.catalogue.n_items,
+            "interactions": len(dataset.histories.items),
+            "train": len(problem.split.train.items),
+            "judged_users": len(problem.test),
+            "test_users": len(problem.split.test_users),
+            "candidates": "full" if full else problem.test.items.shape[1],
+            "fingerprint": problem.fingerprint,
+            "notes": [*dataset.notes, *problem.split.notes, *left_out],
         }
 
 
@@ -84,6 +107,14 @@ def make_plan(suite: Suite, compute: Compute, run: Path) -> Plan:
     )
 
 
+def _families(suite: Suite) -> dict[str, tuple[float | str, ...] | None]:
+    """Families that are asked for. With full ranking every untouched item is a candidate and none can be injected."""
+    chosen = {
+        name: None if grades is True else grades for name, grades in suite.conditions.items() if grades is not False
+    }
+    return {name: grades for name, grades in chosen.items() if name != INJECT or suite.protocol.negatives != "full"}
+
+
 def _templates(roles: Sequence[Role], files: Sequence[Path]) -> dict[Role, tuple[Template, ...]]:
     """Templates of the roles in use; ``recommend`` is always there, so that every run has unseen wordings."""
     return {role: templates(role, files) for role in sorted({"recommend", *roles})}
@@ -96,21 +127,6 @@ def _unseen(group: Sequence[Template]) -> tuple[Template, ...]:
 def _limited(suite: Suite) -> Protocol:
     users = [size for size in (suite.protocol.users, suite.limit) if size is not None]
     return replace(suite.protocol, users=min(users, default=None))
-
-
-def _facts(problem: Problem) -> dict[str, Any]:
-    dataset = problem.dataset
-    return {
-        "users": dataset.catalogue.n_users,
-        "items": dataset.catalogue.n_items,
-        "interactions": len(dataset.histories.items),
-        "train": len(problem.split.train.items),
-        "judged_users": len(problem.test),
-        "test_users": len(problem.split.test_users),
-        "candidates": "full" if problem.test.mask is not None else problem.test.items.shape[1],
-        "fingerprint": problem.fingerprint,
-        "notes": [*dataset.notes, *problem.split.notes],
-    }
 
 
 def choose_device(device: str) -> str:

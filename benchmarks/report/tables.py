@@ -298,8 +298,8 @@ def by_family(results: Results) -> Table:
     return Table(
         FAMILIES,
         rows,
-        f"{results.dataset}, {PRIMARY} by family of conditions. Severity area: mean height of the curve from severity 0 "
-        "(clean) to the strongest grade; undefined for families without grades.",
+        f"{results.dataset}, {PRIMARY} by family of conditions. Severity area: mean height of the curve from "
+        "severity 0 (clean) to the strongest grade; undefined for families without grades.",
     )
 
 

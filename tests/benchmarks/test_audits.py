@@ -1,0 +1,83 @@
+"""Audits catch what they are there for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from benchmarks import audits
+from benchmarks.conditions import expand
+from benchmarks.protocol import Problem, Protocol, prepare
+from data.candidates import Candidates
+from data.prompts.library import templates
+from tests.fakes import Cheater, Prompted
+
+
+@pytest.fixture
+def problem(atomic) -> Problem:
+    return prepare(str(atomic), Protocol(negatives=5), {"recommend": templates("recommend")})
+
+
+def failed(problem: Problem) -> list[str]:
+    return [audit.name for audit in audits.of_problem(problem) if not audit.passed]
+
+
+def test_sound_problem_passes(problem):
+    assert failed(problem) == []
+
+
+def test_touched_candidate_is_found(problem):
+    items = problem.test.items.copy()
+    touched = problem.dataset.histories[int(problem.test.users[3])][0]
+    items[3, (problem.test.positive[3] + 1) % items.shape[1]] = touched
+    spoiled = Candidates(problem.test.users, items, problem.test.positive)
+    assert failed(dataclasses.replace(problem, test=spoiled)) == ["no candidate was touched by the user"]
+
+
+def test_test_item_in_a_training_history_is_found(problem):
+    rows = list(problem.split.train)
+    rows[2] = np.append(rows[2], problem.split.test[2])
+    split = dataclasses.replace(problem.split, train=type(problem.split.train).of(rows))
+    assert failed(dataclasses.replace(problem, split=split)) == ["no test item in any training input"]
+
+
+def test_test_item_as_validation_item_is_found(problem):
+    split = dataclasses.replace(problem.split, valid=problem.split.test)
+    assert "no test item in any training input" in failed(dataclasses.replace(problem, split=split))
+
+
+def test_unseen_template_that_repeats_a_seen_one_is_found(problem):
+    seen = problem.seen("recommend")[0]
+    copied = dataclasses.replace(seen, id="copy", family="unseen").map_wording(str.upper)
+    spoiled = {"recommend": (*problem.templates["recommend"], copied)}
+    assert failed(dataclasses.replace(problem, templates=spoiled)) == ["seen and unseen templates are disjoint"]
+
+
+def test_method_without_prompt_that_moves_under_wording_is_found(problem):
+    conditions = expand({"typos": [0.3], "history-drop": [0.3]}, {})
+    requests = problem.test_requests()
+    for method, passed in ((Cheater(), False), (RandomLike(), True)):
+        watch = audits.Invariance(method.info.roles)
+        for condition in conditions:
+            watch.see(condition, method.score(condition.apply(requests, 0)))
+        assert [audit.passed for audit in watch.audits()] == [passed]
+
+
+class RandomLike(Cheater):
+    def score(self, requests):
+        return requests.candidates.astype(float)
+
+
+class Batched(Prompted):
+    """Scores that depend on how many users are scored together."""
+
+    def score(self, requests):
+        return np.random.default_rng(len(requests)).random(requests.candidates.shape)
+
+
+def test_scores_that_depend_on_the_batch_are_found(problem):
+    conditions = expand({"typos": [0.3]}, {})
+    found = {a.name: a.passed for a in audits.rescoring(Batched(), problem.test_requests(), conditions, 0)}
+    assert found == {"severity 0 changes nothing": True, "batching changes no order": False}
+    sound = audits.rescoring(Prompted(), problem.test_requests(), conditions, 0)
+    assert all(audit.passed for audit in sound)

@@ -1,0 +1,98 @@
+"""From a data set to requests: the same for everybody, and seeded."""
+
+import numpy as np
+import pytest
+
+from benchmarks import suite
+from benchmarks.protocol import Protocol, prepare
+from benchmarks.suite import SuiteError
+from data.prompts.library import templates
+from methods.base import Compute
+from methods.registry import UnknownMethod, create, names
+
+
+@pytest.fixture(scope="module")
+def wording():
+    return {"recommend": templates("recommend")}
+
+
+def made(atomic, wording, **options):
+    return prepare(str(atomic), Protocol(**{"negatives": 5, **options}), wording)
+
+
+def test_sample_of_users_has_the_candidates_and_templates_it_has_among_all(atomic, wording):
+    everybody, some = made(atomic, wording), made(atomic, wording, users=7)
+    rows = np.flatnonzero(np.isin(everybody.test.users, some.test.users))
+    assert len(rows) == 7
+    assert np.array_equal(everybody.test.items[rows], some.test.items)
+    own = everybody.test_requests().select(rows).templates["recommend"]
+    assert own == some.test_requests().templates["recommend"]
+
+
+def test_requests_show_the_latest_items_and_seen_templates_only(atomic, wording):
+    problem = made(atomic, wording, history_length=3)
+    requests = problem.test_requests()
+    for row, user in enumerate(requests.users.tolist()):
+        assert requests.histories[row].tolist() == problem.split.test_histories[user][-3:].tolist()
+    assert {template.family for template in requests.templates["recommend"]} == {"seen"}
+    assert len({template.id for template in requests.templates["recommend"]}) > 3
+
+
+def test_task_holds_no_unseen_template_and_no_test_candidates(atomic, wording):
+    problem = made(atomic, wording)
+    task = problem.task(Compute())
+    assert {template.family for template in task.templates["recommend"]} == {"seen"}
+    assert np.array_equal(task.valid.candidates, problem.valid.items)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"negatives": 6}, {"history_length": 4}, {"users": 9}])
+def test_fingerprint_changes_with_the_protocol(atomic, wording, change):
+    assert made(atomic, wording).fingerprint != made(atomic, wording, **change).fingerprint
+    assert made(atomic, wording).fingerprint == made(atomic, wording).fingerprint
+
+
+def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
+    requests = made(atomic, wording).test_requests()
+    prompt = requests.prompt("recommend", 0)
+    assert "Thing Number 3 & Co" in prompt.with_value("target", "Thing Number 3 & Co").text
+    assert all(
+        requests.catalogue.titles[item] in prompt.with_value("target", "").text for item in requests.histories[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("methods = [", "not a TOML file"),
+        ('name = "x"\nmethods = ["random"]\nseed = 3', "unknown key seed: did you mean 'seeds'?"),
+        ('name = "x"\nmethods = ["random"]\n[protocol]\nnegative = 3', "unknown key protocol.negative: did you mean"),
+        ('name = "x"\nmethods = ["random"]\n[statistics]\ndraws = 3', "statistics.draws: Input should be greater"),
+        ('name = "x"', "methods: Field required"),
+    ],
+)
+def test_unusable_suite_file_is_an_error_that_names_the_key(tmp_path, content, sentence):
+    (tmp_path / "x.toml").write_text(content)
+    with pytest.raises(SuiteError) as error:
+        suite.load(str(tmp_path / "x.toml"))
+    assert sentence in str(error.value)
+
+
+def test_command_line_wins_over_the_suite_file_key_by_key():
+    plain = suite.load("smoke")
+    changed = suite.load("smoke", {"protocol": {"negatives": 7}, "methods": ["random"]})
+    assert changed.protocol.negatives == 7
+    assert changed.protocol.users == plain.protocol.users
+    assert changed.methods == ("random",)
+
+
+def test_every_suite_names_registered_methods_only():
+    for name in suite.available():
+        assert names(suite.load(name).methods)
+
+
+def test_patterns_select_methods_and_unknown_settings_are_refused():
+    assert names(["rand*", "random"]) == ("random",)
+    with pytest.raises(UnknownMethod, match="no method 'sasrex'"):
+        names(["sasrex"])
+    with pytest.raises(UnknownMethod, match="has no setting 'x'"):
+        create("random", {"x": 1})

@@ -1,0 +1,97 @@
+"""The run folder under failure."""
+
+import errno
+import json
+
+import pytest
+
+from benchmarks.store import SCHEMA, CellId, RunFolder, StoreError, to_json, write_atomically
+
+CELL = CellId("data", "method", 0)
+
+
+def finish(run: RunFolder, key: str = "k", text: str = "new") -> None:
+    with run.writing(CELL) as folder:
+        (folder / "scores.txt").write_text(text)
+        (folder / "record.json").write_text(json.dumps({"key": key, "schema": SCHEMA}))
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.opened():
+        yield folder
+
+
+def test_finished_cell_is_found_by_its_key_alone(run):
+    finish(run, key="k")
+    assert run.record(CELL, "k") is not None
+    assert run.record(CELL, "other") is None
+    assert run.record(CellId("data", "method", 1), "k") is None
+
+
+def test_cell_that_fails_half_way_leaves_nothing_and_harms_nothing(run):
+    finish(run, text="old")
+    with pytest.raises(ZeroDivisionError), run.writing(CELL) as folder:
+        (folder / "scores.txt").write_text("half")
+        _ = 1 / 0
+    assert (run.cell(CELL) / "scores.txt").read_text() == "old"
+    assert not list(run.path.rglob(".partial-*"))
+
+
+def test_full_disk_is_a_clear_error_and_earlier_results_stay(run):
+    finish(run, text="old")
+    with pytest.raises(StoreError, match="No space left on device; earlier results are intact"), run.writing(CELL):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert (run.cell(CELL) / "scores.txt").read_text() == "old"
+
+
+def test_finished_cell_replaces_an_older_one_of_another_key(run):
+    finish(run, key="a", text="old")
+    finish(run, key="b", text="new")
+    assert run.record(CELL, "a") is None
+    assert (run.cell(CELL) / "scores.txt").read_text() == "new"
+
+
+def test_leftovers_of_a_killed_run_are_cleared_away(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    leftover = run.cell(CELL).parent / ".partial-seed-0"
+    leftover.mkdir(parents=True)
+    (leftover / "record.json").write_text("{}")
+    (run.path / ".partial-leaderboard.md").write_text("half")
+    with run.opened():
+        assert not list(run.path.rglob(".partial-*"))
+        assert run.record(CELL, "k") is None
+
+
+def test_two_writers_of_one_folder_are_refused(run):
+    with pytest.raises(StoreError, match="another run is writing here"), RunFolder(run.path).opened():
+        pass
+
+
+def test_folder_without_a_run_and_of_another_schema_are_refused(run):
+    with pytest.raises(StoreError, match="no run here"):
+        run.read_manifest()
+    run.write("manifest.json", to_json({"schema": 999}))
+    with pytest.raises(StoreError, match="schema 999"):
+        run.read_manifest()
+
+
+def test_names_of_any_characters_become_one_folder_each():
+    names = ["llmrec/all", "llmrec_all", "my.module:Class", "..", "a b", "data-1"]
+    folders = {CellId(name, "m", 0).folder for name in names}
+    assert len(folders) == len(names)
+    assert all(len(folder.parts) == 3 and ".." not in folder.parts for folder in folders)
+
+
+def test_reader_never_sees_half_a_file(tmp_path):
+    path = tmp_path / "deep" / "file.md"
+    write_atomically(path, "one")
+    write_atomically(path, "two")
+    assert path.read_text() == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["file.md"]
+
+
+def test_json_has_sorted_keys_and_null_for_what_is_not_a_number():
+    assert json.loads(to_json({"b": float("nan"), "a": (1, 2)})) == {"a": [1, 2], "b": None}
+    assert to_json({"b": 1, "a": 2}).index('"a"') < to_json({"b": 1, "a": 2}).index('"b"')

@@ -1,0 +1,62 @@
+"""Tables in every format."""
+
+import csv
+import io
+
+from benchmarks.report.table import Column, Table
+
+COLUMNS = (
+    Column("method", "Method"),
+    Column("value", "NDCG_10", "up", 3, interval=("low", "high")),
+    Column("low", "", detail=True),
+    Column("high", "", detail=True),
+    Column("drop", "Drop", "down", 2),
+    Column("seen", "Seen"),
+)
+
+
+def row(method: str, value: float, drop: float = 0.0, seen: int = 1000) -> dict[str, object]:
+    return {"method": method, "value": value, "low": value - 0.1, "high": value + 0.1, "drop": drop, "seen": seen}
+
+
+def test_markdown_sets_the_best_in_bold_and_underlines_the_second():
+    text = Table(COLUMNS, [row("a", 0.5, 0.2), row("b", 0.4, 0.1), row("c", 0.3, 0.3)], "Caption.").markdown()
+    assert text.splitlines()[0] == "| Method | NDCG_10 ↑ | Drop ↓ | Seen |"
+    assert "| a | **0.500 [0.400, 0.600]** | <ins>0.20</ins> | 1,000 |" in text
+    assert "| b | <ins>0.400 [0.300, 0.500]</ins> | **0.10** | 1,000 |" in text
+    assert text.endswith("\nCaption.\n")
+
+
+def test_values_that_print_the_same_tie_and_every_best_is_bold():
+    text = Table(COLUMNS, [row("a", 0.50001), row("b", 0.49999), row("c", 0.3)]).markdown()
+    assert text.count("**0.500 [") == 2
+    assert text.count("<ins>0.300") == 1
+
+
+def test_undefined_numbers_are_dashes_and_never_best():
+    table = Table(COLUMNS, [row("a", 0.5), {"method": "b", "value": float("nan"), "drop": None}])
+    assert "| b | – | – | – |" in table.markdown()  # noqa: RUF001
+    assert list(csv.DictReader(io.StringIO(table.csv())))[1]["value"] == ""
+
+
+def test_csv_holds_every_column_in_full_precision():
+    rows = list(csv.DictReader(io.StringIO(Table(COLUMNS, [row("a, b", 1 / 3)]).csv())))
+    assert rows[0]["method"] == "a, b"
+    assert rows[0]["value"] == "0.333333"
+    assert rows[0]["low"] == "0.233333"
+
+
+def test_latex_is_booktabs_with_special_characters_escaped():
+    text = Table(COLUMNS, [row("a_b & c", 0.5), row("d", 0.4)], "100 % of users").latex()
+    assert r"\toprule" in text and r"\midrule" in text and r"\bottomrule" in text
+    assert r"a\_b \& c & \textbf{0.500 [0.400, 0.600]}" in text
+    assert r"\caption{100 \% of users}" in text
+    assert r"NDCG\_10 $\uparrow$" in text
+
+
+def test_html_is_escaped():
+    assert "&lt;script&gt;" in Table(COLUMNS, [row("<script>", 0.5)]).html()
+
+
+def test_negative_zero_is_printed_as_zero():
+    assert "-0.00" not in Table(COLUMNS, [row("a", 0.5, -1e-12), row("b", 0.1, 0.0)]).markdown()

@@ -1,0 +1,130 @@
+"""Atomic files: what is accepted, and what is said of what is not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import sources
+from data.sources import atomic
+from data.sources.build import DataError
+
+HEADER = "user_id:token\titem_id:token\ttimestamp:float"
+
+
+def folder_with(tmp_path: Path, inter: str | bytes, item: str | None = None) -> Path:
+    content = inter if isinstance(inter, bytes) else inter.encode()
+    (tmp_path / "shop.inter").write_bytes(content)
+    if item is not None:
+        (tmp_path / "shop.item").write_text(item)
+    return tmp_path
+
+
+def rows(*triples: tuple[object, ...], header: str = HEADER) -> str:
+    return "\n".join([header, *("\t".join(map(str, triple)) for triple in triples)]) + "\n"
+
+
+def load(folder: Path, **options: object):
+    return atomic.load(folder, **{"min_count": 1, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("inter", "sentence"),
+    [
+        (rows((1, 2), header="user_id:token\titem_id:token"), "no column timestamp; the header names user_id, item_id"),
+        (rows(("u", "i", "noon")), "shop.inter:2: timestamp is 'noon', not a finite number"),
+        (rows(("u", "i", 1), ("u", "j", "nan")), "shop.inter:3: timestamp is 'nan', not a finite number"),
+        (rows(("u", "i", 1), ("u", "", 2)), "shop.inter:3: item_id is empty"),
+        (rows(("u", "i", 1), ("u", "j")), "shop.inter:3: 2 fields where the header has 3"),
+        (rows(("u", "i", 1)).encode() + b"u\t\xe9t\xe9\t2\n", "shop.inter:3: byte 3 of the line is not UTF-8"),
+        (rows(("u", "i", 1, "good"), header=HEADER + "\trating:float"), "shop.inter:2: rating is 'good'"),
+        (rows(), "shop: no interaction is left"),
+        ("", "no column user_id, item_id, timestamp"),
+    ],
+)
+def test_unusable_interactions_are_an_error_that_names_file_and_line(tmp_path, inter, sentence):
+    with pytest.raises(DataError) as error:
+        load(folder_with(tmp_path, inter))
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        ("item_id:token\tcolour:token\ni\tred\n", "no title column; expected one of title, movie_title"),
+        ("item_id:token\ttitle:token_seq\ni\tA\ni\tB\n", "shop.item:3: item 'i' is listed twice, first in line 2"),
+    ],
+)
+def test_unusable_item_texts_are_an_error(tmp_path, item, sentence):
+    with pytest.raises(DataError) as error:
+        load(folder_with(tmp_path, rows(("u", "i", 1)), item))
+    assert sentence in str(error.value)
+
+
+def test_items_without_text_get_their_id_and_are_counted(tmp_path):
+    item = "item_id:token\ttitle:token_seq\na\tApple\nb\t\n"
+    dataset = load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("u", "c", 3)), item))
+    assert dataset.catalogue.titles == ("Apple", "b", "c")
+    assert dataset.notes == (
+        "1 items have no text record in shop.item; the id stands in (first: c)",
+        "1 items have an empty title in shop.item; the id stands in (first: b)",
+    )
+
+
+def test_repeated_pair_counts_once_at_its_earliest_time(tmp_path):
+    dataset = load(folder_with(tmp_path, rows(("u", "a", 9), ("u", "b", 5), ("u", "a", 1))))
+    assert dataset.timestamps.tolist() == [1, 5]
+    assert dataset.notes[0] == ("1 interactions repeat a (user, item) pair; the earliest is kept (first: shop.inter:2)")
+
+
+def test_users_and_items_with_too_few_interactions_are_left_out_until_stable(tmp_path):
+    kept = [(f"u{u}", f"i{i}", i) for u in range(3) for i in range(3)]
+    dataset = load(folder_with(tmp_path, rows(*kept, ("u9", "i0", 1), ("u0", "i9", 7))), min_count=2)
+    assert dataset.catalogue.user_ids == ("u0", "u1", "u2")
+    assert dataset.catalogue.item_ids == ("i0", "i1", "i2")
+    assert "2 interactions of users or items with fewer than 2 positives left out" in dataset.notes[0]
+
+
+def test_ties_in_time_are_ordered_by_hash_and_not_by_line(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    triples = [("u", f"i{n}", 1) for n in range(20)]
+    first = load(folder_with(tmp_path / "a", rows(*triples)))
+    second = load(folder_with(tmp_path / "b", rows(*reversed(triples))))
+    assert first.histories.items.tolist() == second.histories.items.tolist()
+    assert first.histories.items.tolist() != sorted(first.histories.items.tolist())
+
+
+def test_html_entities_are_decoded_and_a_byte_order_mark_is_skipped(tmp_path):
+    item = "item_id:token\ttitle:token_seq\ni\tSalt &amp; Pepper &#39;n&#39; Co\n"
+    dataset = load(folder_with(tmp_path, b"\xef\xbb\xbf" + rows(("u", "i", 1)).encode(), item))
+    assert dataset.catalogue.titles == ("Salt & Pepper 'n' Co",)
+
+
+def test_low_ratings_are_not_positives(tmp_path):
+    inter = rows(("u", "a", 1, 5), ("u", "b", 2, 3), header=HEADER + "\trating:float")
+    assert load(folder_with(tmp_path, inter)).catalogue.item_ids == ("a",)
+    assert load(folder_with(tmp_path, inter), min_rating=3).catalogue.item_ids == ("a", "b")
+
+
+def test_written_data_set_reads_back_the_same(tmp_path, atomic):
+    from data.sources.atomic import write
+
+    dataset = sources.load(str(atomic))
+    write(dataset, tmp_path / "copy")
+    again = sources.load(str(tmp_path / "copy"))
+    assert again.fingerprint == dataset.fingerprint
+
+
+def test_folder_without_interactions_and_unknown_name_are_errors(tmp_path):
+    with pytest.raises(DataError, match="found none"):
+        sources.load(str(tmp_path))
+    with pytest.raises(DataError, match="did you mean 'ml-100k'"):
+        sources.load("ml100k")
+
+
+def test_numeric_ids_are_ordered_as_numbers(tmp_path):
+    dataset = load(folder_with(tmp_path, rows(("10", "2", 1), ("9", "11", 1))))
+    assert dataset.catalogue.user_ids == ("9", "10")
+    assert dataset.catalogue.item_ids == ("2", "11")
+    assert np.array_equal(dataset.histories[0], [1])

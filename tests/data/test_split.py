@@ -1,0 +1,138 @@
+"""Splits and candidate lists: what never may be in them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import candidates
+from data.candidates import CandidateError
+from data.dataset import Catalogue, Dataset
+from data.histories import Histories
+from data.split import SplitError, leave_one_out, temporal
+
+
+def dataset_of(rows: list[list[int]], times: list[list[float]] | None = None, n_items: int = 50) -> Dataset:
+    catalogue = Catalogue(
+        "made",
+        tuple(f"u{n}" for n in range(len(rows))),
+        tuple(f"i{n}" for n in range(n_items)),
+        tuple(f"Item {n}" for n in range(n_items)),
+    )
+    stamps = times or [list(range(10, 10 + 2 * len(row), 2)) for row in rows]
+    return Dataset(catalogue, Histories.of(np.array(row) for row in rows), np.concatenate(stamps).astype(float))
+
+
+@st.composite
+def datasets(draw: st.DrawFn) -> Dataset:
+    rows = draw(st.lists(st.lists(st.integers(0, 49), min_size=3, max_size=12, unique=True), min_size=1, max_size=8))
+    times = [sorted(draw(st.lists(st.floats(0, 1e9), min_size=len(row), max_size=len(row)))) for row in rows]
+    return dataset_of(rows, times)
+
+
+@given(datasets())
+@settings(deadline=None)
+def test_leave_one_out_puts_every_interaction_into_exactly_one_part(dataset):
+    split = leave_one_out(dataset)
+    for user, row in enumerate(dataset.histories):
+        assert [*split.train[user], split.valid[user], split.test[user]] == row.tolist()
+
+
+@given(datasets())
+@settings(deadline=None)
+def test_temporal_split_trains_on_nothing_later_than_any_target(dataset):
+    try:
+        split = temporal(dataset, 0.2, 0.2)
+    except SplitError:
+        return
+    time = {
+        (user, item): stamp
+        for user, item, stamp in zip(
+            dataset.histories.rows().tolist(), dataset.histories.items.tolist(), dataset.timestamps, strict=True
+        )
+    }
+    trained = [time[user, item] for user, row in enumerate(split.train) for item in row.tolist()]
+    valid = [time[user, item] for user, item in enumerate(split.valid.tolist()) if item >= 0]
+    tested = [time[user, item] for user, item in enumerate(split.test.tolist()) if item >= 0]
+    assert max(trained, default=-np.inf) < min([*valid, *tested], default=np.inf)
+    assert max(valid, default=-np.inf) < min(tested, default=np.inf)
+
+
+def test_temporal_split_counts_what_it_leaves_out():
+    dataset = dataset_of([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], [[1, 2, 3, 4, 100], [1, 50, 51, 98, 99]])
+    split = temporal(dataset, 0.3, 0.2)
+    kept = len(split.train.items) + (split.valid >= 0).sum() + (split.test >= 0).sum()
+    assert f"{10 - kept} interactions" in split.notes[0]
+
+
+def test_temporal_split_refuses_positions_instead_of_times():
+    with pytest.raises(SplitError, match="cannot be compared between users"):
+        temporal(dataset_of([[0, 1, 2], [3, 4, 5, 6]], [[1, 2, 3], [1, 2, 3, 4]]))
+
+
+def test_leave_one_out_names_a_user_with_too_few_interactions():
+    with pytest.raises(SplitError, match="user 'u1' has 2 interactions"):
+        leave_one_out(dataset_of([[0, 1, 2], [3, 4]]))
+
+
+def test_test_history_is_train_and_validation_part():
+    split = leave_one_out(dataset_of([[4, 3, 2, 1]]))
+    assert split.test_histories[0].tolist() == [4, 3, 2]
+
+
+@given(datasets(), st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_candidates_never_contain_a_touched_item_but_the_positive(dataset, seed):
+    split = leave_one_out(dataset)
+    lists = candidates.sampled(dataset, split.test, split.test_users, "test", seed, negatives=20)
+    for row, user in enumerate(lists.users.tolist()):
+        items = lists.items[row].tolist()
+        assert len(set(items)) == 21
+        assert items[lists.positive[row]] == split.test[user]
+        assert set(items) & set(dataset.histories[user].tolist()) == {split.test[user]}
+
+
+def test_candidates_depend_on_seed_part_and_user_but_not_on_the_sample_of_users():
+    dataset = dataset_of([[n, n + 1, n + 2] for n in range(20)])
+    split = leave_one_out(dataset)
+    everybody = candidates.sampled(dataset, split.test, np.arange(20), "test", 1, 20)
+    some = candidates.sampled(dataset, split.test, np.array([3, 11]), "test", 1, 20)
+    assert np.array_equal(everybody.items[[3, 11]], some.items)
+    other_seed = candidates.sampled(dataset, split.test, np.arange(20), "test", 2, 20)
+    other_part = candidates.sampled(dataset, split.test, np.arange(20), "valid", 1, 20)
+    assert not np.array_equal(everybody.items, other_seed.items)
+    assert not np.array_equal(everybody.items, other_part.items)
+
+
+def test_position_of_the_positive_tells_nothing():
+    dataset = dataset_of([[n % 40, n % 40 + 1, n % 40 + 2] for n in range(2000)])
+    split = leave_one_out(dataset)
+    lists = candidates.sampled(dataset, split.test, np.arange(2000), "test", 0, 9)
+    counts = np.bincount(lists.positive, minlength=10)
+    assert ((counts - 200) ** 2 / 200).sum() < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
+
+
+def test_too_few_untouched_items_is_an_error_that_names_the_user():
+    dataset = dataset_of([[0, 1, 2]], n_items=10)
+    with pytest.raises(CandidateError, match="user 'u0' has 7 untouched items, fewer than the 20"):
+        candidates.sampled(dataset, np.array([2]), np.array([0]), "test", 0, negatives=20)
+
+
+def test_full_ranking_masks_what_the_user_touched():
+    dataset = dataset_of([[0, 1, 2]], n_items=6)
+    lists = candidates.full(dataset, np.array([2]), np.array([0]))
+    assert lists.items.tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert lists.mask is not None
+    assert lists.mask.tolist() == [[False, False, True, True, True, True]]
+    assert lists.targets.tolist() == [2]
+    assert lists.competing.tolist() == [4]
+
+
+def test_histories_select_shorten_and_append():
+    histories = Histories.of(np.array(row) for row in ([1, 2, 3], [], [4]))
+    assert [row.tolist() for row in histories.last(2)] == [[2, 3], [], [4]]
+    assert [row.tolist() for row in histories.append(np.array([9, -1, 8]))] == [[1, 2, 3, 9], [], [4, 8]]
+    assert [row.tolist() for row in histories.select(np.array([2, 0]))] == [[4], [1, 2, 3]]
+    assert histories[-1].tolist() == [4]
+    with pytest.raises(IndexError):
+        histories[3]
