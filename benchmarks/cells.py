@@ -54,7 +54,7 @@ class Cell:
         conditions = [condition.describe() for condition in self.conditions]
         settings = to_json(dict(self.settings))
         return fingerprint(
-            SCHEMA, self.id.method, self.id.seed, settings, self.problem.fingerprint, conditions, compute
+            SCHEMA, self.id.method, self.id.seed, settings, self.problem.fingerprints, conditions, compute
         )
 
 
@@ -98,7 +98,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "seconds": seconds,
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in checks],
-                "fingerprint": cell.problem.fingerprint,
+                "fingerprints": cell.problem.fingerprints,
             }
             (folder / "record.json").write_text(to_json(record), encoding="utf-8")
     except NotRunnable as reason:

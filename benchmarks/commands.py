@@ -24,7 +24,7 @@ from data.prompts.template import TemplateError
 from data.sources.build import DataError
 from data.split import SplitError
 from methods.base import Compute
-from methods.registry import UnknownMethod
+from methods.registry import MethodError
 
 USER_ERRORS = (
     suite.SuiteError,
@@ -34,7 +34,7 @@ USER_ERRORS = (
     CandidateError,
     TemplateError,
     ConditionError,
-    UnknownMethod,
+    MethodError,
     UsageError,
     PerturbationError,
 )

@@ -129,12 +129,13 @@ class Clean:
 class PerTemplate:
     """One condition per unseen template, ``unseen/recommend-unseen-03``.
 
-    Condition ``k`` shows the ``k``-th unseen template of every role, starting again from the first where a
-    role has fewer. The role with most of them gives the names, the first such role if several have as many.
+    The first role gives the number and the names of the conditions, so that they are the same for methods with
+    other roles beside it. Condition ``k`` shows the ``k``-th unseen template of every role, starting again from
+    the first where a role has fewer.
     """
 
     def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
-        """As many conditions as the role with most unseen templates has."""
+        """As many conditions as the first role has unseen templates."""
         _refuse_grades(name, grades)
         for role, templates in unseen.items():
             if not templates:

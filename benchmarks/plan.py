@@ -21,6 +21,8 @@ from methods.base import Compute
 from methods.registry import create, names
 
 INJECT = HistoryInject.family
+SHARED: Role = "recommend"
+"""The role that gives the unseen conditions their number and names, whatever other roles a method has."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Plan:
         }
 
     def facts(self, problem: Problem) -> dict[str, Any]:
-        """Counts of a data set, its fingerprint, and notes on what was left out."""
+        """Counts of a data set, its fingerprints, and notes on what was left out."""
         dataset, full = problem.dataset, problem.test.mask is not None
         left_out = (
             [f"{INJECT} left out: with full ranking every item is a candidate"]
@@ -72,7 +74,7 @@ class Plan:
             "judged_users": len(problem.test),
             "test_users": len(problem.split.test_users),
             "candidates": "full" if full else problem.test.items.shape[1],
-            "fingerprint": problem.fingerprint,
+            "fingerprints": problem.fingerprints,
             "notes": [*dataset.notes, *problem.split.notes, *left_out],
         }
 
@@ -81,30 +83,35 @@ def make_plan(suite: Suite, compute: Compute, run: Path) -> Plan:
     """Read the data, draw the candidates, expand conditions, and list the cells.
 
     Raises:
-        UnknownMethod, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
+        MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
             or the data give cause.
     """
     methods = {name: create(name, suite.settings.get(name)).info for name in names(suite.methods)}
-    by_role = _templates([role for info in methods.values() for role in info.roles], suite.templates)
-    families = {
-        name: None if grades is True else grades for name, grades in suite.conditions.items() if grades is not False
-    }
-    conditions = expand(families, {role: _unseen(group) for role, group in by_role.items()})
-    problems = [prepare(dataset, _limited(suite), by_role) for dataset in suite.datasets]
-    cells = [
-        Cell(CellId(problem.dataset.name, name, seed), suite.settings.get(name, {}), problem, conditions, compute, run)
-        for problem in problems
-        for name in methods
-        for seed in suite.seeds
-    ]
+    wording = _templates([role for info in methods.values() for role in info.roles], suite.templates)
+    problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
+    cells = []
+    for name, info in sorted(methods.items(), key=lambda method: method[1].cost):
+        own = {role: group for role, group in wording.items() if role == SHARED or role in info.roles}
+        conditions = _conditions(suite, own)
+        for problem in problems:
+            for seed in suite.seeds:
+                cell = CellId(problem.dataset.name, name, seed)
+                shown = problem.for_roles(own)
+                cells.append(Cell(cell, suite.settings.get(name, {}), shown, conditions, compute, run))
     return Plan(
         suite,
         {problem.dataset.name: problem for problem in problems},
-        conditions,
-        tuple(sorted(cells, key=lambda cell: methods[cell.id.method].cost)),
+        _conditions(suite, {SHARED: wording[SHARED]}),
+        tuple(cells),
         tuple(check for problem in problems for check in audits.of_problem(problem)),
         {name: info.cost for name, info in methods.items()},
     )
+
+
+def _conditions(suite: Suite, wording: Mapping[Role, Sequence[Template]]) -> tuple[Condition, ...]:
+    """Conditions for a method with templates of these roles; names are the same for all methods."""
+    unseen = {role: tuple(t for t in group if t.family == "unseen") for role, group in wording.items()}
+    return expand(_families(suite), unseen)
 
 
 def _families(suite: Suite) -> dict[str, tuple[float | str, ...] | None]:
@@ -116,12 +123,8 @@ def _families(suite: Suite) -> dict[str, tuple[float | str, ...] | None]:
 
 
 def _templates(roles: Sequence[Role], files: Sequence[Path]) -> dict[Role, tuple[Template, ...]]:
-    """Templates of the roles in use; ``recommend`` is always there, so that every run has unseen wordings."""
-    return {role: templates(role, files) for role in sorted({"recommend", *roles})}
-
-
-def _unseen(group: Sequence[Template]) -> tuple[Template, ...]:
-    return tuple(template for template in group if template.family == "unseen")
+    """Templates of the roles in use; the shared role comes first and is always there."""
+    return {role: templates(role, files) for role in dict.fromkeys((SHARED, *sorted(roles)))}
 
 
 def _limited(suite: Suite) -> Protocol:

@@ -1,7 +1,7 @@
 """One data set under one protocol: what is trained on, what is ranked, what is shown."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -67,13 +67,18 @@ class Problem:
     protocol: Protocol = field(default_factory=Protocol)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of interactions, split, candidates and templates: only equal ones are compared."""
-        parts = (self.dataset.fingerprint, self.split.fingerprint, self.test.fingerprint, self.valid.fingerprint)
-        wording = {
-            role: [(t.id, t.family, t.source, t.labels) for t in group] for role, group in self.templates.items()
-        }
-        return fingerprint(*parts, wording, self.protocol)
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the data (interactions, split, candidates, protocol) and of each role's templates.
+
+        Only results whose fingerprints agree are ever compared.
+        """
+        lists = (self.dataset.fingerprint, self.split.fingerprint, self.test.fingerprint, self.valid.fingerprint)
+        wording = {str(role): fingerprint([_identity(t) for t in group]) for role, group in self.templates.items()}
+        return {"data": fingerprint(*lists, self.protocol), **wording}
+
+    def for_roles(self, roles: Collection[Role]) -> "Problem":
+        """The same problem with the templates of some roles only."""
+        return replace(self, templates={role: group for role, group in self.templates.items() if role in roles})
 
     def seen(self, role: Role) -> tuple[Template, ...]:
         """Templates methods may train on."""
@@ -110,6 +115,10 @@ class Problem:
             generator(self.protocol.seed, "template", role, ids[user]).integers(len(seen)) for user in users.tolist()
         )
         return tuple(seen[int(draw)] for draw in draws)
+
+
+def _identity(template: Template) -> tuple[object, ...]:
+    return template.id, template.family, template.source, template.labels, template.style, template.replaces
 
 
 def prepare(dataset: str, protocol: Protocol, templates: Mapping[Role, tuple[Template, ...]]) -> Problem:

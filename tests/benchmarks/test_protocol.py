@@ -8,7 +8,7 @@ from benchmarks.protocol import Protocol, prepare
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
 from methods.base import Compute
-from methods.registry import UnknownMethod, create, names
+from methods.registry import MethodError, create, names
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,16 @@ def test_task_holds_no_unseen_template_and_no_test_candidates(atomic, wording):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"negatives": 6}, {"history_length": 4}, {"users": 9}])
 def test_fingerprint_changes_with_the_protocol(atomic, wording, change):
-    assert made(atomic, wording).fingerprint != made(atomic, wording, **change).fingerprint
-    assert made(atomic, wording).fingerprint == made(atomic, wording).fingerprint
+    assert made(atomic, wording).fingerprints["data"] != made(atomic, wording, **change).fingerprints["data"]
+    assert made(atomic, wording).fingerprints == made(atomic, wording).fingerprints
+
+
+def test_templates_of_a_role_change_that_role_s_fingerprint_alone(atomic, wording):
+    fewer = {"recommend": wording["recommend"][1:]}
+    one, other = made(atomic, wording).fingerprints, made(atomic, fewer).fingerprints
+    assert one["data"] == other["data"] and one["recommend"] != other["recommend"]
+    two = {**wording, "augment": templates("augment")}
+    assert made(atomic, two).for_roles(["recommend"]).fingerprints == one
 
 
 def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
@@ -92,7 +100,7 @@ def test_every_suite_names_registered_methods_only():
 
 def test_patterns_select_methods_and_unknown_settings_are_refused():
     assert names(["rand*", "random"]) == ("random",)
-    with pytest.raises(UnknownMethod, match="no method 'sasrex'"):
+    with pytest.raises(MethodError, match="no method 'sasrex'"):
         names(["sasrex"])
-    with pytest.raises(UnknownMethod, match="has no setting 'x'"):
+    with pytest.raises(MethodError, match="has no setting 'x'"):
         create("random", {"x": 1})
