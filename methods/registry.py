@@ -12,7 +12,6 @@ from methods.base import Method
 REGISTRY: dict[str, str] = {
     "random": "methods.random_order:RandomOrder",
     "popularity": "methods.popularity:Popularity",
-    "tallrec": "methods.tallrec:TallRec",
     "bpr": "methods.recbole:BPR",
     "lightgcn": "methods.recbole:LightGCN",
     "caser": "methods.recbole:Caser",
@@ -22,31 +21,20 @@ REGISTRY: dict[str, str] = {
     "bert4rec": "methods.recbole:BERT4Rec",
     "s3rec": "methods.recbole:S3Rec",
     "din": "methods.recbole:DIN",
-    "llmrec": "methods.llmrec.method:BestLlmRec",
-    "llmrec/title": "methods.llmrec.method:title",
-    "llmrec/original": "methods.llmrec.method:original",
-    "llmrec/basic-paraphrase": "methods.llmrec.method:basic_paraphrase",
-    "llmrec/basic-summarise": "methods.llmrec.method:basic_summarise",
-    "llmrec/basic-characterise": "methods.llmrec.method:basic_characterise",
-    "llmrec/rec-paraphrase": "methods.llmrec.method:rec_paraphrase",
-    "llmrec/rec-summarise": "methods.llmrec.method:rec_summarise",
-    "llmrec/rec-characterise": "methods.llmrec.method:rec_characterise",
-    "llmrec/eng": "methods.llmrec.method:eng",
-    "llmrec/rec-eng": "methods.llmrec.method:rec_eng",
-    "llmrec/all": "methods.llmrec.method:all_strategies",
+    "llm-rank": "methods.llmrank:LlmRank",
 }
 """Name on the command line -> ``module:factory``; the factory's keyword arguments are the settings."""
 
 
-class UnknownMethod(ValueError):
-    """No method of that name, or no such setting."""
+class MethodError(ValueError):
+    """No method of that name, or a setting it does not take."""
 
 
 def names(patterns: Sequence[str]) -> tuple[str, ...]:
     """Registered names matching shell patterns such as ``llmrec/*``; ``module:Class`` passes through.
 
     Raises:
-        UnknownMethod: for a pattern that matches nothing, with the nearest names.
+        MethodError: for a pattern that matches nothing, with the nearest names.
     """
     found: list[str] = []
     for pattern in patterns:
@@ -54,7 +42,7 @@ def names(patterns: Sequence[str]) -> tuple[str, ...]:
         if not matches:
             near = difflib.get_close_matches(pattern, REGISTRY, n=3)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise UnknownMethod(
+            raise MethodError(
                 f"no method {pattern!r}: {hint}methods are {', '.join(REGISTRY)}, or your own as package.module:Class"
             )
         found += [match for match in matches if match not in found]
@@ -65,21 +53,24 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """A method with the given settings.
 
     Raises:
-        UnknownMethod: for an unknown name, a module that does not hold it, or an unknown setting.
+        MethodError: for an unknown name, a module that does not hold it, or an unknown or unfit setting.
     """
     (name,) = names([name])
     module, _, attribute = REGISTRY.get(name, name).partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise UnknownMethod(f"method {name!r}: {error}") from error
+        raise MethodError(f"method {name!r}: {error}") from error
     known = inspect.signature(factory).parameters
     for setting in settings or {}:
         if setting not in known:
             near = difflib.get_close_matches(setting, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UnknownMethod(
+            raise MethodError(
                 f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
             )
-    method: Method = factory(**(settings or {}))
+    try:
+        method: Method = factory(**(settings or {}))
+    except (TypeError, ValueError) as error:
+        raise MethodError(f"method {name!r}: {error}") from error
     return method
