@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def _scipy() -> Iterator[None]:
     """``dok_matrix._update``, which LightGCN calls and SciPy 1.13 dropped."""
     from scipy.sparse import dok_matrix
 
-    def update(matrix: dok_matrix, entries: dict[tuple[int, int], float]) -> None:
+    def update(matrix: Any, entries: dict[tuple[int, int], float]) -> None:
         matrix._dict.update(entries)
 
     with _attributes(dok_matrix, _update=getattr(dok_matrix, "_update", update)):
