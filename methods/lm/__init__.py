@@ -1,0 +1,1 @@
+"""Language models as rankers: backbones, prompts as tokens, scoring and LoRA."""

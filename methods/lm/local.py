@@ -1,0 +1,96 @@
+"""A causal language model on this machine, from a Hugging Face id or folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from methods.lm.answers import Answer, Generation, LlmError, judge
+
+
+@dataclass
+class LocalModel:
+    """A model that answers in this process.
+
+    Args:
+        name: Hugging Face id or folder.
+        revision: revision of a Hugging Face id.
+        device: torch device.
+        batch_size: prompts per call.
+    """
+
+    name: str
+    revision: str | None = None
+    device: str = "cpu"
+    batch_size: int = 8
+    parallel: int = 1
+    retries: int = 0
+
+    @property
+    def model(self) -> str:
+        """Id and revision."""
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
+    def answers(self, prompts: Sequence[str], generation: Generation, attempts: int) -> tuple[list[Answer], int]:
+        """Answers to prompts, through the model's chat template where it has one.
+
+        Raises:
+            LlmError: if the model cannot be loaded.
+        """
+        import torch
+
+        tokenizer, model = self._loaded
+        batch = tokenizer(
+            [self._worded(prompt) for prompt in prompts],
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=not tokenizer.chat_template,
+        )
+        batch = batch.to(self.device)
+        sampling = (
+            {"do_sample": False}
+            if generation.temperature == 0
+            else {"do_sample": True, "temperature": generation.temperature}
+        )
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generation.seed)
+            written = model.generate(
+                **batch, max_new_tokens=generation.max_tokens, pad_token_id=tokenizer.pad_token_id, **sampling
+            )[:, batch["input_ids"].shape[1] :]
+        ends = _end_tokens(model, tokenizer)
+        lengths_in = batch["attention_mask"].sum(dim=1).tolist()
+        return [self._answer(row, ends, length) for row, length in zip(written.tolist(), lengths_in, strict=True)], 1
+
+    def _answer(self, ids: list[int], ends: set[int], tokens_in: int) -> Answer:
+        tokenizer, _ = self._loaded
+        stop = next((n for n, token in enumerate(ids) if token in ends), None)
+        text, problem = judge(
+            tokenizer.decode(ids[:stop], skip_special_tokens=True), "length" if stop is None else "stop"
+        )
+        return Answer(text, problem, tokens_in, len(ids) if stop is None else stop + 1)
+
+    def _worded(self, prompt: str) -> str:
+        tokenizer, _ = self._loaded
+        if not tokenizer.chat_template:
+            return prompt
+        chat = [{"role": "user", "content": prompt}]
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(self.name, revision=self.revision, padding_side="left")
+            model: Any = AutoModelForCausalLM.from_pretrained(self.name, revision=self.revision)
+        except (OSError, ValueError) as error:
+            raise LlmError(f"the local model {self.name!r} cannot be loaded: {error}") from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        return tokenizer, model.to(self.device).eval()
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return {token for token in (*ends, tokenizer.eos_token_id) if token is not None}

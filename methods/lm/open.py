@@ -1,0 +1,68 @@
+"""A language-model client from what a user types: ``recorded``, ``endpoint:MODEL`` or ``local:MODEL``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import recorded
+from methods.lm.answers import Backend, LlmError
+from methods.lm.budget import LlmBudget
+from methods.lm.client import LlmClient
+from methods.lm.recorded import Recorded
+
+FORMS = "recorded, recorded:FILE, endpoint:MODEL or local:MODEL"
+
+
+@dataclass(frozen=True)
+class LlmChoice:
+    """Which language model, at what cost.
+
+    Args:
+        llm: ``recorded`` for the data set's recorded answers, ``recorded:FILE`` for those of a file,
+            ``endpoint:MODEL`` for a model of the OpenAI-compatible endpoint that the environment variables
+            OPENAI_BASE_URL and OPENAI_API_KEY name, ``local:MODEL`` for a Hugging Face id or folder.
+        budget: hard caps, such as ``requests=1000,tokens=2e6``.
+        run: what the caps hold for; empty for one method.
+        parallel: requests under way at once.
+    """
+
+    llm: str = "recorded"
+    budget: str = ""
+    run: str = ""
+    parallel: int = 8
+
+
+def recorded_file(dataset: str, cache: Path) -> Path | None:
+    """The recorded answers of a data set: those of the suite, or those filled in on this machine."""
+    filled = cache / "recorded" / f"{dataset}.jsonl"
+    return recorded.path(dataset) or (filled if filled.is_file() else None)
+
+
+def open_client(
+    choice: LlmChoice, dataset: str, cache: Path, device: str = "cpu", revision: str | None = None
+) -> LlmClient:
+    """The client; loads no model yet.
+
+    Raises:
+        LlmError: if the choice is none of the known forms, or what it names is not there.
+    """
+    kind, _, name = choice.llm.partition(":")
+    budget = LlmBudget.parse(choice.budget)
+    if kind == "recorded":
+        file = Path(name) if name else recorded_file(dataset, cache)
+        if file is None:
+            raise LlmError(f"there are no recorded answers for {dataset}")
+        if not file.is_file():
+            raise LlmError(f"{file}: no such file of recorded answers")
+        return LlmClient(recorded=Recorded.read(file), cache=cache / "answers.sqlite")
+    if not name or kind not in ("endpoint", "local"):
+        raise LlmError(f"llm {choice.llm!r}: give {FORMS}")
+    backend: Backend
+    if kind == "endpoint":
+        from methods.lm.endpoint import Endpoint
+
+        backend = Endpoint(name, parallel=choice.parallel)
+    else:
+        from methods.lm.local import LocalModel
+
+        backend = LocalModel(name, revision=revision, device=device)
+    return LlmClient(backend, cache=cache / "answers.sqlite", budget=budget, run=choice.run)

@@ -1,0 +1,122 @@
+"""The client against a real server: ``transformers serve`` on loopback, with a small model made here."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from methods.lm.answers import Generation, LlmError
+from methods.lm.client import LlmClient
+from methods.lm.endpoint import Endpoint
+from methods.lm.local import LocalModel
+
+WORDS = ["<pad>", "<s>", "</s>", "<unk>", "describe", "the", "film", "a", "quiet", "story", "about", "trains", ":"]
+
+
+def make_chat_model(folder: Path) -> Path:
+    """A random two-layer Llama over a few words, with a chat template, as the hub would have it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = {word: n for n, word in enumerate(WORDS)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.decoder = decoders.Sequence([decoders.Replace("</w>", " ")])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}<s> {{ m['content'] }} {% endfor %}:"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_chat_model(tmp_path_factory.mktemp("chat-model"))
+
+
+def test_a_local_model_answers_the_same_alone_and_in_a_batch(tmp_path: Path, folder: Path) -> None:
+    prompts = ["describe the film", "a quiet story about trains", "describe the quiet story"]
+    asked = LlmClient(LocalModel(str(folder)), cache=tmp_path / "a", generation=Generation(max_tokens=12))
+    alone = LlmClient(LocalModel(str(folder), batch_size=1), cache=tmp_path / "b", generation=asked.generation)
+    answers = asked.ask(prompts)
+    assert answers == alone.ask(prompts)
+    assert [entry.problem for entry in asked.ledger] == [entry.problem for entry in alone.ledger]
+
+
+def test_a_local_model_that_never_ends_is_truncated(folder: Path) -> None:
+    (answer,), requests = LocalModel(str(folder)).answers(["describe the film"], Generation(max_tokens=2), 1)
+    assert (answer.problem, answer.tokens_out, requests) == ("truncated", 2, 1)
+    assert answer.tokens_in == 5
+
+
+def test_a_missing_local_model_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(LlmError, match="cannot be loaded"):
+        LlmClient(LocalModel(str(tmp_path / "none")), cache=tmp_path / "a").ask(["p"])
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    for package in ("fastapi", "uvicorn", "rich"):
+        pytest.importorskip(package)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("hub")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home)}
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    log = (home / "log").open("w")
+    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    try:
+        deadline = time.monotonic() + 240
+        while not _healthy(port):
+            assert server.poll() is None and time.monotonic() < deadline, (home / "log").read_text()
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(30)
+        log.close()
+
+
+def _healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_served_model_answers_as_it_does_here(
+    url: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    prompts = ["describe the film", "a quiet story about trains", "describe the quiet story", "the film"]
+    generation = Generation(max_tokens=12)
+    served, here = Endpoint(str(folder), timeout=60), LocalModel(str(folder))
+    for prompt in prompts:
+        (answer,), requests = served.answers([prompt], generation, 3)
+        (expected,), _ = here.answers([prompt], generation, 1)
+        assert requests == 1
+        assert (answer.text, answer.problem) == (expected.text, expected.problem)
+        assert answer.tokens_in == expected.tokens_in
+    client = LlmClient(served, cache=tmp_path / "answers.sqlite", generation=generation)
+    first = client.ask(prompts)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert LlmClient(Endpoint(str(folder)), cache=client.cache, generation=generation).ask(prompts) == first
