@@ -21,7 +21,18 @@ REGISTRY: dict[str, str] = {
     "bert4rec": "methods.recbole:BERT4Rec",
     "s3rec": "methods.recbole:S3Rec",
     "din": "methods.recbole:DIN",
-    "llm-rank": "methods.llmrank:LlmRank",
+    "llmrec": "methods.llmrec.method:BestLlmRec",
+    "llmrec/title": "methods.llmrec.method:title",
+    "llmrec/original": "methods.llmrec.method:original",
+    "llmrec/basic-paraphrase": "methods.llmrec.method:basic_paraphrase",
+    "llmrec/basic-summarise": "methods.llmrec.method:basic_summarise",
+    "llmrec/basic-characterise": "methods.llmrec.method:basic_characterise",
+    "llmrec/rec-paraphrase": "methods.llmrec.method:rec_paraphrase",
+    "llmrec/rec-summarise": "methods.llmrec.method:rec_summarise",
+    "llmrec/rec-characterise": "methods.llmrec.method:rec_characterise",
+    "llmrec/eng": "methods.llmrec.method:eng",
+    "llmrec/rec-eng": "methods.llmrec.method:rec_eng",
+    "llmrec/all": "methods.llmrec.method:all_strategies",
 }
 """Name on the command line -> ``module:factory``; the factory's keyword arguments are the settings."""
 

@@ -1,0 +1,173 @@
+"""Have a language model write the texts of a data set: ``python -m methods.llmrec.fill --help``.
+
+The answers go to ``CACHE-DIR/recorded/DATASET.jsonl``, where ``--methods 'llmrec/*'`` finds them.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import sources
+from data.dataset import Dataset
+from data.prompts import library
+from data.prompts.template import Template
+from data.sources.build import DataError
+from data.split import SPLITS, SplitError
+from methods.llmrec.pagerank import important_neighbours
+from methods.llmrec.texts import ItemTexts, augment, describe
+from methods.lm.answers import LlmError
+from methods.lm.batch import export_batch, import_batch
+from methods.lm.client import Estimate, LlmClient
+from methods.lm.open import LlmChoice, open_client
+
+EXPECTED_DESCRIPTION = "x" * 400
+"""Stands for a description that is not written yet when the cost is estimated."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All prompts of a data set.
+
+    Args:
+        texts: the items' texts and whom to ask for them.
+        templates: all prompts but those for descriptions.
+    """
+
+    texts: ItemTexts
+    templates: tuple[Template, ...]
+
+    @property
+    def described(self) -> bool:
+        """Whether the data set describes its items itself."""
+        return any(self.texts.catalogue.fields.get("description", ()))
+
+    def estimate(self) -> Estimate:
+        """What all prompts take; descriptions that are not known yet are taken to have 400 characters."""
+        texts, client = self.texts, self.texts.client
+        asked = [] if self.described else describe(texts.catalogue, texts.templates)
+        total = client.estimate(asked)
+        complete = not total.cost.requests
+        descriptions = texts.descriptions() if complete else (EXPECTED_DESCRIPTION,) * texts.catalogue.n_items
+        for template in self.templates:
+            prompts = augment(template, texts.catalogue, descriptions, texts.neighbours())
+            if not complete:  # items would share prompts that differ once their descriptions are there
+                prompts = [f"{prompt} {item}" for item, prompt in enumerate(prompts)]
+            part = client.estimate(prompts)
+            total = Estimate(total.known + part.known, total.cost + part.cost, total.usd + part.usd)
+        return total
+
+    def open_prompts(self) -> list[str]:
+        """What can be asked now: the descriptions, or, once all are there, everything else."""
+        texts, client = self.texts, self.texts.client
+        asked = [] if self.described else describe(texts.catalogue, texts.templates)
+        if client.open_requests(asked):
+            return asked
+        descriptions, neighbours = texts.descriptions(), texts.neighbours()
+        return [p for t in self.templates for p in augment(t, texts.catalogue, descriptions, neighbours)]
+
+    def records(self) -> list[dict[str, str]]:
+        """Ask everything; one record per item and prompt, empty where there is no usable answer."""
+        texts, catalogue = self.texts, self.texts.catalogue
+        asked = {} if self.described else {"describe": describe(catalogue, texts.templates)}
+        descriptions, neighbours = texts.descriptions(), texts.neighbours()
+        asked |= {t.id: augment(t, catalogue, descriptions, neighbours) for t in self.templates}
+        records = []
+        for prompt, requests in asked.items():
+            for item, request, answer in zip(
+                catalogue.item_ids, requests, texts.client.ask(requests, what=prompt), strict=True
+            ):
+                digest = hashlib.sha256(request.encode()).hexdigest()
+                record = {"item_id": item, "prompt": prompt, "request_sha256": digest, "response": answer or ""}
+                records.append(record)
+        return records
+
+
+def job(dataset: Dataset, client: LlmClient, split: str = "leave-one-out") -> Job:
+    """The prompts of a data set, with the important neighbours of the training part of a split."""
+    templates = {template.id: template for template in library.templates("augment")}
+    train, n_items = SPLITS[split](dataset).train, dataset.catalogue.n_items
+    neighbours = important_neighbours(train, n_items)
+    others = tuple(template for template in templates.values() if template.strategy != "original")
+    return Job(ItemTexts(client, dataset.catalogue, templates, lambda: neighbours), others)
+
+
+def write(records: Sequence[dict[str, str]], path: Path) -> None:
+    """Write recorded answers, replacing the file at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    partial.replace(path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = argparse.ArgumentParser(prog="python -m methods.llmrec.fill", description=__doc__, allow_abbrev=False)
+    command.add_argument("--dataset", required=True, help="data set, or folder of RecBole atomic files")
+    command.add_argument("--llm", required=True, help="endpoint:MODEL (OPENAI_BASE_URL, OPENAI_API_KEY) or local:MODEL")
+    command.add_argument(
+        "--llm-budget", default="", help="hard caps: requests=1000,tokens=2e6,usd=5,usd-in=0.15,usd-out=0.6"
+    )
+    command.add_argument("--parallel", type=int, default=8, help="requests under way at once")
+    command.add_argument(
+        "--split", choices=sorted(SPLITS), default="leave-one-out", help="whose training part gives the neighbours"
+    )
+    command.add_argument("--min-rating", type=float, default=4.0, help="least rating of a positive")
+    command.add_argument("--min-count", type=int, default=5, help="least number of positives of users and items")
+    command.add_argument("--device", default="cpu", help="torch device of a local model")
+    command.add_argument("--cache-dir", dest="cache", type=Path, default=Path(".cache"), help="folder of the answers")
+    action = command.add_mutually_exclusive_group()
+    action.add_argument("--dry-run", action="store_true", help="print requests and tokens, ask nothing")
+    action.add_argument(
+        "--batch-export", type=Path, metavar="FILE", help="write open requests for the OpenAI Batch API"
+    )
+    action.add_argument("--batch-import", type=Path, metavar="FILE", help="take over results of the OpenAI Batch API")
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except (LlmError, DataError, SplitError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    dataset = sources.load(options.dataset, options.min_rating, options.min_count)
+    choice = LlmChoice(options.llm, options.llm_budget, run=f"fill {dataset.name}", parallel=options.parallel)
+    client = open_client(choice, dataset.name, options.cache, options.device)
+    work = job(dataset, client, options.split)
+    if options.dry_run:
+        print(f"{dataset.name}: {work.estimate()}")
+    elif options.batch_export:
+        count = export_batch(client, work.open_prompts(), options.batch_export)
+        print(
+            f"{options.batch_export}: {count} requests"
+            + ("" if count else "; nothing is open, run without --batch-export")
+        )
+    elif options.batch_import:
+        imported = import_batch(client, options.batch_import)
+        failed = ", ".join(f"{count} with status {status}" for status, count in sorted(imported.failed.items()))
+        print(f"{imported.answers} answers taken over" + (f", not answered: {failed}" if failed else ""))
+    else:
+        target = options.cache / "recorded" / f"{dataset.name}.jsonl"
+        write(work.records(), target)
+        print(
+            f"{target}: written; {len(client.ledger)} unusable answers, listed below"
+            if client.ledger
+            else f"{target}: written"
+        )
+        for entry in client.ledger:
+            print(f"  attempt {entry.attempt}, {entry.problem}: {entry.prompt[:60]!r} -> {entry.text[:60]!r}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,299 @@
+"""LLM-Rec as rows of the leaderboard: one per strategy, and the best of them on the validation part."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from data import sources
+from data.dataset import Catalogue
+from data.fingerprint import fingerprint
+from data.prompts import library
+from data.prompts.template import Role, Template
+from data.types import FloatArray
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.llmrec.encoder import DEFAULT, Encoder
+from methods.llmrec.pagerank import NeighbourScore, important_neighbours
+from methods.llmrec.texts import ItemTexts
+from methods.lm.answers import LlmError
+from methods.lm.client import LlmClient, NotAnswered
+from methods.lm.open import LlmChoice, open_client
+
+if TYPE_CHECKING:
+    from methods.llmrec.model import Fitted
+
+PAPER = "Lyu et al. 2023, arXiv 2307.15780"
+ROLE: Role = "augment"
+
+
+AUGMENTED = (
+    "basic-paraphrase",
+    "basic-summarise",
+    "basic-characterise",
+    "rec-paraphrase",
+    "rec-summarise",
+    "rec-characterise",
+    "eng",
+    "rec-eng",
+)
+
+STRATEGIES: Mapping[str, tuple[str, ...]] = {
+    "title": (),
+    "original": (),
+    **{prompt: (prompt,) for prompt in AUGMENTED},
+    "all": AUGMENTED,
+}
+"""Prompts whose answers stand beside the original text, by strategy; ``title`` leaves the description out too."""
+
+
+@dataclass
+class LlmRec:
+    """One strategy.
+
+    Args:
+        strategy: one of :data:`STRATEGIES`.
+        llm: who answers: ``recorded``, ``recorded:FILE``, ``endpoint:MODEL`` or ``local:MODEL``.
+        llm_budget: hard caps such as ``requests=1000,tokens=2e6,usd=5,usd-in=0.15,usd-out=0.6``.
+        llm_run: what the caps hold for: methods of the same name share them; empty for this method alone.
+        encoder: Hugging Face id or folder of the sentence encoder.
+        neighbours: important neighbours per item.
+        neighbour_score: ``ppr/degree``, or ``ppr`` as in the paper.
+        restart: restart probability of the random walk.
+        size: dimensions of user and item vectors.
+        hidden: width of the hidden layer.
+        dropout: share of hidden units left out in training.
+        negatives: sampled items per positive.
+        rate: learning rate.
+        decay: weight decay.
+        batch: positives per step.
+        epochs: most passes.
+        patience: passes without a better validation result before training stops.
+    """
+
+    strategy: str = "original"
+    llm: str = "recorded"
+    llm_budget: str = ""
+    llm_run: str = ""
+    encoder: str = DEFAULT
+    neighbours: int = 3
+    neighbour_score: NeighbourScore = "ppr/degree"
+    restart: float = 0.15
+    size: int = 64
+    hidden: int = 512
+    dropout: float = 0.8
+    negatives: int = 4
+    rate: float = 2e-3
+    decay: float = 1e-2
+    batch: int = 4096
+    epochs: int = 100
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"no strategy {self.strategy!r}; strategies are {', '.join(STRATEGIES)}")
+        self.prompts = STRATEGIES[self.strategy]
+        self.info = MethodInfo(
+            name=f"llmrec/{self.strategy}",
+            paper=PAPER,
+            roles=frozenset({ROLE}) if self.prompts else frozenset(),
+            needs=frozenset({"text"}),
+            cost=40.0 + 20.0 * len(self.prompts),
+        )
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        """Collect the texts, encode them, train the recommender."""
+        self.prepare(task, self.open_encoder(task))
+        return self.train(task, seed)
+
+    def open_encoder(self, task: Task) -> Encoder:
+        """The sentence encoder; it is loaded when a text is not in its cache."""
+        return Encoder(self.encoder, device=task.compute.device, cache=task.compute.cache / "embeddings")
+
+    def prepare(self, task: Task, encoder: Encoder) -> None:
+        """Texts and their vectors, without training.
+
+        Raises:
+            NotRunnable: if nobody answers the prompts or the encoder is not there.
+        """
+        self._encoder = encoder
+        self._task_catalogue = task.catalogue
+        self._items: dict[str, npt.NDArray[np.float32]] = {}
+        self._texts = None if self.strategy == "title" else self._open_texts(task)
+        try:
+            self._vectors = self._encode(task.catalogue, [self._templates[prompt] for prompt in self.prompts])
+        except NotAnswered as error:
+            raise NotRunnable(f"{error}; {_how_to_fill(task.catalogue)}") from error
+        except LlmError as error:
+            raise NotRunnable(str(error)) from error
+
+    def train(self, task: Task, seed: int) -> FitReport:
+        """Train on what :meth:`prepare` has made."""
+        from methods.llmrec import model
+
+        keys = ("size", "hidden", "dropout", "negatives", "rate", "decay", "batch", "epochs", "patience")
+        settings = model.Settings(**{key: getattr(self, key) for key in keys})
+        valid = model.Validation(task.valid.users, task.valid.candidates, task.valid_positive)
+        self.fitted: Fitted = model.fit(self._vectors, task.train, valid, settings, seed, task.compute.device)
+        return FitReport(
+            epochs=self.fitted.epochs,
+            converged=self.fitted.converged,
+            interactions=self.fitted.epochs * len(task.train.items),
+            trials=1,
+            note=self._note(),
+        )
+
+    def score(self, requests: Requests) -> FloatArray:
+        """Logits of the candidates; rows worded with an unseen template rest on the unseen wordings' answers."""
+        from methods.llmrec import model
+
+        templates = requests.templates.get(ROLE, ())
+        wordings = [self._wording(template) for template in templates] or [()] * len(requests)
+        scores = np.empty(requests.candidates.shape)
+        for wording in dict.fromkeys(wordings):
+            rows = np.array([row for row, other in enumerate(wordings) if other == wording])
+            items = self._item_vectors(requests.catalogue, wording)
+            scores[rows] = model.scores(self.fitted.model, items, requests.users[rows], requests.candidates[rows])
+        return scores
+
+    def _wording(self, template: Template) -> tuple[Template, ...]:
+        """Whose answers a row with this template rests on; empty for the trained wordings.
+
+        An unseen template stands for the whole unseen family: every prompt is worded as the suite's unseen
+        template for it, but for the one that the given template replaces.
+        """
+        if template.family == "seen" or not self.prompts:
+            return ()
+        unseen = self._unseen | ({template.replaces: template} if template.id not in self._templates else {})
+        return tuple(unseen.get(prompt, self._templates[prompt]) for prompt in self.prompts)
+
+    def _open_texts(self, task: Task) -> ItemTexts:
+        choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
+        compute, catalogue = task.compute, task.catalogue
+        described = any(catalogue.fields.get("description", ()))
+        try:
+            nothing_to_ask = described and not self.prompts
+            client = (
+                LlmClient() if nothing_to_ask else open_client(choice, catalogue.name, compute.cache, compute.device)
+            )
+        except LlmError as error:
+            raise NotRunnable(f"{error}; {_how_to_fill(catalogue)}") from error
+        given = {template.id: template for template in task.templates.get(ROLE, ())}
+        templates = {template.id: template for template in library.templates(ROLE)} | given
+        self._unseen = {t.replaces: t for t in templates.values() if t.family == "unseen" and t.replaces}
+        self._templates = templates
+        return ItemTexts(
+            client,
+            catalogue,
+            templates,
+            lambda: important_neighbours(
+                task.train, catalogue.n_items, self.neighbours, self.restart, self.neighbour_score
+            ),
+        )
+
+    def _encode(self, catalogue: Catalogue, templates: Sequence[Template]) -> npt.NDArray[np.float32]:
+        """Text vectors side by side: the original text as ``catalogue`` shows it, then the augmentations.
+
+        Vectors of length 1 have small components; they are scaled to a mean square of 1.
+        """
+        parts = [self._encoder.encode(self._original(catalogue))]
+        for template in templates:
+            assert self._texts is not None
+            parts.append(self._encoder.encode(self._texts.augmented(template)))
+        return np.concatenate(parts, axis=1) * np.float32(np.sqrt(parts[0].shape[1]))
+
+    def _original(self, catalogue: Catalogue) -> list[str]:
+        """Title and description of every item; the title is where noise in titles comes in."""
+        if self._texts is None:
+            return list(catalogue.titles)
+        descriptions = catalogue.fields.get("description") or ()
+        if not any(descriptions):
+            descriptions = self._texts.descriptions()
+        return [
+            f"{title}. {text}" if text else title for title, text in zip(catalogue.titles, descriptions, strict=True)
+        ]
+
+    def _item_vectors(self, catalogue: Catalogue, wording: tuple[Template, ...]) -> npt.NDArray[np.float32]:
+        """Item vectors under a condition, kept for the next users of the same condition."""
+        from methods.llmrec import model
+
+        shown = wording or tuple(self._templates[prompt] for prompt in self.prompts)
+        key = fingerprint(catalogue.titles, catalogue.fields.get("description", ()), [t.id for t in shown])
+        if key not in self._items:
+            try:
+                vectors = self._encode(catalogue, shown)
+            except LlmError as error:
+                raise NotRunnable(f"wording {', '.join(t.id for t in shown)}: {error}") from error
+            self._items = dict(list(self._items.items())[-3:])
+            self._items[key] = model.item_vectors(self.fitted.model, vectors)
+        return self._items[key]
+
+    def _note(self) -> str:
+        fallbacks = {} if self._texts is None else self._texts.fallbacks
+        notes = [f"{count} items without a usable answer to {prompt}" for prompt, count in fallbacks.items() if count]
+        unreached = [prompt for prompt in self.prompts if prompt not in self._unseen]
+        if unreached and len(unreached) == len(self.prompts):
+            notes.append("no unseen wording recorded: unseen prompts do not reach this row")
+        return "; ".join(notes)
+
+
+@dataclass
+class BestLlmRec(LlmRec):
+    """Every strategy is trained; the one with the best validation result is the row."""
+
+    strategy: str = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.info = MethodInfo("llmrec", PAPER, frozenset({ROLE}), frozenset({"text"}), cost=600.0)
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        """Train all strategies, keep the best."""
+        rows = {name: self._row(name) for name in STRATEGIES if name != "title"}
+        encoder = self.open_encoder(task)
+        reports = {}
+        for name, row in rows.items():
+            row.prepare(task, encoder)
+            reports[name] = row.train(task, seed)
+        quality = {name: row.fitted.quality for name, row in rows.items()}
+        best = max(quality, key=lambda name: quality[name])
+        self._best = rows[best]
+        tried = ", ".join(f"{name} {value:.3f}" for name, value in sorted(quality.items(), key=lambda i: -i[1]))
+        return FitReport(
+            epochs=reports[best].epochs,
+            converged=reports[best].converged,
+            interactions=sum(report.interactions for report in reports.values()),
+            trials=len(rows),
+            note="; ".join(filter(None, [f"{best}, best on validation (ndcg@10: {tried})", reports[best].note])),
+        )
+
+    def score(self, requests: Requests) -> FloatArray:
+        """Scores of the best strategy."""
+        return self._best.score(requests)
+
+    def _row(self, strategy: str) -> LlmRec:
+        settings = {name: getattr(self, name) for name in LlmRec.__dataclass_fields__}
+        return LlmRec(**(settings | {"strategy": strategy}))
+
+
+def _how_to_fill(catalogue: Catalogue) -> str:
+    where = catalogue.name if catalogue.name in sources.NAMED else f"FOLDER-OF-{catalogue.name}"
+    return (
+        "to have a language model write them: OPENAI_BASE_URL=... OPENAI_API_KEY=... "
+        f"python -m methods.llmrec.fill --dataset {where} --llm endpoint:MODEL"
+    )
+
+
+title = partial(LlmRec, strategy="title")
+original = partial(LlmRec, strategy="original")
+basic_paraphrase = partial(LlmRec, strategy="basic-paraphrase")
+basic_summarise = partial(LlmRec, strategy="basic-summarise")
+basic_characterise = partial(LlmRec, strategy="basic-characterise")
+rec_paraphrase = partial(LlmRec, strategy="rec-paraphrase")
+rec_summarise = partial(LlmRec, strategy="rec-summarise")
+rec_characterise = partial(LlmRec, strategy="rec-characterise")
+eng = partial(LlmRec, strategy="eng")
+rec_eng = partial(LlmRec, strategy="rec-eng")
+all_strategies = partial(LlmRec, strategy="all")

