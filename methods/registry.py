@@ -33,6 +33,7 @@ REGISTRY: dict[str, str] = {
     "llmrec/eng": "methods.llmrec.method:eng",
     "llmrec/rec-eng": "methods.llmrec.method:rec_eng",
     "llmrec/all": "methods.llmrec.method:all_strategies",
+    "llm-rank": "methods.llmrank:LlmRank",
 }
 """Name on the command line -> ``module:factory``; the factory's keyword arguments are the settings."""
 

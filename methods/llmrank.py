@@ -1,0 +1,174 @@
+"""Zero-shot listwise ranking: a language model reads the candidates and writes them down in order.
+
+Source: Hou et al., "Large language models are zero-shot rankers for recommender systems", 2024. Runs only
+with an endpoint or a local model; every user is one request.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data.prompts.template import ListStyle, Role, Template, parse
+from data.random import generator
+from data.types import FloatArray, IntArray
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.lm.answers import Generation, LlmError
+from methods.lm.client import LlmClient
+from methods.lm.open import LlmChoice, open_client
+
+ROLE: Role = "choose"
+NUMBERED = ListStyle(separator="\n", before="{n}. ")
+DEFAULT = Template(
+    "llm-rank",
+    ROLE,
+    "seen",
+    parse(
+        "A {consumer} {consumed} these {items}, latest last: {history}.\n"
+        "Rank the following candidates by how likely the {consumer} is to {consume} them next:\n{candidates}\n"
+        "Answer with the numbers of all candidates, most likely first, separated by commas, and nothing else."
+    ),
+)
+"""The one wording. The suite has no templates of this role, so wording conditions do not reach the method."""
+
+
+@dataclass
+class ListLedger:
+    """What was wrong with answers, counted over all requests so far.
+
+    Args:
+        lists: answers asked for.
+        unusable: lists that were empty, refused or not text, asked once more in vain.
+        out_of_catalogue: entries that are no candidate.
+        duplicates: entries named before.
+        missing: candidates not named.
+    """
+
+    lists: int = 0
+    unusable: int = 0
+    out_of_catalogue: int = 0
+    duplicates: int = 0
+    missing: int = 0
+
+
+@dataclass
+class LlmRank:
+    """One request per user; candidates in an order drawn per user.
+
+    Args:
+        llm: ``endpoint:MODEL`` or ``local:MODEL``.
+        llm_budget: hard caps such as ``requests=1000,tokens=2e6``.
+        llm_run: what the caps hold for; empty for this method alone.
+        reverse: show the candidates in the opposite order, to measure position bias.
+        max_tokens: most tokens of an answer.
+    """
+
+    llm: str = ""
+    llm_budget: str = ""
+    llm_run: str = ""
+    reverse: bool = False
+    max_tokens: int = 1000
+    ledger: ListLedger = field(default_factory=ListLedger)
+
+    info = MethodInfo(
+        name="llm-rank",
+        paper="Hou et al. 2024, arXiv 2305.08845",
+        needs=frozenset({"text", "language model"}),
+        cost=1000.0,
+    )
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        """Open the client; nothing is trained.
+
+        Raises:
+            NotRunnable: if no language model is named.
+        """
+        if self.llm.partition(":")[0] not in ("endpoint", "local"):
+            raise NotRunnable(
+                "no language model to ask: give llm = 'endpoint:MODEL' (with OPENAI_BASE_URL and OPENAI_API_KEY) "
+                "or llm = 'local:MODEL'"
+            )
+        choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
+        try:
+            self._client: LlmClient = open_client(choice, task.catalogue.name, task.compute.cache, task.compute.device)
+        except LlmError as error:
+            raise NotRunnable(str(error)) from error
+        self._client.generation = Generation(max_tokens=self.max_tokens)
+        self._seed = seed
+        return FitReport(note="zero-shot" + (", candidates reversed" if self.reverse else ""))
+
+    def score(self, requests: Requests) -> FloatArray:
+        """Minus the position in the answer; candidates that it leaves out share the last place.
+
+        A reader of the scores gets both bounds from that tie: the positive first or last of those left out.
+        """
+        orders = [self._order(requests, row) for row in range(len(requests))]
+        prompts = [self._prompt(requests, row, order) for row, order in enumerate(orders)]
+        try:
+            answers = self._client.ask(prompts, what="rank")
+        except LlmError as error:
+            raise NotRunnable(str(error)) from error
+        scores = np.empty(requests.candidates.shape)
+        for row, (order, answer) in enumerate(zip(orders, answers, strict=True)):
+            titles = [requests.catalogue.titles[item] for item in requests.candidates[row, order].tolist()]
+            self.ledger.unusable += answer is None
+            found = order[read_ranking(answer or "", titles, self.ledger)]
+            scores[row] = -len(order)
+            scores[row, found] = -np.arange(len(found))
+        return scores
+
+    def _order(self, requests: Requests, row: int) -> IntArray:
+        """Columns of the candidates in the order shown: drawn per user from what is ranked, not where it stands."""
+        user = requests.catalogue.user_ids[int(requests.users[row])]
+        by_item = np.argsort(requests.candidates[row], kind="stable")
+        order = by_item[generator(self._seed, "llm-rank", user).permutation(len(by_item))]
+        return order[::-1] if self.reverse else order
+
+    def _prompt(self, requests: Requests, row: int, order: IntArray) -> str:
+        titles = requests.catalogue.titles
+        template = requests.templates[ROLE][row] if ROLE in requests.templates else DEFAULT
+        shown = {
+            "history": template.style.join([titles[item] for item in requests.histories[row].tolist()]),
+            "candidates": NUMBERED.join([titles[item] for item in requests.candidates[row, order].tolist()]),
+        }
+        prompt = template.fill(requests.catalogue.domain, {})
+        for slot, value in shown.items():
+            prompt = prompt.with_value(slot, value)
+        return prompt.text
+
+
+def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntArray:
+    """Positions in ``titles`` in the order of the answer, which may give numbers, titles or both.
+
+    Args:
+        answer: one entry per line, or entries separated by commas if it is all numbers.
+        titles: candidates as numbered from 1 in the prompt.
+        ledger: where entries that are no candidate, entries named twice and candidates not named are counted.
+
+    >>> read_ranking("2, 1, 2, 9", ["Alien", "Brazil", "Cube"], ledger := ListLedger()).tolist()
+    [1, 0]
+    >>> ledger.duplicates, ledger.out_of_catalogue, ledger.missing
+    (1, 1, 1)
+    """
+    position = {_plain(title): n for n, title in reversed(list(enumerate(titles)))}
+    separator = r"[,;\s]+" if re.fullmatch(r"[\d\s,;.)\[\]>]*", answer) else r"\n"
+    ranked: dict[int, None] = {}
+    for entry in filter(None, (piece.strip(" \t.,;[]()>*-") for piece in re.split(separator, answer))):
+        number, title = re.fullmatch(r"(\d*)[.):]?\s*(.*)", entry, re.DOTALL).groups()  # type: ignore[union-attr]
+        found = position.get(_plain(entry), position.get(_plain(title)) if title else None)
+        if found is None and number and not title:
+            found = int(number) - 1 if 1 <= int(number) <= len(titles) else None
+        if found is None:
+            ledger.out_of_catalogue += 1
+        elif found in ranked:
+            ledger.duplicates += 1
+        else:
+            ranked[found] = None
+    ledger.lists += 1
+    ledger.missing += len(titles) - len(ranked)
+    return np.array(list(ranked), np.int64)
+
+
+def _plain(title: str) -> str:
+    return "".join(character for character in title.lower() if character.isalnum())

@@ -1,0 +1,93 @@
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from methods.base import NotRunnable, Task
+from methods.llmrank import ListLedger, LlmRank, read_ranking
+from methods.registry import create
+from tests.methods.lm.servers import FaultServer, completion
+from tests.methods.lm.small import make_task
+
+TITLES = ["Alien", "Brazil", "2001: A Space Odyssey", "M"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "faults"),
+    [
+        ("4, 2, 1, 3", [3, 1, 0, 2], (0, 0, 0)),
+        ("4\n2\n1\n3", [3, 1, 0, 2], (0, 0, 0)),
+        ("1. Brazil\n2. Alien\n3. M\n4. 2001: A Space Odyssey", [1, 0, 3, 2], (0, 0, 0)),
+        ("- brazil\n- ALIEN.", [1, 0], (0, 0, 2)),
+        ("2, 2, 17, 0", [1], (2, 1, 3)),
+        ("1. Jaws\n2. Alien", [0], (1, 0, 3)),
+        ("", [], (0, 0, 4)),
+    ],
+)
+def test_answers_are_read_and_their_faults_counted(
+    answer: str, expected: list[int], faults: tuple[int, int, int]
+) -> None:
+    ledger = ListLedger()
+    assert read_ranking(answer, TITLES, ledger).tolist() == expected
+    assert (ledger.out_of_catalogue, ledger.duplicates, ledger.missing) == faults
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    with FaultServer() as running:
+        monkeypatch.setenv("OPENAI_BASE_URL", running.url)
+        yield running
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return make_task(tmp_path, users=8)
+
+
+def alphabetical(prompt: str) -> dict[str, object]:
+    """An assistant that ranks by title."""
+    numbered = re.findall(r"^(\d+)\. (.+)$", prompt, re.MULTILINE)
+    return completion(", ".join(number for number, _ in sorted(numbered, key=lambda pair: pair[1])))
+
+
+def test_scores_follow_the_answer_whatever_the_order_shown(task: Task, server: FaultServer) -> None:
+    server.answer = alphabetical
+    forward, reverse = (
+        create("llm-rank", {"llm": "endpoint:m"}),
+        create("llm-rank", {"llm": "endpoint:m", "reverse": True}),
+    )
+    for method in (forward, reverse):
+        method.fit(task, seed=0)
+        scores = method.score(task.valid)
+        for row, candidates in enumerate(task.valid.candidates):
+            best_first = candidates[np.argsort(-scores[row])]
+            titles = [task.catalogue.titles[item] for item in best_first.tolist()]
+            assert titles == sorted(titles)
+    assert len(set(server.prompts)) == 16
+
+
+def test_reversed_shows_the_same_list_backwards_and_columns_tell_nothing(task: Task) -> None:
+    forward, reverse = LlmRank("endpoint:m"), LlmRank("endpoint:m", reverse=True)
+    forward.fit(task, 0)
+    reverse.fit(task, 0)
+    assert np.array_equal(forward._order(task.valid, 3)[::-1], reverse._order(task.valid, 3))
+    swapped = replace(task.valid, candidates=task.valid.candidates[:, ::-1])
+    shown = task.valid.candidates[3][forward._order(task.valid, 3)]
+    assert np.array_equal(shown, swapped.candidates[3][forward._order(swapped, 3)])
+
+
+def test_candidates_left_out_share_the_last_place(task: Task, server: FaultServer) -> None:
+    server.answer = lambda prompt: completion("2, 1, 77")
+    method = LlmRank("endpoint:m")
+    method.fit(task, 0)
+    scores = method.score(task.valid)
+    assert sorted(scores[0].tolist(), reverse=True) == [0, -1, -6, -6, -6, -6]
+    assert (method.ledger.lists, method.ledger.out_of_catalogue, method.ledger.missing) == (8, 8, 32)
+
+
+def test_without_a_language_model_it_is_not_run(task: Task) -> None:
+    with pytest.raises(NotRunnable, match="endpoint:MODEL"):
+        create("llm-rank").fit(task, 0)
