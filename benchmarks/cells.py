@@ -17,7 +17,7 @@ from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
 from data.candidates import Candidates
 from data.fingerprint import fingerprint
 from data.types import FloatArray
-from methods.base import Compute, Method, NotRunnable, Requests
+from methods.base import Compute, Method, NotRunnable, Requests, Task
 from methods.registry import create
 
 USERS_PER_CALL = 64
@@ -57,6 +57,12 @@ class Cell:
             SCHEMA, self.id.method, self.id.seed, settings, self.problem.fingerprints, conditions, compute
         )
 
+    def shown(self, method: Method) -> tuple[Task, list[Requests]]:
+        """What the method would fit on, and its requests under every condition."""
+        requests = for_roles(self.problem.test_requests(), method)
+        task = self.problem.task(self.compute)
+        return task, [condition.apply(requests, self.id.seed) for condition in self.conditions]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -95,6 +101,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "settings": dict(cell.settings),
                 "info": asdict(method.info) | {key: sorted(getattr(method.info, key)) for key in ("roles", "needs")},
                 "fit": asdict(report),
+                "ledger": asdict(method.ledger) if hasattr(method, "ledger") else None,
                 "seconds": seconds,
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in checks],
@@ -115,7 +122,7 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
     elapsed = 0.0
     with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["condition", "user", "template", "candidates", "rank", *metrics.METRICS])
+        writer.writerow(["condition", "user", "template", "candidates", "rank", "ties", *metrics.METRICS])
         for n, condition in enumerate(cell.conditions):
             progress(FIT_SHARE + (1 - FIT_SHARE) * n / len(cell.conditions), condition.name)
             shown = condition.apply(requests, cell.id.seed)
@@ -156,16 +163,11 @@ def score(method: Method, requests: Requests) -> FloatArray:
 
 def _rows(condition: Condition, shown: Requests, scores: FloatArray, lists: Candidates) -> Iterator[list[Any]]:
     rank = metrics.rank_of_positive(scores, lists.positive, lists.mask)
+    ties = metrics.tied_with_positive(scores, lists.positive, lists.mask)
     values = metrics.evaluate(rank, lists.competing)
     templates = next(iter(shown.templates.values()), None)
     for row, user in enumerate(shown.users.tolist()):
         template = templates[row].id if templates else ""
+        found = (lists.competing[row], f"{rank[row]:g}", ties[row])
         numbers = (f"{values[key][row]:.6g}" for key in metrics.METRICS)
-        yield [
-            condition.name,
-            shown.catalogue.user_ids[user],
-            template,
-            lists.competing[row],
-            f"{rank[row]:g}",
-            *numbers,
-        ]
+        yield [condition.name, shown.catalogue.user_ids[user], template, *found, *numbers]

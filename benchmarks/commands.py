@@ -24,7 +24,7 @@ from data.prompts.template import TemplateError
 from data.sources.build import DataError
 from data.split import SplitError
 from methods.base import Compute
-from methods.registry import MethodError
+from methods.registry import MethodError, create
 
 USER_ERRORS = (
     suite.SuiteError,
@@ -91,6 +91,9 @@ def run(options: Namespace) -> int:
         options.cache_dir.resolve(),
     )
     folder = RunFolder((options.output_dir or Path("results") / chosen.name).resolve())
+    chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
+    if options.dry_run:
+        return _dry_run(plan.make_plan(chosen, compute, folder.path), folder)
     with folder.opened():
         made = plan.make_plan(chosen, compute, folder.path)
         return _execute(made, folder, compute, jobs, options.executor)
@@ -143,6 +146,19 @@ def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
     done = len(made.cells) - len(waiting)
     kept = f", {done} finished earlier and kept" if done else ""
     print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)
+
+
+def _dry_run(made: plan.Plan, folder: RunFolder) -> int:
+    """Print each cell, whether it is finished, and what it would ask of a language model."""
+    for cell in made.cells:
+        if folder.record(cell.id, cell.key) is not None:
+            state = "finished"
+        else:
+            method = create(cell.id.method, cell.settings)
+            estimate = getattr(method, "estimate", None)
+            state = "to run" if estimate is None else f"to run, {estimate(*cell.shown(method))}"
+        print(f"{cell.id}: {state}")
+    return 0
 
 
 class _Bar:

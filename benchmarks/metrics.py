@@ -37,8 +37,23 @@ def rank_of_positive(scores: npt.NDArray[np.floating], positive: IntArray, mask:
     _refuse_unrankable(scores, positive, competing)
     own = np.take_along_axis(scores, positive[:, None], axis=1)
     higher = ((scores > own) & competing).sum(axis=1)
-    equal = ((scores == own) & competing).sum(axis=1) - 1
-    return np.asarray(higher + equal / 2, np.float64)
+    return np.asarray(higher + tied_with_positive(scores, positive, mask) / 2, np.float64)
+
+
+def tied_with_positive(scores: npt.NDArray[np.floating], positive: IntArray, mask: BoolArray | None = None) -> IntArray:
+    """Other candidates scored the same as the positive: its rank lies half as many above and below the mid-rank.
+
+    Args:
+        scores: as in :func:`rank_of_positive`.
+        positive: as there.
+        mask: as there.
+
+    >>> tied_with_positive(np.array([[0.1, 0.9, 0.5], [0.7, 0.7, 0.2]]), np.array([2, 0])).tolist()
+    [0, 1]
+    """
+    own = np.take_along_axis(scores, positive[:, None], axis=1)
+    same = scores == own if mask is None else (scores == own) & mask
+    return np.asarray(same.sum(axis=1) - 1, np.int64)
 
 
 def _refuse_unrankable(scores: npt.NDArray[np.floating], positive: IntArray, competing: BoolArray) -> None:

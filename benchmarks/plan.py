@@ -18,7 +18,7 @@ from benchmarks.suite import Suite
 from data.prompts.library import templates
 from data.prompts.template import Role, Template
 from methods.base import Compute
-from methods.registry import create, names
+from methods.registry import create, names, settings_of
 
 INJECT = HistoryInject.family
 SHARED: Role = "recommend"
@@ -106,6 +106,14 @@ def make_plan(suite: Suite, compute: Compute, run: Path) -> Plan:
         tuple(check for problem in problems for check in audits.of_problem(problem)),
         {name: info.cost for name, info in methods.items()},
     )
+
+
+def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Suite:
+    """The suite with the same language model, and one budget for all, for every method that asks one."""
+    given = {key: value for key, value in (("llm", llm), ("llm_budget", budget)) if value is not None}
+    asking = [name for name in names(suite.methods) if "llm" in settings_of(name)] if given else []
+    settings = {name: {**given, "llm_run": run, **suite.settings.get(name, {})} for name in asking}
+    return suite.model_copy(update={"settings": {**suite.settings, **settings}})
 
 
 def _conditions(suite: Suite, wording: Mapping[Role, Sequence[Template]]) -> tuple[Condition, ...]:

@@ -68,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--cache-dir", type=Path, default=Path(".cache"), help="trained backbones, embeddings; default: .cache"
     )
+    asked = top.add_argument_group("methods that ask a language model for text")
+    asked.add_argument("--llm", metavar="WHO", help="recorded (default), endpoint:MODEL or local:MODEL")
+    asked.add_argument("--llm-budget", metavar="CAPS", help="requests=1000,tokens=2e6,usd=5,usd-in=0.15,usd-out=0.6")
+    top.add_argument("--dry-run", action="store_true", help="say what would be run and asked, and do nothing")
     top.add_argument("--version", action="store_true", help="print the version and leave")
     return top
 

@@ -144,7 +144,12 @@ class FitReport:
 
 
 class Method(Protocol):
-    """A recommender. Constructed with its settings as keyword arguments."""
+    """A recommender. Constructed with its settings as keyword arguments.
+
+    A method whose answers can be unusable keeps a dataclass of counts in an attribute ``ledger``, which is stored
+    with the results. One that asks a language model may have ``estimate(task, shown) -> str``, which says without
+    asking what fitting and scoring the shown requests would take.
+    """
 
     info: MethodInfo
 

@@ -7,6 +7,7 @@ with an endpoint or a local model; every user is one request.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -98,6 +99,19 @@ class LlmRank:
         self._seed = seed
         return FitReport(note="zero-shot" + (", candidates reversed" if self.reverse else ""))
 
+    def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
+        """What scoring the requests would take: one request per user and different prompt."""
+        try:
+            self.fit(task, 0)
+        except NotRunnable as reason:
+            return str(reason)
+        prompts = [
+            self._prompt(requests, row, self._order(requests, row))
+            for requests in shown
+            for row in range(len(requests))
+        ]
+        return str(self._client.estimate(list(dict.fromkeys(prompts))))
+
     def score(self, requests: Requests) -> FloatArray:
         """Minus the position in the answer; candidates that it leaves out share the last place.
 
@@ -172,3 +186,7 @@ def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntA
 
 def _plain(title: str) -> str:
     return "".join(character for character in title.lower() if character.isalnum())
+
+
+candidates_reversed = partial(LlmRank, reverse=True)
+"""The candidates in the opposite order: beside ``llm-rank`` it shows the bias of position."""

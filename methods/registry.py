@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from methods.base import Method
@@ -34,6 +34,7 @@ REGISTRY: dict[str, str] = {
     "llmrec/rec-eng": "methods.llmrec.method:rec_eng",
     "llmrec/all": "methods.llmrec.method:all_strategies",
     "llm-rank": "methods.llmrank:LlmRank",
+    "llm-rank/reversed": "methods.llmrank:candidates_reversed",
 }
 """Name on the command line -> ``module:factory``; the factory's keyword arguments are the settings."""
 
@@ -61,19 +62,22 @@ def names(patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def settings_of(name: str) -> tuple[str, ...]:
+    """Names of the settings of a method.
+
+    Raises:
+        MethodError: for an unknown name or a module that does not hold it.
+    """
+    return tuple(inspect.signature(_factory(name)).parameters)
+
+
 def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """A method with the given settings.
 
     Raises:
         MethodError: for an unknown name, a module that does not hold it, or an unknown or unfit setting.
     """
-    (name,) = names([name])
-    module, _, attribute = REGISTRY.get(name, name).partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise MethodError(f"method {name!r}: {error}") from error
-    known = inspect.signature(factory).parameters
+    known = settings_of(name)
     for setting in settings or {}:
         if setting not in known:
             near = difflib.get_close_matches(setting, known, n=1)
@@ -82,7 +86,17 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
                 f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
             )
     try:
-        method: Method = factory(**(settings or {}))
+        method: Method = _factory(name)(**(settings or {}))
     except (TypeError, ValueError) as error:
         raise MethodError(f"method {name!r}: {error}") from error
     return method
+
+
+def _factory(name: str) -> Callable[..., Method]:
+    (name,) = names([name])
+    module, _, attribute = REGISTRY.get(name, name).partition(":")
+    try:
+        factory: Callable[..., Method] = getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise MethodError(f"method {name!r}: {error}") from error
+    return factory

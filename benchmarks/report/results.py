@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,8 @@ class Results:
         seeds: seeds.
         conditions: descriptions of the conditions, clean first.
         users: ids of the judged users.
-        ranks: rank of the positive, shape ``[methods, seeds, conditions, users]``.
+        ranks: mid-rank of the positive, shape ``[methods, seeds, conditions, users]``.
+        ties: other candidates that share it, same shape.
         candidates: competing candidates per user, shape ``[users]``.
         records: record of each method's cells, by method and seed.
         missing: method -> why it has no row.
@@ -37,6 +38,7 @@ class Results:
     conditions: tuple[dict[str, Any], ...]
     users: tuple[str, ...]
     ranks: FloatArray
+    ties: FloatArray
     candidates: IntArray
     records: dict[str, tuple[dict[str, Any], ...]]
     missing: dict[str, str]
@@ -57,10 +59,15 @@ class Results:
         """Families of conditions in order, without clean."""
         return tuple(dict.fromkeys(c["family"] for c in self.conditions[1:]))
 
-    def values(self, metric: str) -> FloatArray:
-        """A metric per method, condition, user and seed, shape ``[methods, conditions, users, seeds]``."""
+    def values(self, metric: str, tie: float = 0.0) -> FloatArray:
+        """A metric per method, condition, user and seed, shape ``[methods, conditions, users, seeds]``.
+
+        Args:
+            metric: key of the metric.
+            tie: 0 for mid-ranks; -1 or 1 as if the positive came first or last of those that share its rank.
+        """
         counts = np.broadcast_to(self.candidates, self.ranks.shape)
-        return metrics.METRICS[metric](self.ranks, counts).transpose(0, 2, 3, 1)
+        return metrics.METRICS[metric](self.ranks + tie * self.ties / 2, counts).transpose(0, 2, 3, 1)
 
     def scores(self, method: str, seed: int, condition: int) -> FloatArray | None:
         """Stored scores, shape ``[users, candidates]``; None in a folder without scores."""
@@ -90,13 +97,24 @@ def _of_dataset(folder: RunFolder, manifest: dict[str, Any], dataset: str) -> Re
             finished[method] = tuple(records)
         else:
             missing[method] = _reason(manifest, ids, len(records))
-    tables = {m: [_read(folder.cell(CellId(dataset, m, seed)) / "records.csv") for seed in seeds] for m in finished}
-    users, candidates = _users(tables)
+    read = {m: [_read(folder.cell(CellId(dataset, m, seed)) / "records.csv") for seed in seeds] for m in finished}
     conditions = tuple(manifest["conditions"])
-    shape = (len(finished), len(seeds), len(conditions), len(users))
-    ranks = np.array([[ranks for _, _, ranks in rows] for rows in tables.values()], float).reshape(shape)
+    # identical lists make users and candidate counts the same for all methods
+    first = next(iter(read.values()))[0] if read else Records((), *np.empty((3, 0)))
+    shape = (len(finished), len(seeds), len(conditions), len(first.users))
     return Results(
-        dataset, tuple(finished), seeds, conditions, users, ranks, candidates, finished, missing, manifest, folder
+        dataset=dataset,
+        methods=tuple(finished),
+        seeds=seeds,
+        conditions=conditions,
+        users=first.users,
+        ranks=np.array([[records.ranks for records in rows] for rows in read.values()], float).reshape(shape),
+        ties=np.array([[records.ties for records in rows] for rows in read.values()], float).reshape(shape),
+        candidates=first.candidates,
+        records=finished,
+        missing=missing,
+        manifest=manifest,
+        folder=folder,
     )
 
 
@@ -108,20 +126,20 @@ def _reason(manifest: dict[str, Any], ids: Sequence[tuple[CellId, str]], finishe
     return f"not finished yet ({finished} of {len(ids)} seeds)"
 
 
-def _users(tables: dict[str, list[tuple[Any, IntArray, FloatArray]]]) -> tuple[tuple[str, ...], IntArray]:
-    """Users and candidate counts, which identical lists make the same for all methods."""
-    for rows in tables.values():
-        return rows[0][0], rows[0][1]
-    return (), np.empty(0, np.int64)
+class Records(NamedTuple):
+    """The records of a cell: users and their candidate counts, and ranks and ties ``[conditions, users]``."""
+
+    users: tuple[str, ...]
+    candidates: IntArray
+    ranks: FloatArray
+    ties: FloatArray
 
 
-def _read(path: Path) -> tuple[tuple[str, ...], IntArray, FloatArray]:
-    """User ids, candidates per user and ranks ``[conditions, users]`` of a cell's records."""
+def _read(path: Path) -> Records:
     import pandas as pd
 
-    table = pd.read_csv(
-        path, usecols=["condition", "user", "candidates", "rank"], dtype={"user": str}, keep_default_na=False
-    )
+    columns = ["condition", "user", "candidates", "rank", "ties"]
+    table = pd.read_csv(path, usecols=columns, dtype={"user": str}, keep_default_na=False)
     clean = table[table["condition"] == table["condition"].iloc[0]]
-    ranks = table["rank"].to_numpy(float).reshape(-1, len(clean))
-    return tuple(clean["user"]), clean["candidates"].to_numpy(np.int64), ranks
+    ranks, ties = (table[key].to_numpy(float).reshape(-1, len(clean)) for key in ("rank", "ties"))
+    return Records(tuple(clean["user"]), clean["candidates"].to_numpy(np.int64), ranks, ties)

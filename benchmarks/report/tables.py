@@ -35,6 +35,8 @@ LEADERBOARD = (
     Column("clean_auc", "AUC", "up", 3),
     Column("clean_hit@10", "Hit@10", "up", 3),
     Column("clean_mrr", "", detail=True),
+    Column("clean_pessimistic", "", detail=True),
+    Column("clean_optimistic", "", detail=True),
     Column("epochs", "Epochs"),
     Column("converged", "Converged"),
     Column("interactions", "Interactions seen"),
@@ -104,6 +106,7 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
     unseen = values[:, results.unseen] if len(results.unseen) else values[:, :1]
     by_template = unseen.mean(axis=(2, 3))
     first = robustness.probability_first(by_template, rng=generator(seed, "probability first"))
+    bounds = [results.values(PRIMARY, tie)[:, 0].mean(axis=(1, 2)) for tie in (1.0, -1.0)]
     auc, hit, mrr = (results.values(metric)[:, 0].mean(axis=(1, 2)) for metric in ("auc", "hit@10", "mrr"))
     options = {"draws": statistics["resamples"], "level": statistics["level"]}
     for m, method in enumerate(results.methods):
@@ -134,6 +137,8 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             "clean_auc": float(auc[m]),
             "clean_hit@10": float(hit[m]),
             "clean_mrr": float(mrr[m]),
+            "clean_pessimistic": float(bounds[0][m]),
+            "clean_optimistic": float(bounds[1][m]),
             "epochs": _mean(reports, "epochs"),
             "converged": _converged(reports),
             "interactions": _mean(reports, "interactions"),

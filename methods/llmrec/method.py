@@ -108,6 +108,18 @@ class LlmRec:
         self.prepare(task, self.open_encoder(task))
         return self.train(task, seed)
 
+    def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
+        """What the texts of the trained wordings would take; the unseen wordings are asked for when they are shown."""
+        from methods.llmrec.fill import Job
+
+        if self.strategy == "title":
+            return "asks nothing"
+        try:
+            texts = self._open_texts(task)
+        except NotRunnable as reason:
+            return str(reason)
+        return str(Job(texts, tuple(self._templates[prompt] for prompt in self.prompts)).estimate())
+
     def open_encoder(self, task: Task) -> Encoder:
         """The sentence encoder; it is loaded when a text is not in its cache."""
         return Encoder(self.encoder, device=task.compute.device, cache=task.compute.cache / "embeddings")
