@@ -1,0 +1,212 @@
+"""Backbones by name: embedded ones, local folders and Hugging Face ids."""
+
+import difflib
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from methods.base import Compute, NotRunnable, Task
+from methods.lm.embedded import RECIPES, embedded
+from methods.lm.prompts import Encoder
+
+log = logging.getLogger(__name__)
+Architecture = Literal["decoder", "encoder-decoder"]
+DEFAULT_WINDOW = 512
+
+
+class BackboneError(NotRunnable):
+    """A backbone cannot be had, or not for this method."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A language model ready for use.
+
+    Args:
+        model: in evaluation mode, on its device.
+        tokenizer: with a pad token.
+        architecture: ``decoder`` or ``encoder-decoder``.
+        description: what it is, for the ledger.
+        window: longest sequence in tokens.
+        local: whether its tokenizer works on pieces between white space and punctuation.
+        tokens: tokens it was trained on here; 0 for one that came trained.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+    description: str
+    window: int
+    local: bool = False
+    tokens: int = 0
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it was made here."""
+        return self.local
+
+    def encoder(self) -> Encoder:
+        """An encoder of prompts for this backbone."""
+        return Encoder(self.tokenizer, self.window, self.local)
+
+
+def load_backbone(
+    task: Task,
+    default: str,
+    accepts: Sequence[Architecture] = ("decoder", "encoder-decoder"),
+    recipe: Mapping[str, Any] | None = None,
+) -> Backbone:
+    """The backbone that ``task.compute`` names, or the default.
+
+    Args:
+        task: names backbone, revision, dtype, device and cache; embedded backbones learn from its
+            training part and seen templates.
+        default: backbone of the method where none is named.
+        accepts: architectures the method can use.
+        recipe: changes to the recipe of an embedded backbone, such as ``{"steps": 10}``.
+
+    Raises:
+        BackboneError: if there is no such backbone, it cannot be reached, or its architecture is wrong.
+    """
+    quiet_transformers()
+    compute = task.compute
+    name = compute.backbone or default
+    if name in RECIPES:
+        made = embedded(name, task, recipe or {})
+        _check_architecture(name, made.architecture, accepts)
+        return Backbone(
+            _placed(made.model, compute),
+            made.tokenizer,
+            made.architecture,
+            made.description,
+            made.window,
+            local=True,
+            tokens=made.tokens,
+        )
+    source = _source(name, compute.revision)
+    config = _loaded(AutoConfig, name, source)
+    architecture: Architecture = "encoder-decoder" if config.is_encoder_decoder else "decoder"
+    _check_architecture(name, architecture, accepts)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    tokenizer = _loaded(AutoTokenizer, name, source)
+    model = _placed(_loaded(auto, name, source | {"dtype": floating(compute.dtype)}), compute)
+    if tokenizer.pad_token is None:
+        # Padding is masked everywhere; the token only has to exist.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        log.info("%s has no pad token: using %r", name, tokenizer.pad_token)
+    commit = getattr(config, "_commit_hash", None)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    description = f"{name}{f' at {commit[:12]}' if commit else ''}, {config.model_type}, {size / 1e6:.1f} M parameters"
+    return Backbone(model, tokenizer, architecture, description, window(config, tokenizer))
+
+
+def _placed(model: Any, compute: Compute) -> PreTrainedModel:
+    """The model on its device, in its floating point type and in evaluation mode."""
+    placed: PreTrainedModel = model.to(device=compute.device, dtype=floating(compute.dtype)).eval()
+    return placed
+
+
+def floating(name: str) -> torch.dtype:
+    """A torch floating point type by name.
+
+    Raises:
+        BackboneError: for any other name.
+    """
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise BackboneError(f"no floating point type {name!r}: dtypes are float32, bfloat16 and float16")
+    return dtype
+
+
+def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Longest sequence of a model in tokens; 512 where neither model nor tokenizer says."""
+    told = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    limits = [limit for limit in (*told, tokenizer.model_max_length) if limit and limit < 1e9]
+    return min(limits) if limits else DEFAULT_WINDOW
+
+
+def quiet_transformers() -> None:
+    """Send what transformers says to logging instead of the terminal, and show no bars of its own."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_default_handler()
+    transformers_logging.enable_propagation()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+    logging.captureWarnings(True)
+
+
+def _check_architecture(name: str, architecture: Architecture, accepts: Sequence[Architecture]) -> None:
+    if architecture not in accepts:
+        fitting = [other for other, recipe in RECIPES.items() if recipe.architecture in accepts]
+        instead = f"; embedded ones are {', '.join(fitting)}" if fitting else ""
+        raise BackboneError(
+            f"backbone {name!r} is {architecture}, but this method needs {' or '.join(accepts)}{instead}"
+        )
+
+
+def _source(name: str, revision: str | None) -> dict[str, Any]:
+    """Where to load from: a folder, files fetched before, or the hub if it can be reached."""
+    if Path(name).is_dir():
+        return {"pretrained_model_name_or_path": name, "local_files_only": True}
+    source = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
+    if (os.sep in name and name.count("/") != 1) or name.startswith((".", "~", "/")):
+        raise BackboneError(f"no folder {name!r} to load a backbone from; embedded ones are {', '.join(RECIPES)}")
+    return source | {"local_files_only": not _hub_reachable()}
+
+
+def _hub_reachable() -> bool:
+    """Whether the hub's name can be looked up; without this check every file is tried for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    try:
+        socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def _loaded(auto: Any, name: str, source: Mapping[str, Any]) -> Any:
+    try:
+        return auto.from_pretrained(**source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        if Path(name).is_dir():
+            reason = f"the folder does not hold it ({_first_line(error)})"
+        elif source["local_files_only"]:
+            reason = (
+                f"{name!r} is no folder here, its revision {source['revision']!r} was not fetched before, "
+                "and the hub cannot be reached"
+            )
+        else:
+            reason = f"{name!r} is no folder here, and the hub answers: {_first_line(error)}"
+        raise BackboneError(
+            f"cannot load backbone {name!r}: {reason}. {hint}"
+            f"Embedded backbones, which need no network: {', '.join(RECIPES)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,81 @@
+"""Batches of prompts, filled up to a number of tokens or prompts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data.types import IntArray
+from methods.lm.attention import Group
+from methods.lm.forward import Shortcut
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some prompts of some rows.
+
+    Args:
+        groups: prompts with their common beginnings, one group per row.
+        rows: row of every prompt in the result.
+        columns: column of every prompt in the result.
+    """
+
+    groups: tuple[Group, ...]
+    rows: IntArray
+    columns: IntArray
+
+
+def batches(groups: Sequence[Group], budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:
+    """Prompts of all groups, those of similar length together, at most so many tokens or prompts at once."""
+    rows: list[int] = sorted(range(len(groups)), key=lambda row: groups[row].tokens, reverse=True)
+    pieces = [piece for row in rows for piece in _split(groups[row], row, budget, batch_size, shortcut)]
+    yield from _fill(pieces, budget, batch_size, shortcut)
+
+
+def split_batch(batch: Batch, budget: int, batch_size: int, shortcut: Shortcut) -> Iterator[Batch]:
+    """The prompts of a batch in smaller batches."""
+    start, pieces = 0, []
+    for group in batch.groups:
+        row, columns = int(batch.rows[start]), batch.columns[start : start + len(group.suffixes)]
+        for piece in _split(group, row, budget, batch_size, shortcut):
+            pieces.append(replace(piece, columns=columns[piece.columns]))
+        start += len(group.suffixes)
+    yield from _fill(pieces, budget, batch_size, shortcut)
+
+
+def _split(group: Group, row: int, budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:
+    """A group in pieces that keep to the limits, suffixes of similar length together."""
+    lengths = np.array([len(suffix) for suffix in group.suffixes])
+    columns = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(columns):
+        costs = np.cumsum(lengths[columns[start:]] + (0 if shortcut == "tree" else len(group.prefix)))
+        fitting = int(np.searchsorted(costs, budget - len(group.prefix) * (shortcut == "tree"), side="right"))
+        take = max(1, min(fitting, batch_size or fitting))
+        part = columns[start : start + take]
+        yield Batch(
+            (Group(group.prefix, tuple(group.suffixes[c] for c in part.tolist())),),
+            np.full(len(part), row),
+            part,
+        )
+        start += take
+
+
+def _fill(pieces: Sequence[Batch], budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:
+    held: list[Batch] = []
+    tokens = prompts = 0
+    for piece in pieces:
+        (group,) = piece.groups
+        cost = group.tokens + (0 if shortcut == "tree" else len(group.prefix) * (len(group.suffixes) - 1))
+        if held and (tokens + cost > budget or (batch_size and prompts + len(piece.rows) > batch_size)):
+            yield _joined(held)
+            held, tokens, prompts = [], 0, 0
+        held.append(piece)
+        tokens, prompts = tokens + cost, prompts + len(piece.rows)
+    if held:
+        yield _joined(held)
+
+
+def _joined(pieces: Sequence[Batch]) -> Batch:
+    groups = tuple(group for piece in pieces for group in piece.groups)
+    return Batch(groups, np.concatenate([p.rows for p in pieces]), np.concatenate([p.columns for p in pieces]))

@@ -1,0 +1,168 @@
+"""Embedded backbones by name: shipped for the embedded protocol, else trained once and kept in the cache."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from data.fingerprint import fingerprint
+from data.prompts.template import Role, Template
+from methods.base import NotRunnable, Task
+from methods.lm.tiny import TinyLlama, train_tiny_llama
+from methods.lm.tiny_t5 import TinyT5, train_tiny_t5
+
+log = logging.getLogger(__name__)
+SHIPPED = Path(__file__).parent / "weights"
+"""Folders as the cache holds them: copy one from ``.cache/backbones`` here, under the name of its recipe."""
+WEIGHTS, FACTS = "model.safetensors", "training.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an embedded backbone is made.
+
+    Args:
+        architecture: what it becomes.
+        settings: a frozen dataclass with at least ``steps``, ``window`` and ``seed``.
+        train: makes and trains it; gives model, tokenizer and number of tokens seen.
+        version: raised whenever the same settings would give another model.
+    """
+
+    architecture: Literal["decoder", "encoder-decoder"]
+    settings: Any
+    train: Callable[..., tuple[PreTrainedModel, PreTrainedTokenizerBase, int]]
+    version: int = 1
+
+
+RECIPES: dict[str, Recipe] = {
+    "tiny-llama": Recipe("decoder", TinyLlama(), train_tiny_llama),
+    "tiny-t5": Recipe("encoder-decoder", TinyT5(), train_tiny_t5),
+}
+"""Embedded backbones; their training sees the training part and the seen templates, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An embedded backbone as it comes out of the cache."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Literal["decoder", "encoder-decoder"]
+    description: str
+    window: int
+    tokens: int
+
+
+def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
+    """An embedded backbone for the training part of a task: shipped, from the cache, or trained now.
+
+    Weights are shipped for the embedded protocol alone; for any other split, titles, seen templates or settings
+    the key differs and they are not used. Two processes that need the same backbone train it once: the second
+    waits for the first.
+
+    Raises:
+        NotRunnable: if the task has no seen template to learn questions from, a setting is unknown, or shipped
+            weights are damaged.
+    """
+    from filelock import FileLock
+
+    recipe = RECIPES[name]
+    unknown = changes.keys() - {field.name for field in fields(recipe.settings)}
+    if unknown:
+        raise NotRunnable(f"backbone {name!r} has no setting {sorted(unknown)[0]!r}")
+    settings = replace(recipe.settings, **changes)
+    templates = _templates(name, task)
+    key = cache_key(name, recipe, settings, task)
+    if (shipped := shipped_folder(name, key)) is not None:
+        return _read(shipped, name, recipe, settings.window)
+    folder = task.compute.cache / "backbones" / f"{name}-{key[:20]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _train_into(folder, recipe, settings, task, templates, key)
+    return _read(folder, name, recipe, settings.window)
+
+
+def cache_key(name: str, recipe: Recipe, settings: Any, task: Task) -> str:
+    """SHA-256 of all an embedded backbone depends on."""
+    wording = [(t.source, t.labels, t.style) for t in task.templates["recommend"]]
+    shown = (task.catalogue.titles, task.catalogue.domain, task.train, wording)
+    return fingerprint(name, recipe.version, settings, *shown)
+
+
+def shipped_folder(name: str, key: str) -> Path | None:
+    """Folder of the weights that come with the project, if they are for this key.
+
+    Raises:
+        NotRunnable: if the weights are not those that were shipped.
+    """
+    folder = SHIPPED / name
+    if not (folder / FACTS).exists():
+        return None
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    if facts["key"] != key:
+        return None
+    if _sha256(folder / WEIGHTS) != facts["sha256"]:
+        raise NotRunnable(f"{folder / WEIGHTS} is damaged: its SHA-256 is not that of the shipped file; reinstall")
+    return folder
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _templates(name: str, task: Task) -> Mapping[Role, Sequence[Template]]:
+    """The templates a backbone learns from: of one role, so that it is the same for methods with others beside it."""
+    if not task.templates.get("recommend"):
+        raise NotRunnable(f"backbone {name!r} learns from seen templates of role 'recommend', and there is none")
+    return {"recommend": task.templates["recommend"]}
+
+
+def _train_into(
+    folder: Path, recipe: Recipe, settings: Any, task: Task, templates: Mapping[Role, Sequence[Template]], key: str
+) -> None:
+    """Train and save; the folder appears only when it is complete."""
+    start = time.monotonic()
+    model, tokenizer, tokens = recipe.train(settings, task.catalogue, task.train, templates)
+    seconds = time.monotonic() - start
+    log.info("%s: %d tokens in %.0f s, kept in %s", folder.name, tokens, seconds, folder)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        facts = {
+            "key": key,
+            "sha256": _sha256(scratch / WEIGHTS),
+            "settings": asdict(settings),
+            "tokens": tokens,
+            "seconds": round(seconds, 1),
+        }
+        (scratch / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _read(folder: Path, name: str, recipe: Recipe, window: int) -> Embedded:
+    auto = AutoModelForCausalLM if recipe.architecture == "decoder" else AutoModelForSeq2SeqLM
+    model = auto.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    size = sum(parameter.numel() for parameter in model.parameters())
+    description = f"{name} ({size / 1e6:.2f} M parameters, {facts['tokens'] / 1e6:.2f} M tokens of the training part)"
+    return Embedded(model, tokenizer, recipe.architecture, description, window, facts["tokens"])

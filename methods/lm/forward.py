@@ -1,0 +1,122 @@
+"""Last hidden states of groups of prompts, with the shortcuts a model admits."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from methods.lm.attention import Group, Tree, supports_tree, tree_implementation
+
+Shortcut = Literal["tree", "repeat", "none"]
+"""How a common prefix is used: attention over a tree of tokens, a repeated key/value cache, or not at all."""
+
+
+def shortcut_for(model: PreTrainedModel, training: bool = False) -> Shortcut:
+    """The fastest shortcut that is exact for the model: on a CPU, the tree's dense mask costs more than it saves."""
+    if not supports_tree(model):
+        return "none"
+    return "tree" if training or model.device.type != "cpu" else "repeat"
+
+
+def hidden_states(
+    model: PreTrainedModel, groups: Sequence[Group], shortcut: Shortcut, reads: Sequence[int] | None = None
+) -> Tensor:
+    """Last hidden states, one after the other in the order of groups, sequences and positions.
+
+    Args:
+        model: a decoder-only model.
+        groups: what to compute.
+        shortcut: how common prefixes are used.
+        reads: how many of the last tokens of each sequence to read, not more than its suffix has; 1 if None.
+
+    Returns:
+        Shape ``[sum of reads, size]``.
+    """
+    lengths = [len(suffix) for group in groups for suffix in group.suffixes]
+    counts = np.ones(len(lengths), np.int64) if reads is None else np.asarray(reads, np.int64)
+    if shortcut == "tree":
+        return _tree(model, groups, counts)
+    if shortcut == "repeat":
+        return torch.cat(
+            [_repeated(model, group, c) for group, c in zip(groups, _by_group(groups, counts), strict=True)]
+        )
+    sequences = [np.concatenate([group.prefix, suffix]) for group in groups for suffix in group.suffixes]
+    ids, mask = padded(sequences, model.device)
+    states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    read: Tensor = states[_last(mask.sum(1).cpu().numpy(), counts)]
+    return read
+
+
+def answer_loss(model: PreTrainedModel, groups: Sequence[Group], answers: Sequence[int], shortcut: Shortcut) -> Tensor:
+    """Mean cross-entropy of the last ``answers`` tokens of every sequence.
+
+    Args:
+        model: a decoder-only model.
+        groups: sequences with the answer behind them.
+        answers: tokens of the answer of each sequence, fewer than its suffix has.
+        shortcut: how common prefixes are used.
+    """
+    sequences = [suffix for group in groups for suffix in group.suffixes]
+    targets = np.concatenate([s[len(s) - n :] for s, n in zip(sequences, answers, strict=True)])
+    inputs = [Group(group.prefix, tuple(suffix[:-1] for suffix in group.suffixes)) for group in groups]
+    logits = model.get_output_embeddings()(hidden_states(model, inputs, shortcut, answers))
+    return torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(targets).to(logits.device))
+
+
+def padded(sequences: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids padded at the right with 0, and their mask, shape ``[sequences, longest]``."""
+    ids = np.zeros((len(sequences), max(map(len, sequences))), np.int64)
+    mask = np.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def _tree(model: PreTrainedModel, groups: Sequence[Group], counts: np.ndarray) -> Tensor:
+    tree = Tree.of(groups, model.device)
+    lengths = np.array([len(suffix) for group in groups for suffix in group.suffixes])
+    ends = sum(len(group.prefix) for group in groups) + np.cumsum(lengths)
+    index = _spread(ends - counts, counts)
+    with tree_implementation(model):
+        states = model.base_model(input_ids=tree.ids, position_ids=tree.positions, use_cache=False, tree=tree)
+    read: Tensor = states.last_hidden_state[0, torch.from_numpy(index).to(model.device)]
+    return read
+
+
+def _repeated(model: PreTrainedModel, group: Group, counts: np.ndarray) -> Tensor:
+    ids, mask = padded(group.suffixes, model.device)
+    lengths = mask.sum(1).cpu().numpy()
+    past = None
+    if len(group.prefix):
+        prefix = torch.from_numpy(group.prefix[None]).to(model.device)
+        past = model.base_model(input_ids=prefix, use_cache=True).past_key_values
+        past.batch_repeat_interleave(len(ids))
+        mask = torch.cat([mask.new_ones(len(ids), len(group.prefix)), mask], dim=1)
+    positions = torch.arange(len(group.prefix), mask.shape[1], device=model.device)[None]
+    states = model.base_model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=past,
+        use_cache=past is not None,
+    )
+    read: Tensor = states.last_hidden_state[_last(lengths, counts)]
+    return read
+
+
+def _by_group(groups: Sequence[Group], counts: np.ndarray) -> list[np.ndarray]:
+    return np.split(counts, np.cumsum([len(group.suffixes) for group in groups])[:-1])
+
+
+def _spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """``starts[i], starts[i] + 1, ...`` for ``counts[i]`` numbers each."""
+    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+
+
+def _last(lengths: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the last ``counts`` of the first ``lengths`` positions of each row."""
+    return np.repeat(np.arange(len(lengths)), counts), _spread(lengths - counts, counts)

@@ -1,0 +1,242 @@
+"""Scores of candidates from a decoder-only language model: label words and title likelihood."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from data.histories import Histories
+from data.prompts.template import Role
+from data.types import FloatArray, IntArray
+from methods.base import Requests
+from methods.lm.attention import Group
+from methods.lm.batches import Batch, batches, split_batch
+from methods.lm.forward import Shortcut, hidden_states, shortcut_for
+from methods.lm.prompts import Encoder, as_ids, question_group
+
+log = logging.getLogger(__name__)
+ROWS_AT_ONCE = 32
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
+
+
+class ScoringError(RuntimeError):
+    """A model gave something that cannot be used as a score."""
+
+
+@dataclass
+class Scorer:
+    """Scores candidates with one model.
+
+    Args:
+        model: a decoder-only model in evaluation mode.
+        encoder: its tokenizer and window.
+        batch_size: prompts per forward pass; None fills batches up to a token budget.
+        shortcut: how common prefixes are used; None for the fastest that is exact for the model.
+    """
+
+    model: PreTrainedModel
+    encoder: Encoder
+    batch_size: int | None = None
+    shortcut: Shortcut | None = None
+    _budget: int = 0
+    _told: set[tuple[str, ...]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._budget = self._budget or TOKEN_BUDGET.get(self.model.device.type, TOKEN_BUDGET["cpu"])
+
+    def label_odds(self, requests: Requests, role: Role) -> FloatArray:
+        """Log-odds of the positive against the negative label word, shape ``[rows, candidates]``.
+
+        The softmax over the two words grows with the odds, so the order is the same. Labels of several
+        tokens are scored as whole words: the sum of the log-probabilities of their tokens.
+
+        Raises:
+            ScoringError: if a score is not a number, naming the template.
+        """
+        scores = np.empty(requests.candidates.shape)
+        for rows in _chunks(len(requests)):
+            by_words: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+            for row in rows:
+                by_words.setdefault(self._label_tokens(requests.templates[role][row].labels), []).append(row)
+            for (positive, negative), members in by_words.items():
+                room = max(len(positive), len(negative))
+                groups = [question_group(self.encoder, requests, role, row, room) for row in members]
+                if len(positive) == len(negative) == 1:
+                    scores[members] = self._odds(groups, positive[0], negative[0])
+                else:
+                    likelihood = [
+                        self._likelihood([_extend(g, word) for g in groups], len(word)) for word in (positive, negative)
+                    ]
+                    scores[members] = likelihood[0] - likelihood[1]
+        self._check(scores, requests, role)
+        return scores
+
+    def title_likelihood(
+        self, requests: Requests, role: Role, normalised: bool = True, prior: float = 0.0
+    ) -> FloatArray:
+        """Log-probability of every candidate's title in its place, shape ``[rows, candidates]``.
+
+        What follows the target in the template is not looked at.
+
+        Args:
+            requests: whom to rank what for.
+            role: role of the prompt.
+            normalised: divide by the number of tokens of the title.
+            prior: how much of the log-probability of the title without a history to subtract.
+
+        Raises:
+            ScoringError: if a score is not a number, naming the template.
+        """
+        scores = self._titles(requests, role, normalised)
+        if prior:
+            blank = replace(requests, histories=Histories.of(np.empty(0, np.int64) for _ in range(len(requests))))
+            scores -= prior * self._titles(blank, role, normalised)
+        self._check(scores, requests, role)
+        return scores
+
+    def _titles(self, requests: Requests, role: Role, normalised: bool) -> FloatArray:
+        scores = np.empty(requests.candidates.shape)
+        for rows in _chunks(len(requests)):
+            groups, lengths = [], []
+            for row in rows:
+                group, counts = title_group(self.encoder, requests, role, row)
+                groups.append(group)
+                lengths.append(counts)
+            values = self._likelihood(groups, lengths)
+            scores[rows] = values / np.array(lengths) if normalised else values
+        return scores
+
+    def _label_tokens(self, labels: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        positive, negative = (tuple(self.encoder.word(label)) for label in labels)
+        if self.encoder.tokenizer.unk_token_id in (*positive, *negative):
+            raise ScoringError(f"the tokenizer of the model does not know the label words {' and '.join(labels)}")
+        if max(len(positive), len(negative)) > 1 and labels not in self._told:
+            self._told.add(labels)
+            log.warning(
+                "label words %s are %d and %d tokens, not single tokens: scoring the whole words",
+                " and ".join(map(repr, labels)),
+                len(positive),
+                len(negative),
+            )
+        return positive, negative
+
+    def _odds(self, groups: Sequence[Group], positive: int, negative: int) -> FloatArray:
+        def read(batch: Batch) -> Tensor:
+            states = hidden_states(self.model, batch.groups, self._shortcut)
+            logits = head(self.model, states, torch.tensor([positive, negative]))
+            return logits[:, 0] - logits[:, 1]
+
+        return self._run(groups, read)
+
+    def _likelihood(self, groups: Sequence[Group], lengths: int | Sequence[Sequence[int]]) -> FloatArray:
+        """Sum of log-probabilities of the last tokens of each sequence, shape ``[groups, sequences]``."""
+
+        def read(batch: Batch) -> Tensor:
+            counts = self._counts(batch, lengths)
+            sequences = [suffix for group in batch.groups for suffix in group.suffixes]
+            targets = np.concatenate([s[len(s) - n :] for s, n in zip(sequences, counts.tolist(), strict=True)])
+            inputs = tuple(replace(g, suffixes=tuple(s[:-1] for s in g.suffixes)) for g in batch.groups)
+            states = hidden_states(self.model, inputs, self._shortcut, counts.tolist())
+            logp = log_probabilities(self.model, states, torch.from_numpy(targets))
+            owner = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(logp.device)
+            return torch.zeros(len(counts), dtype=logp.dtype, device=logp.device).index_add(0, owner, logp)
+
+        return self._run(groups, read)
+
+    @staticmethod
+    def _counts(batch: Batch, lengths: int | Sequence[Sequence[int]]) -> IntArray:
+        if isinstance(lengths, int):
+            return np.full(len(batch.rows), lengths)
+        return np.array(
+            [lengths[row][column] for row, column in zip(batch.rows.tolist(), batch.columns.tolist(), strict=True)]
+        )
+
+    @property
+    def _shortcut(self) -> Shortcut:
+        return self.shortcut or shortcut_for(self.model)
+
+    def _run(self, groups: Sequence[Group], read: Callable[[Batch], Tensor]) -> FloatArray:
+        """Read every prompt of the groups in batches; what does not fit into memory is halved."""
+        scores = np.empty((len(groups), len(groups[0].suffixes)))
+        pending = list(batches(groups, self._budget, self.batch_size, self._shortcut))[::-1]
+        with torch.inference_mode():
+            while pending:
+                batch = pending.pop()
+                try:
+                    scores[batch.rows, batch.columns] = read(batch).float().cpu().numpy()
+                except RuntimeError as error:
+                    if not _out_of_memory(error) or len(batch.rows) == 1:
+                        raise
+                    pending += reversed(self._halve(batch))
+        return scores
+
+    def _halve(self, batch: Batch) -> list[Batch]:
+        self._budget = max(1, self._budget // 2)
+        log.warning("out of memory with %d prompts in a batch: going on with half as many", len(batch.rows))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        tokens = sum(group.tokens for group in batch.groups)
+        return list(split_batch(batch, tokens // 2, (len(batch.rows) + 1) // 2, self._shortcut))
+
+    def _check(self, scores: FloatArray, requests: Requests, role: Role) -> None:
+        bad = np.argwhere(np.isnan(scores))
+        if len(bad):
+            row, column = bad[0].tolist()
+            title = requests.catalogue.titles[int(requests.candidates[row, column])]
+            prompt = requests.prompt(role, row).with_value("target", title)
+            raise ScoringError(
+                f"{len(bad)} of {scores.size} scores are not a number; the first is that of template "
+                f"{requests.templates[role][row].id!r}: {prompt.text!r}. Try --dtype float32"
+            )
+
+
+def head(model: PreTrainedModel, states: Tensor, tokens: Tensor) -> Tensor:
+    """Logits of some tokens, shape ``[states, tokens]``: only their rows of the output layer are used."""
+    layer = model.get_output_embeddings()
+    weight = layer.weight[tokens.to(layer.weight.device)]
+    bias = None if layer.bias is None else layer.bias[tokens.to(layer.weight.device)]
+    return torch.nn.functional.linear(states, weight, bias).float()
+
+
+def log_probabilities(model: PreTrainedModel, states: Tensor, targets: Tensor, rows: int = 4096) -> Tensor:
+    """Log-probability of one token after each state, shape ``[states]``; ``rows`` states at a time."""
+    layer = model.get_output_embeddings()
+    parts = zip(states.split(rows), targets.to(states.device).split(rows), strict=True)
+    return torch.cat([-torch.nn.functional.cross_entropy(layer(s).float(), t, reduction="none") for s, t in parts])
+
+
+def title_group(encoder: Encoder, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
+    """Prompt up to the target, then each candidate's title; and the number of tokens of each title."""
+    up_to_target = _cut_after_target(requests, role, row)
+    group = question_group(encoder, up_to_target, role, 0)
+    prompt = up_to_target.prompt(role, 0)
+    bare = encoder.encode([prompt.prefix.rstrip()])[0]
+    sequences = [[*group.prefix.tolist(), *suffix.tolist()] for suffix in group.suffixes]
+    keep = next((n for n, token in enumerate(bare) if any(s[n] != token for s in sequences)), len(bare))
+    keep = max(1, min(keep, *(len(s) - 1 for s in sequences)))
+    tails = tuple(as_ids(s[keep - 1 :]) for s in sequences)
+    return Group(as_ids(sequences[0][: keep - 1]), tails), [len(s) - keep for s in sequences]
+
+
+def _cut_after_target(requests: Requests, role: Role, row: int) -> Requests:
+    one = requests.select(np.array([row]))
+    template = one.templates[role][0]
+    last = next(n for n, part in enumerate(template.parts) if getattr(part, "name", None) == "target")
+    return replace(one, templates={role: (replace(template, parts=template.parts[: last + 1]),)})
+
+
+def _extend(group: Group, word: Sequence[int]) -> Group:
+    return Group(group.prefix, tuple(np.append(suffix, word) for suffix in group.suffixes))
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _chunks(rows: int) -> Iterator[list[int]]:
+    for start in range(0, rows, ROWS_AT_ONCE):
+        yield list(range(start, min(start + ROWS_AT_ONCE, rows)))

@@ -1,0 +1,67 @@
+"""Backbones from folders and the hub, and the messages where there is none."""
+
+import socket
+from dataclasses import replace
+
+import pytest
+from transformers import T5Config, T5ForConditionalGeneration
+
+from methods.lm.backbone import BackboneError, load_backbone
+from tests.methods.lm.small import FAMILIES, make_tokenizer
+
+
+def with_backbone(task, name, **settings):
+    return replace(task, compute=replace(task.compute, backbone=str(name), **settings))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_local_folder_is_loaded(task, saved, family):
+    backbone = load_backbone(with_backbone(task, saved(family)), "tiny-llama", ("decoder",))
+    assert backbone.architecture == "decoder" and backbone.model.config.model_type == family
+    assert backbone.window == 256 and not backbone.embedded and family in backbone.description
+    assert not backbone.model.training
+
+
+def test_dtype_is_respected(task, saved):
+    backbone = load_backbone(with_backbone(task, saved(), dtype="bfloat16"), "tiny-llama")
+    assert str(next(backbone.model.parameters()).dtype) == "torch.bfloat16"
+    with pytest.raises(BackboneError, match="no floating point type 'int8'"):
+        load_backbone(with_backbone(task, saved(), dtype="int8"), "tiny-llama")
+
+
+def test_a_missing_pad_token_becomes_the_end_token(task, saved):
+    folder = saved()
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    backbone = load_backbone(with_backbone(task, folder), "tiny-llama")
+    assert backbone.tokenizer.pad_token == tokenizer.eos_token
+
+
+def test_the_wrong_architecture_is_refused(task, tmp_path):
+    folder = tmp_path / "hub-t5"
+    config = T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    assert load_backbone(with_backbone(task, folder), "tiny-llama").architecture == "encoder-decoder"
+    with pytest.raises(BackboneError, match=r"encoder-decoder, but this method needs decoder; .*tiny-llama"):
+        load_backbone(with_backbone(task, folder), "tiny-llama", ("decoder",))
+
+
+def test_an_unknown_id_without_network_says_so(task, monkeypatch):
+    def unreachable(*_, **__):
+        raise socket.gaierror("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    with pytest.raises(BackboneError, match=r"nobody/nothing.*hub cannot be reached.*no network: tiny-llama"):
+        load_backbone(with_backbone(task, "nobody/nothing"), "tiny-llama")
+    with pytest.raises(BackboneError, match="did you mean 'tiny-llama'"):
+        load_backbone(with_backbone(task, "tiny-lama"), "tiny-llama")
+
+
+def test_a_folder_without_a_model_is_named(task, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BackboneError, match="the folder does not hold it"):
+        load_backbone(with_backbone(task, tmp_path / "empty"), "tiny-llama")
+    with pytest.raises(BackboneError, match=r"no folder '/nowhere/model/here'"):
+        load_backbone(with_backbone(task, "/nowhere/model/here"), "tiny-llama")

@@ -1,0 +1,54 @@
+"""Adapters: fresh ones change nothing, merged ones score alike, saved ones come back."""
+
+import numpy as np
+import pytest
+import torch
+
+from methods.lm.backbone import BackboneError
+from methods.lm.lora import Lora, add_lora, inner, load_adapters, merged, save_adapters
+from methods.lm.prompts import Encoder
+from methods.lm.scoring import Scorer
+from tests.methods.lm.small import FAMILIES, make_model, make_tokenizer
+
+
+def odds(model, task):
+    return Scorer(model.eval(), Encoder(make_tokenizer(), 256, True)).label_odds(task.valid, "recommend")
+
+
+def tuned(family):
+    """Adapters with random weights in place of trained ones."""
+    model = add_lora(make_model(family, len(make_tokenizer())), Lora())
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_start_neutral_then_matter_and_merge_exactly(task, family):
+    plain = odds(make_model(family, len(make_tokenizer())), task)
+    fresh = add_lora(make_model(family, len(make_tokenizer())), Lora())
+    np.testing.assert_allclose(odds(inner(fresh), task), plain, atol=1e-5)
+    model = tuned(family)
+    apart = odds(inner(model), task)
+    assert np.abs(apart - plain).max() > 1e-2
+    np.testing.assert_allclose(odds(merged(model), task), apart, atol=1e-5)
+
+
+def test_only_adapters_learn():
+    model = add_lora(make_model("llama", 100), Lora())
+    learnt = {name.split(".")[-3] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learnt == {"lora_A", "lora_B"}
+
+
+def test_saved_adapters_come_back(task, tmp_path):
+    model = tuned("llama")
+    save_adapters(model, tmp_path / "adapters")
+    back = load_adapters(make_model("llama", len(make_tokenizer())), tmp_path / "adapters")
+    np.testing.assert_array_equal(odds(inner(back), task), odds(inner(model), task))
+
+
+def test_a_model_without_the_layers_is_refused():
+    with pytest.raises(BackboneError, match="no layers nothing to adapt"):
+        add_lora(make_model("llama", 100), Lora(targets=("nothing",)))

@@ -1,0 +1,194 @@
+"""Scores are those of a plain forward pass, prompt by prompt, whatever shortcut is taken."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.histories import Histories
+from data.prompts.template import Template, parse
+from methods.base import Requests
+from methods.lm.forward import shortcut_for
+from methods.lm.prompts import Encoder, PromptError, common_prefix
+from methods.lm.scoring import Scorer, ScoringError
+from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
+
+SHORTCUTS = ("tree", "repeat", "none")
+
+
+@pytest.fixture
+def requests(tmp_path) -> Requests:
+    return make_task(tmp_path, users=7).valid
+
+
+def text_of(requests: Requests, row: int, column: int) -> str:
+    title = requests.catalogue.titles[requests.candidates[row, column]]
+    return requests.prompt("recommend", row).with_value("target", title).text
+
+
+def log_probabilities(model, tokenizer, text: str, answer: str) -> float:
+    """Log-probability of the answer after the text: one plain forward pass over the one prompt."""
+    start = tokenizer(text)["input_ids"]
+    both = tokenizer(f"{text} {answer}")["input_ids"]
+    assert both[: len(start)] == start
+    with torch.inference_mode():
+        logp = model(torch.tensor([both])).logits[0].log_softmax(-1)
+    return sum(float(logp[n - 1, both[n]]) for n in range(len(start), len(both)))
+
+
+def plain_odds(model, tokenizer, requests: Requests) -> np.ndarray:
+    scores = np.empty(requests.candidates.shape)
+    for row, column in np.ndindex(*scores.shape):
+        text = text_of(requests, row, column)
+        yes, no = requests.templates["recommend"][row].labels
+        scores[row, column] = log_probabilities(model, tokenizer, text, yes) - log_probabilities(
+            model, tokenizer, text, no
+        )
+    return scores
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["pieces", "whole"])
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_label_odds_are_those_of_one_prompt_at_a_time(requests, family, shortcut, local):
+    tokenizer = make_tokenizer()
+    model = make_model(family, len(tokenizer))
+    scorer = Scorer(model, Encoder(tokenizer, 256, local), shortcut=shortcut)
+    expected = plain_odds(model, tokenizer, requests)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(scorer.label_odds(requests, "recommend"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_tested_family_shares_prefixes(family):
+    model = make_model(family, 100)
+    assert shortcut_for(model) == "repeat"
+    assert shortcut_for(model, training=True) == "tree"
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_labels_of_several_tokens_are_scored_whole_and_said_once(requests, family, shortcut, caplog):
+    tokenizer = make_tokenizer()
+    model = make_model(family, len(tokenizer))
+    template = replace(requests.templates["recommend"][0], labels=("Reds", "No"))
+    requests = replace(requests, templates={"recommend": (template,) * len(requests)})
+    scorer = Scorer(model, Encoder(tokenizer, 256, True), shortcut=shortcut)
+    with caplog.at_level(logging.WARNING):
+        scores = scorer.label_odds(requests, "recommend")
+        scorer.label_odds(requests, "recommend")
+    assert [r.getMessage() for r in caplog.records if "whole words" in r.getMessage()].__len__() == 1
+    np.testing.assert_allclose(scores, plain_odds(model, tokenizer, requests), atol=1e-4)
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_title_likelihood_is_the_sum_over_the_tokens_of_the_title(requests, shortcut):
+    tokenizer = make_tokenizer()
+    model = make_model("llama", len(tokenizer))
+    template = Template("t", "recommend", "seen", parse("Seen {history}, {target} and nothing else"))
+    requests = replace(requests, templates={"recommend": (template,) * len(requests)})
+    scorer = Scorer(model, Encoder(tokenizer, 256, True), shortcut=shortcut)
+    blank = replace(requests, histories=Histories.of(np.empty(0, np.int64) for _ in range(len(requests))))
+    expected, prior, length = np.empty((3, *requests.candidates.shape))
+    for row, column in np.ndindex(*expected.shape):
+        title = requests.catalogue.titles[requests.candidates[row, column]]
+        for shown, into in ((requests, expected), (blank, prior)):
+            text = shown.prompt("recommend", row).prefix.rstrip()
+            into[row, column] = log_probabilities(model, tokenizer, text, title)
+        length[row, column] = len(tokenizer(title, add_special_tokens=False)["input_ids"])
+    score = scorer.title_likelihood
+    np.testing.assert_allclose(score(requests, "recommend", normalised=False), expected, atol=1e-4)
+    np.testing.assert_allclose(score(requests, "recommend"), expected / length, atol=1e-4)
+    corrected = score(requests, "recommend", normalised=False, prior=0.5)
+    np.testing.assert_allclose(corrected, expected - 0.5 * prior, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, None])
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_batch_size_does_not_matter(requests, batch_size, shortcut):
+    tokenizer = make_tokenizer()
+    model = make_model("llama", len(tokenizer))
+    scores = Scorer(model, Encoder(tokenizer, 256, True)).label_odds(requests, "recommend")
+    again = Scorer(model, Encoder(tokenizer, 256, True), batch_size, shortcut).label_odds(requests, "recommend")
+    np.testing.assert_allclose(again, scores, atol=1e-4)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(requests, monkeypatch, caplog):
+    import methods.lm.scoring as scoring
+
+    tokenizer = make_tokenizer()
+    scorer = Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256, True))
+    expected = scorer.label_odds(requests, "recommend")
+    real, sizes = scoring.hidden_states, []
+
+    def small_memory(model, groups, shortcut, reads=None):
+        sizes.append(sum(len(group.suffixes) for group in groups))
+        if sizes[-1] > 4:
+            raise torch.OutOfMemoryError("no memory left")
+        return real(model, groups, shortcut, reads)
+
+    monkeypatch.setattr(scoring, "hidden_states", small_memory)
+    np.testing.assert_allclose(scorer.label_odds(requests, "recommend"), expected, atol=1e-4)
+    assert max(sizes) > 4 and "out of memory" in caplog.text
+
+
+def test_out_of_memory_with_one_prompt_is_an_error(requests, monkeypatch):
+    import methods.lm.scoring as scoring
+
+    def no_memory(*_, **__):
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(scoring, "hidden_states", no_memory)
+    tokenizer = make_tokenizer()
+    with pytest.raises(torch.OutOfMemoryError):
+        Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256, True)).label_odds(requests, "recommend")
+
+
+def test_scores_that_are_no_numbers_name_the_prompt(requests):
+    tokenizer = make_tokenizer()
+    model = make_model("llama", len(tokenizer))
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ScoringError, match=r"template 'last'.*They watched"):
+        Scorer(model, Encoder(tokenizer, 256, True)).label_odds(requests, "recommend")
+
+
+def test_a_long_prompt_loses_its_oldest_items_and_keeps_its_question(requests):
+    tokenizer = make_tokenizer()
+    model = make_model("llama", len(tokenizer))
+    window = len(tokenizer(text_of(requests, 0, 0))["input_ids"]) - 4
+    first = requests.select(np.array([0]))
+    encoder = Encoder(tokenizer, window, True)
+    scores = Scorer(model, encoder).label_odds(first, "recommend")
+    assert encoder.shortened == first.candidates.size
+    shorter = replace(first, histories=first.histories.last(len(first.histories[0]) - 2))
+    np.testing.assert_allclose(scores, plain_odds(model, tokenizer, shorter), atol=1e-4)
+
+
+def test_a_question_longer_than_the_window_is_an_error(requests):
+    encoder = Encoder(make_tokenizer(), 8, True)
+    with pytest.raises(PromptError, match=r"'last' needs \d+ tokens without any history"):
+        Scorer(make_model("llama", 200), encoder).label_odds(requests, "recommend")
+
+
+def test_identical_candidates_score_alike(requests):
+    tokenizer = make_tokenizer()
+    same = replace(requests, candidates=np.repeat(requests.candidates[:, :1], 3, axis=1))
+    scores = Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256, True)).label_odds(same, "recommend")
+    np.testing.assert_allclose(scores, scores[:, :1].repeat(3, axis=1), atol=1e-5)
+
+
+def test_common_prefix_leaves_every_sequence_a_token():
+    group = common_prefix([[1, 2], [1, 2, 3], [1, 2, 3, 4]])
+    assert group.prefix.tolist() == [1]
+    assert [suffix.tolist() for suffix in group.suffixes] == [[2], [2, 3], [2, 3, 4]]
+
+
+def test_label_words_the_tokenizer_does_not_know_are_refused(requests):
+    tokenizer = make_tokenizer()
+    scorer = Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256))
+    template = replace(requests.templates["recommend"][0], labels=("Absolutely", "No"))
+    with pytest.raises(ScoringError, match="does not know the label words Absolutely and No"):
+        scorer.label_odds(replace(requests, templates={"recommend": (template,) * len(requests)}), "recommend")
