@@ -12,6 +12,7 @@ from methods.base import Method
 REGISTRY: dict[str, str] = {
     "random": "methods.random_order:RandomOrder",
     "popularity": "methods.popularity:Popularity",
+    "tallrec": "methods.tallrec:TallRec",
     "bpr": "methods.recbole:BPR",
     "lightgcn": "methods.recbole:LightGCN",
     "caser": "methods.recbole:Caser",

@@ -1,0 +1,84 @@
+"""TALLRec learns an obvious pattern, repeats itself, and says what it needs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from methods import registry
+from methods.base import Compute, NotRunnable
+from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
+
+QUICK = {"epochs": 1, "max_prompts": 16, "batch": 8, "backbone_steps": 2, "valid_users": 4}
+
+
+def auc(scores, positive):
+    own = np.take_along_axis(scores, positive[:, None], axis=1)
+    others = (scores < own).sum(1) + 0.5 * ((scores == own).sum(1) - 1)
+    return float(others.mean() / (scores.shape[1] - 1))
+
+
+def test_it_is_registered_with_its_role():
+    method = registry.create("tallrec")
+    assert method.info.name == "tallrec" and method.info.roles == {"recommend"}
+
+
+def test_an_obvious_pattern_is_learnt(tmp_path):
+    task = make_task(tmp_path, users=120)
+    method = registry.create("tallrec", {"backbone_steps": 60, "epochs": 3, "max_prompts": 480, "valid_users": 30})
+    report = method.fit(task, seed=0)
+    fresh = make_task(tmp_path, users=60, seed=9)
+    assert auc(method.score(fresh.valid), fresh.valid_positive) > 0.8
+    assert 1 <= report.epochs <= 3 and report.tokens > report.interactions > 0
+    assert "tiny-llama" in report.note and "validation AUC" in report.note
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_decoder_of_the_hub_serves(tmp_path, family):
+    folder = tmp_path / family
+    make_model(family, len(make_tokenizer())).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    method = registry.create("tallrec", QUICK)
+    task = make_task(tmp_path, backbone=str(folder))
+    method.fit(task, seed=0)
+    assert np.isfinite(method.score(task.valid)).all()
+
+
+def test_the_same_seed_gives_the_same_scores(tmp_path):
+    task = make_task(tmp_path)
+
+    def scores(seed):
+        method = registry.create("tallrec", {**QUICK, "rate": 1e-2, "max_prompts": 320, "valid_users": 30})
+        method.fit(task, seed)
+        return method.score(task.valid)
+
+    np.testing.assert_array_equal(scores(0), scores(0))
+
+
+def test_fitting_leaves_the_global_random_state_alone(tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    registry.create("tallrec", QUICK).fit(make_task(tmp_path), seed=0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_method_without_templates_cannot_run(tmp_path):
+    with pytest.raises(NotRunnable, match="seen templates of role 'recommend'"):
+        registry.create("tallrec").fit(replace(make_task(tmp_path), templates={}), seed=0)
+
+
+def test_settings_are_checked_by_the_registry():
+    with pytest.raises(registry.MethodError, match="did you mean 'epochs'"):
+        registry.create("tallrec", {"epoch": 3})
+
+
+def test_compute_names_the_batch_size(tmp_path):
+    task = replace(make_task(tmp_path), compute=Compute(cache=tmp_path, batch_size=3))
+    method = registry.create("tallrec", {**QUICK, "rate": 1e-2})
+    method.fit(task, seed=0)
+    small = method.score(task.valid)
+    method = registry.create("tallrec", {**QUICK, "rate": 1e-2})
+    method.fit(replace(task, compute=Compute(cache=tmp_path)), seed=0)
+    np.testing.assert_allclose(method.score(task.valid), small, atol=1e-4)
