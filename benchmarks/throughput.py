@@ -1,0 +1,367 @@
+"""How fast prompts are scored: ``python -m benchmarks.throughput``.
+
+Every model scores the label words of the same requests with this project's scorer, with a plain padded
+Hugging Face loop, and, if it is installed, with EleutherAI's lm-evaluation-harness. The weights are random:
+speed does not depend on them. Prints a Markdown table.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.protocol import Protocol, prepare
+from data.prompts.library import templates
+from data.types import FloatArray
+from methods.base import Requests
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from methods.lm.prompts import Encoder
+
+BATCH = 64
+"""Prompts per forward pass of the plain loop and of lm-evaluation-harness."""
+VOCABULARY = {"t5-base": 32128, "llama-1b": 128256}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and how its candidates are asked about.
+
+    Args:
+        name: name in the table.
+        model: makes it, with random weights, for a tokenizer.
+        form: ``label_odds`` or, with the target in the decoder, ``decoded_odds``.
+        large: whether it is measured only on request.
+    """
+
+    name: str
+    model: "Callable[[PreTrainedTokenizerBase], PreTrainedModel]"
+    form: str = "label_odds"
+    large: bool = False
+
+
+def tiny_llama(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    """The embedded decoder, untrained."""
+    from methods.lm.tiny import TinyLlama
+
+    sizes = TinyLlama()
+    return _llama(len(tokenizer), sizes.width, sizes.inner, sizes.layers, sizes.heads, sizes.heads)
+
+
+def llama_1b(_: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    """A decoder of the sizes of Llama 3.2 1B."""
+    return _llama(VOCABULARY["llama-1b"], 2048, 8192, 16, 32, 8)
+
+
+def _llama(vocabulary: int, width: int, inner: int, layers: int, heads: int, key_heads: int) -> "PreTrainedModel":
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
+
+
+def tiny_t5(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    """The embedded encoder-decoder, untrained."""
+    from methods.lm.tiny_t5 import TinyT5, make_tiny_t5
+
+    return make_tiny_t5(TinyT5(), tokenizer)  # type: ignore[arg-type]
+
+
+def t5_base(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    """An encoder-decoder of the sizes of T5 base."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=VOCABULARY["t5-base"],
+        d_model=768,
+        d_kv=64,
+        d_ff=3072,
+        num_layers=12,
+        num_heads=12,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config.decoder_start_token_id = tokenizer.bos_token_id
+    return T5ForConditionalGeneration(config)
+
+
+CASES = (
+    Case("tiny-llama", tiny_llama),
+    Case("tiny-t5", tiny_t5),
+    Case("tiny-t5, target in the decoder", tiny_t5, "decoded_odds"),
+    Case("T5 base", t5_base, large=True),
+    Case("T5 base, target in the decoder", t5_base, "decoded_odds", large=True),
+    Case("Llama 1B", llama_1b, large=True),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one case.
+
+    Args:
+        name: name of the case.
+        prompts: prompts scored by each way.
+        own: prompts per second of this project's scorer.
+        plain: prompts per second of the padded loop.
+        harness: prompts per second of lm-evaluation-harness; NaN if it is not installed.
+        rate: floating point operations per second of the matrix products of this project's scorer.
+        peak: the same for large matrix products alone.
+        difference: largest difference between the scores and those of the padded loop; NaN where the two
+            ask in different forms.
+    """
+
+    name: str
+    prompts: int
+    own: float
+    plain: float
+    harness: float
+    rate: float
+    peak: float
+    difference: float
+
+
+def matrix_rate(device: str, dtype: "torch.dtype", size: int = 0, seconds: float = 1.0) -> float:
+    """Floating point operations per second of square matrix products.
+
+    Args:
+        device: torch device.
+        dtype: type of the matrices.
+        size: rows of the matrices; 0 for 8192 on a GPU and 1024 elsewhere.
+        seconds: how long to measure.
+    """
+    import torch
+
+    size = size or (8192 if device.startswith("cuda") else 1024)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    a @ b
+    _wait(device)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        a @ b
+        _wait(device)
+        count += 1
+    return 2 * size**3 * count / (time.perf_counter() - start)
+
+
+def plain_loop(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], labels: tuple[int, int]
+) -> FloatArray:
+    """Log-odds of two tokens after each text: padded batches, all logits, in the order given."""
+    import torch
+
+    odds = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), BATCH):
+            inputs = tokenizer(list(texts[start : start + BATCH]), padding=True, return_tensors="pt").to(model.device)
+            inputs.pop("token_type_ids", None)
+            if model.config.is_encoder_decoder:
+                first = torch.full((len(inputs["input_ids"]), 1), model.config.decoder_start_token_id)
+                logits = model(**inputs, decoder_input_ids=first.to(model.device)).logits[:, -1]
+            else:
+                last = inputs["attention_mask"].sum(1) - 1
+                logits = model(**inputs).logits[torch.arange(len(last)), last]
+            odds.append((logits[:, labels[0]] - logits[:, labels[1]]).float().cpu().numpy())
+    return np.concatenate(odds).astype(np.float64)
+
+
+def harness(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], labels: Sequence[str]
+) -> None:
+    """Log-likelihood of both label words after each text by lm-evaluation-harness.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    backend = "seq2seq" if model.config.is_encoder_decoder else "causal"
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, backend=backend, batch_size=BATCH, max_length=2048)
+    pairs = [(text, f" {label}") for text in texts for label in labels]
+    requests = [Instance("loglikelihood", {}, pair, index, ("throughput", 0, 1)) for index, pair in enumerate(pairs)]
+    wrapped.loglikelihood(requests, disable_tqdm=True)
+
+
+def prompts(requests: Requests) -> list[str]:
+    """All prompts of the requests, row by row."""
+    return [
+        requests.prompt("recommend", row).with_value("target", requests.catalogue.titles[item]).text
+        for row in range(len(requests))
+        for item in requests.candidates[row].tolist()
+    ]
+
+
+def measure(case: Case, requests: Requests, compared: int, device: str, dtype: "torch.dtype", peak: float) -> Row:
+    """Measure one case.
+
+    Args:
+        case: the model.
+        requests: whom to rank what for.
+        compared: rows of the requests that the slower ways score.
+        device: torch device.
+        dtype: torch type.
+        peak: rate of large matrix products.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(case, requests)
+    model: Any = case.model(tokenizer)
+    model = model.to(device=device, dtype=dtype).eval()
+    encoder = _encoder(tokenizer)
+    scorer = _scorer(model, encoder)
+    few = requests.select(np.arange(min(compared, len(requests))))
+    score = getattr(scorer, case.form)
+    score(requests.select(np.arange(1)), "recommend")  # the first call of everything is slower
+    own, scores = _timed(lambda: score(requests, "recommend"), device)
+    with FlopCounterMode(display=False) as counter:
+        score(few, "recommend")
+    operations = counter.get_total_flops() / few.candidates.size * requests.candidates.size
+    texts = prompts(few)
+    yes, no = (encoder.word(label)[0] for label in few.templates["recommend"][0].labels)
+    plain_loop(model, tokenizer, texts[:BATCH], (yes, no))
+    plain, expected = _timed(lambda: plain_loop(model, tokenizer, texts, (yes, no)), device)
+    same = case.form == "label_odds"
+    difference = float(np.abs(scores[: len(few)].ravel() - expected).max()) if same else math.nan
+    try:
+        harness(model, tokenizer, texts[:2], ("Yes", "No"))
+        other = len(texts) / _timed(lambda: harness(model, tokenizer, texts, ("Yes", "No")), device)[0]
+    except ImportError:
+        other = math.nan
+    count = requests.candidates.size
+    return Row(case.name, count, count / own, len(texts) / plain, other, operations / own, peak, difference)
+
+
+def _tokenizer(case: Case, requests: Requests) -> "PreTrainedTokenizerBase":
+    from methods.lm.encdec import BLANK
+    from methods.lm.tiny_t5 import end_texts
+    from methods.lm.words import word_tokenizer
+
+    words = [*requests.catalogue.titles, *(template.source for template in requests.templates["recommend"])]
+    labels = [" ".join(template.labels) for template in requests.templates["recommend"]]
+    tokenizer = word_tokenizer([*words, *labels, BLANK], 2048)
+    if "t5" in case.name.lower():
+        end_texts(tokenizer)
+    return tokenizer
+
+
+def _encoder(tokenizer: "PreTrainedTokenizerBase") -> "Encoder":
+    from methods.lm.prompts import Encoder
+
+    return Encoder(tokenizer, 2048, local=True)
+
+
+def _scorer(model: "PreTrainedModel", encoder: "Encoder") -> Any:
+    from methods.lm.encdec import EncDecScorer
+    from methods.lm.scoring import Scorer
+
+    return (EncDecScorer if model.config.is_encoder_decoder else Scorer)(model, encoder)
+
+
+def _timed(action: Callable[[], Any], device: str) -> tuple[float, Any]:
+    _wait(device)
+    start = time.perf_counter()
+    result = action()
+    _wait(device)
+    return time.perf_counter() - start, result
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows in Markdown.
+
+    >>> row = Row("m", 100, 50.0, 10.0, math.nan, 4e9, 1e10, 1e-6)
+    >>> print(table([row]).splitlines()[-1])
+    | m | 100 | 50 | 10 | 5.0 | - | - | 40 % | 1e-06 |
+    """
+    names = ("model", "prompts", "prompts/s", "plain loop", "ratio", "lm_eval", "ratio", "of matrix rate", "difference")
+    lines = [" | ".join(names), " | ".join(["---"] + ["---:"] * (len(names) - 1))]
+    for row in rows:
+        cells = (
+            row.name,
+            f"{row.prompts}",
+            f"{row.own:.0f}",
+            f"{row.plain:.0f}",
+            f"{row.own / row.plain:.1f}",
+            _or_dash(row.harness, ".0f"),
+            _or_dash(row.own / row.harness, ".1f"),
+            f"{100 * row.rate / row.peak:.0f} %",
+            _or_dash(row.difference, ".0e"),
+        )
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _or_dash(value: float, style: str) -> str:
+    return "-" if math.isnan(value) else format(value, style)
+
+
+def problem_requests(users: int) -> Requests:
+    """Test requests of ml-100k, with seen templates."""
+    made = prepare("ml-100k", Protocol(users=users), {"recommend": templates("recommend")})
+    return made.test_requests()
+
+
+def rows(cases: Sequence[Case], requests: Requests, compared: int, device: str, dtype: "torch.dtype") -> Iterator[Row]:
+    """Measure the cases one after the other."""
+    peak = matrix_rate(device, dtype)
+    for case in cases:
+        yield measure(case, requests, compared, device, dtype, peak)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
+    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    parser.add_argument("--dtype", default="float32", help="type of the weights (default: %(default)s)")
+    parser.add_argument("--users", type=int, default=32, help="test users to score 100 candidates for")
+    parser.add_argument("--compared", type=int, default=8, help="of these, users the slower ways score")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
+    parser.add_argument("--large", action="store_true", help="also measure models of 220 M and 1.2 G parameters")
+    given = parser.parse_args(arguments)
+    import torch
+    from tqdm import tqdm
+
+    from methods.lm.backbone import BackboneError, floating, quiet_transformers
+
+    quiet_transformers()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    try:
+        dtype = floating(given.dtype)
+    except BackboneError as error:
+        parser.error(str(error))
+    cases = [case for case in CASES if given.large or not case.large]
+    requests = problem_requests(given.users)
+    found = list(tqdm(rows(cases, requests, given.compared, given.device, dtype), total=len(cases), unit="model"))
+    print(f"{given.device}, {given.dtype}, {torch.get_num_threads()} threads, ", end="")
+    print(f"{found[0].peak / 1e9:.0f} GFLOP/s in matrix products\n\n{table(found)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,37 @@
+"""The speed comparison compares like with like."""
+
+import math
+import sys
+
+import pytest
+import torch
+
+from benchmarks.throughput import CASES, harness, main, matrix_rate, measure, table
+from tests.methods.lm.small import make_task
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.large], ids=lambda case: case.name)
+def test_all_ways_score_the_same_prompts(tmp_path, case, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    requests = make_task(tmp_path, users=5).valid
+    row = measure(case, requests, 2, "cpu", torch.float32, 1e9)
+    assert row.prompts == requests.candidates.size and min(row.own, row.plain, row.rate) > 0
+    assert math.isnan(row.harness)
+    assert row.difference < 1e-4 or (case.form == "decoded_odds" and math.isnan(row.difference))
+    assert table([row]).count("\n") == 2
+
+
+def test_without_the_harness_its_column_is_empty(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ImportError):
+        harness(None, None, [], [])
+
+
+def test_matrix_rate_is_a_rate():
+    assert matrix_rate("cpu", torch.float32, size=64, seconds=0.01) > 1e6
+
+
+def test_an_unknown_type_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--dtype", "int8"])
+    assert "no floating point type 'int8'" in capsys.readouterr().err
