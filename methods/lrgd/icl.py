@@ -1,0 +1,243 @@
+"""Prompts with demonstrations, and the likelihood of every candidate's title behind them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.dataset import Catalogue
+from data.prompts.template import Slot, Template
+from data.types import BoolArray, FloatArray, IntArray
+from methods.base import NotRunnable
+from methods.lm.attention import Group, supports_tree
+from methods.lm.batches import Batch
+from methods.lm.prompts import BREAKS, Encoder, PromptError, as_ids
+from methods.lm.scoring import Scorer
+from methods.lrgd.attention import UNCHANGED, Material, Step, Strength, step_implementation
+from methods.lrgd.demonstrations import Demonstration
+from methods.lrgd.effect import Shown
+from methods.lrgd.packed import Packed
+
+
+@dataclass(frozen=True)
+class Query:
+    """A prompt as it is to be worded.
+
+    Args:
+        template: of role ``demonstrate``.
+        catalogue: item texts.
+        history: items shown, oldest first.
+        demonstrations: in the order in which they are shown.
+    """
+
+    template: Template
+    catalogue: Catalogue
+    history: tuple[int, ...]
+    demonstrations: tuple[Demonstration, ...] = ()
+
+
+def parts(template: Template) -> tuple[Template, Template]:
+    """Instruction and query of a template.
+
+    Raises:
+        PromptError: if its slots are not demonstrations, history and target, in this order, the target last.
+    """
+    order = [name for name in template.slots if name in ("demonstrations", "history", "target")]
+    if order != ["demonstrations", "history", "target"] or template.parts[-1] != Slot("target"):
+        raise PromptError(
+            f"template {template.id!r}: a demonstrate template has the slots {{demonstrations}}, {{history}} and "
+            f"{{target}} once each, in this order, with the target at its end; it reads {template.source!r}"
+        )
+    at = template.parts.index(Slot("demonstrations"))
+    return replace(template, parts=template.parts[:at]), replace(template, parts=template.parts[at + 1 :])
+
+
+def write(query: Query) -> tuple[str, list[str], str]:
+    """Instruction, demonstrations and what comes before the answer."""
+    instruction, question = parts(query.template)
+    domain, titles = query.catalogue.domain, query.catalogue.titles
+    shown = [
+        question.fill(domain, {"history": [titles[i] for i in one.history], "target": titles[one.choice]}).text
+        for one in query.demonstrations
+    ]
+    asked = question.fill(domain, {"history": [titles[i] for i in query.history]}).prefix.rstrip()
+    return instruction.fill(domain, {}).text, shown, asked
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as tokens.
+
+    Args:
+        ids: token ids up to the answer, shape ``[n]``.
+        owner: number of the demonstration a token belongs to, -1 for other tokens, shape ``[n]``.
+        answers: token ids of each answer.
+    """
+
+    ids: IntArray
+    owner: IntArray
+    answers: tuple[IntArray, ...]
+
+    @cached_property
+    def key(self) -> bytes:
+        """A digest of all its tokens."""
+        ends = np.cumsum([len(answer) for answer in self.answers])
+        tokens = np.concatenate([self.ids, self.owner, ends, *self.answers])
+        return hashlib.sha256(len(self.ids).to_bytes(8, "big") + tokens.tobytes()).digest()
+
+    @property
+    def group(self) -> Group:
+        """The prompt and all tokens of its answers that something comes after."""
+        return Group(self.ids, tuple(answer[:-1] for answer in self.answers))
+
+    def shown(self, answer: int = 0) -> Shown:
+        """The prompt with one of its answers behind it."""
+        tokens = self.answers[answer]
+        owner = np.append(self.owner, np.full(len(tokens), -1))
+        return Shown(np.append(self.ids, tokens), owner, len(tokens))
+
+
+def encode(encoder: Encoder, query: Query, titles: Sequence[str]) -> Prompt:
+    """The prompt as tokens, with each of some titles as its answer.
+
+    Where it is too long, demonstrations are left out from the first on, then history items from the oldest on.
+
+    Raises:
+        PromptError: if it does not fit into the window even so.
+    """
+    for shorter in _shorter(query):
+        prompt = _encode(encoder, shorter, titles)
+        if len(prompt.ids) + max(map(len, prompt.answers)) <= encoder.window:
+            encoder.shortened += shorter is not query
+            return prompt
+    raise PromptError(
+        f"template {query.template.id!r} needs {len(prompt.ids)} tokens without any history, but the window of the "
+        f"model is {encoder.window}"
+    )
+
+
+def _shorter(query: Query) -> list[Query]:
+    fewer = [replace(query, demonstrations=query.demonstrations[n:]) for n in range(1, len(query.demonstrations) + 1)]
+    bare = [replace(query, demonstrations=(), history=query.history[n:]) for n in range(1, len(query.history) + 1)]
+    return [query, *fewer, *bare]
+
+
+def _encode(encoder: Encoder, query: Query, titles: Sequence[str]) -> Prompt:
+    instruction, shown, asked = write(query)
+    answers = tuple(as_ids(encoder.word(title, _cue(asked))) for title in titles)
+    tokens = _by_stretches if encoder.local and all(text[:1] in BREAKS for text in (*shown, asked)) else _by_offsets
+    ids, stretch = tokens(encoder, [instruction, *shown, asked])
+    return Prompt(ids, np.where(stretch <= len(shown), stretch, 0) - 1, answers)
+
+
+def _by_stretches(encoder: Encoder, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
+    """Tokens of texts in a row and the number of each one's text; no token spans two texts."""
+    first, rest = (
+        encoder.encode(texts[:1]),
+        encoder.tokenizer(list(texts[1:]), add_special_tokens=False, verbose=False)["input_ids"],
+    )
+    rows = [*first, *rest]
+    return as_ids([token for row in rows for token in row]), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+
+
+def _by_offsets(encoder: Encoder, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
+    """Tokens of texts in a row and the number of the text in which each begins."""
+    whole = "".join(texts)
+    found = encoder.tokenizer(whole, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+    ids = encoder.encode([whole])[0]
+    starts = np.array([start for start, _ in found["offset_mapping"][: len(ids)]])
+    return as_ids(ids), np.searchsorted(np.cumsum([len(text) for text in texts])[:-1], starts, side="right")
+
+
+def _cue(asked: str) -> str:
+    """The last stretch before an answer, which decides how the answer begins."""
+    return asked[-1:] if asked[-1:].strip() else "Answer:"
+
+
+class IclScorer(Scorer):
+    """Scores candidates by the likelihood of their titles behind prompts with demonstrations.
+
+    The prompt of a row is computed once and shared by its candidates; the answer's first token is read from it.
+    """
+
+    def likelihood(
+        self, prompts: Sequence[Prompt], strength: Strength = UNCHANGED, material: Material | None = None
+    ) -> FloatArray:
+        """Log-probability of every answer of every prompt, shape ``[prompts, answers]``.
+
+        Args:
+            prompts: with the same number of answers each.
+            strength: how much the dual step is changed.
+            material: what the changes are made of; needed where something is changed.
+
+        Raises:
+            NotRunnable: if the model's attention is not known to admit shared beginnings.
+        """
+        if not supports_tree(self.model):
+            raise NotRunnable(f"{self.model.config.model_type}: demonstrations need attention over shared beginnings")
+        groups = [prompt.group for prompt in prompts]
+
+        def read(batch: Batch) -> Tensor:
+            packed = Packed.of(batch.groups, self.model.device, self.model.dtype)
+            step = None
+            if not strength.plain and material is not None:
+                step = self._step(batch, prompts, packed, strength, material)
+            with step_implementation(self.model):
+                states = self.model.base_model(
+                    input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed, step=step
+                ).last_hidden_state[0]
+            return self._read(states, _part(batch, prompts))
+
+        return self._run(groups, read)
+
+    @staticmethod
+    def _step(batch: Batch, prompts: Sequence[Prompt], packed: Packed, strength: Strength, material: Material) -> Step:
+        rows = list(dict.fromkeys(batch.rows.tolist()))
+        tokens: BoolArray = np.zeros(packed.ids.shape[1], np.bool_)
+        prefix = np.concatenate([prompts[row].owner >= 0 for row in rows])
+        tokens[: len(prefix)] = prefix
+        return Step(torch.from_numpy(tokens)[None].to(packed.ids.device), packed.positions, strength, material)
+
+    def _read(self, states: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Sum of the log-probabilities of the tokens of each answer, shape ``[answers]``."""
+        places, targets = answer_places(prompts)
+        rows, row = np.unique(places, return_inverse=True)
+        logits = self.model.get_output_embeddings()(states[torch.from_numpy(rows)]).float()
+        row_of = torch.from_numpy(row).to(logits.device)
+        values = logits[row_of, torch.from_numpy(targets)] - logits.logsumexp(-1)[row_of]
+        lengths = [len(answer) for prompt in prompts for answer in prompt.answers]
+        owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(logits.device)
+        return torch.zeros(len(lengths), device=logits.device).index_add(0, owner, values)
+
+
+def _part(batch: Batch, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts of a batch with those of their answers that are in it."""
+    starts = np.cumsum([0, *(len(group.suffixes) for group in batch.groups)])[:-1]
+    columns = np.split(batch.columns, starts[1:])
+    return [
+        replace(prompts[int(batch.rows[start])], answers=tuple(prompts[int(batch.rows[start])].answers[c] for c in own))
+        for start, own in zip(starts.tolist(), columns, strict=True)
+    ]
+
+
+def answer_places(prompts: Sequence[Prompt]) -> tuple[IntArray, IntArray]:
+    """Where the tokens of all answers are predicted in a packed batch, and which they are.
+
+    The first token of an answer is predicted at the end of its prompt, the others behind the token before.
+
+    Returns:
+        Places in the sequence and token ids, shape ``[tokens of all answers]`` both.
+    """
+    ends = np.cumsum([len(prompt.ids) for prompt in prompts]) - 1
+    answers = [answer for prompt in prompts for answer in prompt.answers]
+    lengths = np.array([len(answer) for answer in answers])
+    owner = np.repeat(np.arange(len(answers)), lengths)
+    first = np.repeat(ends, [len(prompt.answers) for prompt in prompts])
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    # Behind all prompts stand all answers without their last tokens.
+    further = ends[-1] + np.arange(len(owner)) - owner
+    return np.where(within == 0, first[owner], further), np.concatenate(answers)

@@ -1,0 +1,223 @@
+"""The recommender with demonstrations in its prompts, and its rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.prompts import library
+from data.prompts.template import Role, Template
+from data.random import generator
+from data.types import FloatArray
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.lrgd.demonstrations import PoolSize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from methods.lm.backbone import Backbone
+    from methods.lrgd.attention import Material, Strength
+    from methods.lrgd.effect import Order
+    from methods.lrgd.icl import Prompt
+    from methods.lrgd.robust import Choice
+    from methods.lrgd.selection import Strategy
+
+PAPER = "our variant of arXiv 2504.04386"
+ROLE: Role = "demonstrate"
+DEFAULT_BACKBONE = "tiny-llama"
+
+
+def _info(name: str, cost: float) -> MethodInfo:
+    return MethodInfo(name, PAPER, frozenset({ROLE}), frozenset({"text", "language model"}), cost)
+
+
+@dataclass
+class Lrgd:
+    """In-context recommender: demonstrations selected by Effect_D (stage 1), a changed dual step (stage 2).
+
+    Args:
+        shots: demonstrations per prompt.
+        strategy: ``effect``, ``random``, ``recent`` or ``similar``.
+        own: demonstrations to choose from: of the user's own earlier behaviour.
+        others: of similar users.
+        shown: history items of a demonstration.
+        redundancy: weight of the redundancy penalty of stage 1.
+        targets: pseudo-targets per user.
+        order: first-order effect, ``removal`` or ``update``.
+        stage_two: whether alpha, beta and eps are chosen.
+        alpha: regularised start; chosen on the validation part if None.
+        beta: negative demonstrations; chosen if None.
+        eps: noise on demonstration keys; chosen if None.
+        valid_users: validation users stage 2 looks at, with every seen template.
+        valid_negatives: negatives of each of them.
+        negatives: prompts with wrong choices that mean(v_neg) is taken over.
+        training_steps: steps with demonstrations an embedded backbone gets.
+        backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
+    """
+
+    shots: int = 2
+    strategy: "Strategy" = "effect"
+    own: int = 4
+    others: int = 12
+    shown: int = 3
+    redundancy: float = 0.5
+    targets: int = 2
+    order: "Order" = "removal"
+    stage_two: bool = True
+    alpha: float | None = None
+    beta: float | None = None
+    eps: float | None = None
+    valid_users: int = 80
+    valid_negatives: int = 49
+    negatives: int = 32
+    training_steps: int = 400
+    backbone_steps: int | None = None
+
+    info = _info("lrgd", 160.0)
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        """Accustom an embedded backbone to demonstrations; choose the strength of stage 2.
+
+        Raises:
+            NotRunnable: if there is no seen template, the backbone is not to be had, or a setting makes no sense.
+        """
+        from methods.lm.backbone import load_backbone
+        from methods.lrgd.attention import Strength
+        from methods.lrgd.icl import IclScorer
+        from methods.lrgd.selection import STRATEGIES, Selection, Selector
+        from methods.lrgd.training import IclTraining, accustomed
+
+        if not task.templates.get(ROLE):
+            raise NotRunnable(f"{self.info.name} needs seen templates of role {ROLE!r}")
+        if self.strategy not in STRATEGIES:
+            raise NotRunnable(f"no strategy {self.strategy!r}: choices are {', '.join(STRATEGIES)}")
+        size = PoolSize(self.own, self.others, self.shown)
+        recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
+        if not task.templates.get("recommend"):
+            # The embedded backbone learns from them, whatever a run's methods show.
+            recommend = tuple(t for t in library.templates("recommend") if t.family == "seen")
+            task = replace(task, templates={**task.templates, "recommend": recommend})
+        plain = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), recipe)
+        training = IclTraining(steps=self.training_steps)
+        backbone, tokens = accustomed(plain, task, training, size)
+        selection = Selection(self.strategy, self.shots, size, self.redundancy, self.targets, self.order)
+        self._scorer = IclScorer(backbone.model, backbone.encoder(), task.compute.batch_size)
+        self._selector = Selector(task, backbone.model, backbone.encoder(), selection, seed)
+        self._strength, choice = Strength(), None
+        self._material: Material | None = None
+        # Many conditions leave the prompts of many users as they were.
+        self._known: dict[bytes, FloatArray] = {}
+        if self.stage_two and self.shots:
+            choice = self._second_stage(task, backbone, seed)
+        return FitReport(
+            tokens=plain.tokens + tokens,
+            trials=choice.trials if choice else 0,
+            note=f"{backbone.description}; {self._account(choice)}",
+        )
+
+    def score(self, requests: Requests) -> FloatArray:
+        """Log-probability of every candidate's title as the answer, shape ``[rows, candidates]``."""
+        prompts = [self._prompt(requests, row, template) for row, template in enumerate(requests.templates[ROLE])]
+        new = {prompt.key: prompt for prompt in prompts if prompt.key not in self._known}
+        if new:
+            scores = self._scorer.likelihood(list(new.values()), self._strength, self._material)
+            self._known.update(zip(new, scores, strict=True))
+        return np.stack([self._known[prompt.key] for prompt in prompts])
+
+    def _score(self, requests: Requests, templates: Sequence[Template], strength: "Strength") -> FloatArray:
+        prompts = [self._prompt(requests, row, template) for row, template in enumerate(templates)]
+        return self._scorer.likelihood(prompts, strength, self._material)
+
+    def _prompt(self, requests: Requests, row: int, template: Template) -> "Prompt":
+        from methods.lrgd.icl import Query, encode
+
+        shown = self._selector.demonstrations(int(requests.users[row]))
+        query = Query(template, requests.catalogue, tuple(requests.histories[row].tolist()), shown)
+        titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
+        return encode(self._scorer.encoder, query, titles)
+
+    def _second_stage(self, task: Task, backbone: "Backbone", seed: int) -> "Choice":
+        """Set the strength: given values as they are, others chosen for the worst seen template."""
+        from methods.lm.tuning import valid_sample
+        from methods.lrgd.attention import Material, Strength
+        from methods.lrgd.robust import GRID, choose, ndcg_at_10, worst
+
+        negative = self._negative(task, backbone, seed)
+        self._material = Material.of(backbone.model, backbone.window, negative, seed)
+        given = {name: getattr(self, name) for name in ("alpha", "beta", "eps") if getattr(self, name) is not None}
+        requests, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
+        positive = np.zeros(len(requests), np.int64)
+
+        def quality(strength: Strength) -> float:
+            fixed = replace(strength, **given)
+            each = (self._score(requests, (template,) * len(requests), fixed) for template in task.templates[ROLE])
+            return worst([ndcg_at_10(scores, positive) for scores in each])
+
+        grid = replace(GRID, **{name: () for name in given})
+        choice = choose(quality, grid)
+        self._strength = replace(choice.strength, **given)
+        return replace(choice, strength=self._strength)
+
+    def _negative(self, task: Task, backbone: "Backbone", seed: int) -> "Tensor":
+        """Mean value of the tokens of demonstrations whose choice is an item their user did not choose."""
+        import torch
+
+        from methods.lrgd.attention import mean_values
+        from methods.lrgd.icl import Query, encode
+        from methods.lrgd.record import record
+
+        rng = generator(seed, "lrgd negatives")
+        items, means, weights = np.unique(task.train.items), [], []
+        able = np.flatnonzero(task.train.lengths > 1)
+        for user in able[rng.permutation(len(able))[: self.negatives]].tolist():
+            wrong = rng.choice(np.setdiff1d(items, task.train[user]), self.shots)
+            shown = self._selector.demonstrations(user)
+            demonstrations = tuple(replace(one, choice=int(c)) for one, c in zip(shown, wrong, strict=False))
+            template = task.templates[ROLE][int(rng.integers(len(task.templates[ROLE])))]
+            history = tuple(task.train[user][-task.history_length :].tolist())
+            prompt = encode(backbone.encoder(), Query(template, task.catalogue, history, demonstrations), ["x"])
+            tokens = torch.from_numpy(prompt.owner >= 0)[None]
+            if tokens.any():
+                with torch.no_grad():
+                    traces, _ = record(backbone.model, torch.from_numpy(prompt.ids)[None].to(backbone.model.device))
+                means.append(mean_values(traces, tokens.to(backbone.model.device)))
+                weights.append(int(tokens.sum()))
+        if not means:
+            raise NotRunnable(f"{self.info.name}: no user has two training items, so there is nothing to demonstrate")
+        return sum(mean * weight for mean, weight in zip(means, weights, strict=True)) / sum(weights)  # type: ignore[return-value]
+
+    def _account(self, choice: "Choice | None") -> str:
+        if choice is None:
+            return f"{self.shots} demonstrations"
+        chosen = self._strength
+        return (
+            f"{self.shots} demonstrations; alpha {chosen.alpha:g}, beta {chosen.beta:g}, eps {chosen.eps:g}: worst "
+            f"seen template ndcg@10 {choice.quality:.4f} on validation, {choice.plain:.4f} unchanged"
+        )
+
+
+@dataclass
+class StageOne(Lrgd):
+    """Demonstrations selected by Effect_D; the model as it is."""
+
+    stage_two: bool = False
+    info = _info("lrgd/stage1", 120.0)
+
+
+@dataclass
+class RandomDemonstrations(Lrgd):
+    """Demonstrations drawn at random from the same pool; the model as it is."""
+
+    strategy: "Strategy" = "random"
+    stage_two: bool = False
+    info = _info("lrgd/random", 110.0)
+
+
+@dataclass
+class ZeroShot(Lrgd):
+    """No demonstrations; the same model."""
+
+    shots: int = 0
+    stage_two: bool = False
+    info = _info("lrgd/zero-shot", 90.0)

@@ -1,0 +1,142 @@
+"""Stage 1: which demonstrations a user's prompts show."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from data.prompts.template import Template
+from data.random import generator
+from data.types import FloatArray
+from methods.base import Task
+from methods.lm.prompts import Encoder
+from methods.lrgd.demonstrations import (
+    Demonstration,
+    Neighbours,
+    PoolSize,
+    check_from_training,
+    clash,
+    overlap,
+    pool,
+)
+from methods.lrgd.effect import Order, first_order_effects
+from methods.lrgd.icl import Query, encode
+
+Strategy = Literal["effect", "random", "recent", "similar"]
+STRATEGIES: tuple[Strategy, ...] = ("effect", "random", "recent", "similar")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How demonstrations are selected.
+
+    Args:
+        strategy: ``effect`` for Effect_D with a redundancy penalty, ``random``, ``recent`` for the user's own
+            latest stretches, ``similar`` for those of the most similar users.
+        shots: demonstrations per prompt.
+        size: how many there are to choose from.
+        redundancy: weight of the penalty, in standard deviations of the effects per unit of overlap.
+        targets: the user's latest training items that are pseudo-targets of Effect_D.
+        order: which first-order effect.
+    """
+
+    strategy: Strategy = "effect"
+    shots: int = 4
+    size: PoolSize = field(default_factory=PoolSize)
+    redundancy: float = 0.5
+    targets: int = 2
+    order: Order = "removal"
+
+
+class Selector:
+    """Selects demonstrations for users; what a user gets depends on the training part and the seed alone."""
+
+    def __init__(self, task: Task, model: PreTrainedModel, encoder: Encoder, selection: Selection, seed: int) -> None:
+        self.task, self.model, self.encoder, self.selection, self.seed = task, model, encoder, selection, seed
+        self.neighbours = Neighbours(task.train, task.catalogue.n_items)
+        self._chosen: dict[int, tuple[Demonstration, ...]] = {}
+
+    def demonstrations(self, user: int) -> tuple[Demonstration, ...]:
+        """The demonstrations of a user, the best last: next to the question.
+
+        Raises:
+            LeakError: if one of them is not a stretch of a training history.
+        """
+        if user not in self._chosen:
+            chosen = self._select(user) if self.selection.shots else []
+            check_from_training(chosen, self.task.train)
+            self._chosen[user] = tuple(chosen)
+        return self._chosen[user]
+
+    def _select(self, user: int) -> list[Demonstration]:
+        shots, row = self.selection.shots, self.task.train[user]
+        if self.selection.strategy == "effect":
+            found, effects = self.effects(user)
+            return [found[n] for n in spread(effects, found, shots, self.selection.redundancy)][::-1]
+        found = pool(self.neighbours, user, len(row), self.task.history_length, self.selection.size)
+        if self.selection.strategy == "random":
+            order = generator(self.seed, "lrgd demonstrations", self.task.catalogue.user_ids[user])
+            return [found[n] for n in order.permutation(len(found))[:shots].tolist()]
+        own = self.selection.strategy == "recent"
+        return [one for one in found if (one.user == user) == own][:shots][::-1]
+
+    def effects(self, user: int) -> tuple[list[Demonstration], FloatArray]:
+        """The demonstrations to choose from, and the mean Effect_D of each on the user's pseudo-targets.
+
+        No demonstration shows a pseudo-target: it would be chosen for giving away the answer.
+        """
+        row, length = self.task.train[user], self.task.history_length
+        targets = min(self.selection.targets, max(0, len(row) - 1))
+        end = len(row) - targets
+        found = pool(self.neighbours, user, end, length, self.selection.size)
+        found = [one for one in found if not clash(one, row[end:].tolist())]
+        if not found or not targets:
+            return found, np.zeros(len(found))
+        rng = generator(self.seed, "lrgd effects", self.task.catalogue.user_ids[user])
+        effects = np.empty((targets, len(found)))
+        for n in range(targets):
+            template = self._template(rng)
+            order = rng.permutation(len(found))
+            shown = tuple(found[place] for place in order.tolist())
+            history = tuple(row[max(0, end + n - length) : end + n].tolist())
+            query = Query(template, self.task.catalogue, history, shown)
+            prompt = encode(self.encoder, query, [self.task.catalogue.titles[row[end + n]]])
+            kept = int(prompt.owner.max(initial=-1)) + 1
+            values = np.zeros(len(found))
+            values[len(found) - kept :] = first_order_effects(self.model, prompt.shown(), self.selection.order)
+            effects[n, order] = values
+        return found, effects.mean(0)
+
+    def _template(self, rng: np.random.Generator) -> Template:
+        seen = self.task.templates["demonstrate"]
+        return seen[int(rng.integers(len(seen)))]
+
+
+def spread(values: FloatArray, demonstrations: Sequence[Demonstration], number: int, redundancy: float) -> list[int]:
+    """Greedy choice of good demonstrations that show different items, the best first.
+
+    Every round takes the one with the largest effect, in standard deviations, minus ``redundancy`` times its
+    largest overlap with those taken (maximal marginal relevance: Carbonell and Goldstein, 1998).
+
+    Args:
+        values: effect of each, shape ``[demonstrations]``.
+        demonstrations: what there is to choose from.
+        number: how many to take.
+        redundancy: weight of the penalty.
+
+    >>> pool = [Demonstration(0, (1, 2), 3), Demonstration(1, (1, 2), 3), Demonstration(2, (7, 8), 9)]
+    >>> spread(np.array([1.0, 0.9, 0.8]), pool, 2, redundancy=3.0)
+    [0, 2]
+    """
+    if not len(values):
+        return []
+    standard = (values - values.mean()) / (values.std() or 1.0)
+    taken: list[int] = []
+    for _ in range(min(number, len(values))):
+        penalty = [max((overlap(one, demonstrations[t]) for t in taken), default=0.0) for one in demonstrations]
+        worth = standard - redundancy * np.array(penalty)
+        worth[taken] = -np.inf
+        taken.append(int(np.argmax(worth)))
+    return taken

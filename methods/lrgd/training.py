@@ -1,0 +1,173 @@
+"""An embedded backbone made used to demonstrations: training goes on in the format of the prompts.
+
+A model of this size that never saw a demonstration takes it for more history, or for noise. It learns from the
+training part and the seen templates only; the result is kept in the cache, beside the backbones.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from data.fingerprint import fingerprint
+from data.prompts.template import Template
+from data.random import generator
+from methods.base import Task
+from methods.lm.backbone import Backbone
+from methods.lm.tuning import warmup_cosine
+from methods.lrgd.attention import step_implementation
+from methods.lrgd.demonstrations import Neighbours, PoolSize, pool, training_queries
+from methods.lrgd.icl import Prompt, Query, answer_places, encode
+from methods.lrgd.packed import Packed
+
+log = logging.getLogger(__name__)
+VERSION = 1
+"""Raised whenever the same settings would give another model."""
+
+
+@dataclass(frozen=True)
+class IclTraining:
+    """How training goes on.
+
+    Args:
+        steps: optimiser steps; 0 leaves the backbone as it is.
+        batch: prompts per step.
+        answers: items the user chose next, each of which is an answer.
+        recall: share of prompts that show the same demonstrations twice, in another order, the last as the
+            question: what was shown once can be known.
+        weight: weight of the prompts' own tokens.
+        shots: most demonstrations in a prompt; their number is drawn uniformly from 0 on.
+        shortest: least number of history items of the query.
+        rate: highest learning rate.
+        warmup: share of the steps in which the rate rises.
+        seed: seed of what is drawn.
+    """
+
+    steps: int = 400
+    batch: int = 12
+    answers: int = 8
+    recall: float = 0.3
+    weight: float = 1.0
+    shots: int = 8
+    shortest: int = 3
+    rate: float = 2e-3
+    warmup: float = 0.1
+    seed: int = 0
+
+
+def accustomed(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> tuple[Backbone, int]:
+    """The backbone after training with demonstrations, from the cache or made now; and the tokens it took.
+
+    A backbone that came trained is left as it is, and the given one is never changed.
+    """
+    from filelock import FileLock
+
+    if not backbone.embedded or not training.steps:
+        return backbone, 0
+    folder = task.compute.cache / "backbones" / f"icl-{_key(backbone, task, training, size)[:20]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _make(folder, backbone, task, training, size)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    model = model.to(device=backbone.model.device, dtype=backbone.model.dtype).eval()
+    facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    description = f"{backbone.description}, {facts['tokens'] / 1e6:.2f} M more with demonstrations"
+    return replace(backbone, model=model, description=description), int(facts["tokens"])
+
+
+def _key(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> str:
+    wording = [(t.source, t.labels, t.style) for t in task.templates["demonstrate"]]
+    shown = (task.catalogue.titles, task.catalogue.domain, task.train, wording, task.history_length)
+    weights = (parameter.detach().float().cpu().numpy() for parameter in backbone.model.parameters())
+    return fingerprint(VERSION, training, size, *shown, *weights)
+
+
+def _make(folder: Path, backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> None:
+    """Train and save; the folder appears only when it is complete."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        # Weights as they were read, whatever precision they are used in.
+        backbone.model.save_pretrained(scratch)
+        model: Any = AutoModelForCausalLM.from_pretrained(scratch, local_files_only=True)
+        model = model.to(device=backbone.model.device, dtype=torch.float32)
+        tokens = train(model, backbone, task, training, size)
+        model.save_pretrained(scratch)
+        facts = {"tokens": tokens, "settings": asdict(training)}
+        (scratch / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        os.replace(scratch, folder)
+        log.info("%s: %d tokens", folder.name, tokens)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def train(model: PreTrainedModel, backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> int:
+    """Language modelling of prompts with demonstrations and of their right answers; returns the tokens seen."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=training.rate, betas=(0.9, 0.98), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(training.steps, training.warmup))
+    prompts = training_prompts(backbone, task, training, size)
+    model.train()
+    tokens = 0
+    for _ in tqdm(range(training.steps), desc="training with demonstrations", unit="step"):
+        batch = [next(prompts) for _ in range(training.batch)]
+        _loss(model, batch, training.weight).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+        tokens += sum(len(prompt.ids) + sum(map(len, prompt.answers)) for prompt in batch)
+    model.eval()
+    return tokens
+
+
+def _loss(model: PreTrainedModel, prompts: Sequence[Prompt], weight: float) -> Tensor:
+    """Mean over prompts of the mean over their answers' tokens, and ``weight`` times that of their own tokens."""
+    packed = Packed.of([prompt.group for prompt in prompts], model.device, model.dtype)
+    with step_implementation(model):
+        states = model.base_model(
+            input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed
+        ).last_hidden_state[0]
+    logits = model.get_output_embeddings()(states)
+    places, targets = answer_places(prompts)
+    each = cross_entropy(
+        logits[torch.from_numpy(places)], torch.from_numpy(targets).to(logits.device), reduction="none"
+    )
+    counts = np.array([sum(map(len, prompt.answers)) for prompt in prompts])
+    shares = torch.from_numpy(np.repeat(1 / counts / len(counts), counts)).to(each.device, each.dtype)
+    ends = np.cumsum([len(prompt.ids) for prompt in prompts])
+    within = torch.from_numpy(np.setdiff1d(np.arange(ends[-1]), ends - 1))
+    return (each * shares).sum() + weight * cross_entropy(logits[within], packed.ids[0, within + 1])
+
+
+def training_prompts(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> Iterator[Prompt]:
+    """Prompts with what their users chose next, one after the other, as answers; without end."""
+    rng = generator(training.seed, "lrgd training")
+    neighbours, encoder = Neighbours(task.train, task.catalogue.n_items), backbone.encoder()
+    templates: Sequence[Template] = task.templates["demonstrate"]
+    for user, at in training_queries(task.train, rng):
+        length = int(rng.integers(training.shortest, task.history_length + 1))
+        row = task.train[user]
+        found = pool(neighbours, user, at, length, size)
+        shots = min(int(rng.integers(training.shots + 1)), len(found))
+        chosen = tuple(found[n] for n in rng.permutation(len(found))[:shots].tolist())
+        history = tuple(row[max(0, at - length) : at].tolist())
+        following = row[at : at + training.answers].tolist()
+        if chosen and rng.random() < training.recall:
+            chosen = chosen[: max(1, training.shots // 2)]
+            *repeated, last = (chosen[n] for n in rng.permutation(len(chosen)).tolist())
+            chosen, history, following = (*chosen, *repeated), last.history, [last.choice]
+        template = templates[int(rng.integers(len(templates)))]
+        answers = [task.catalogue.titles[item] for item in following]
+        yield encode(encoder, Query(template, task.catalogue, history, chosen), answers)

@@ -1,0 +1,80 @@
+"""Demonstrations are stretches of training histories, and nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.histories import Histories
+from methods.base import valid_targets
+from methods.lrgd.demonstrations import (
+    Demonstration,
+    LeakError,
+    Neighbours,
+    PoolSize,
+    check_from_training,
+    own_pool,
+    pool,
+    training_queries,
+)
+from tests.methods.lrgd.world import make_world
+
+TRAIN = Histories.of([np.array([1, 2, 3, 4, 5]), np.array([2, 3, 9, 4]), np.array([7, 8, 2, 3, 6]), np.array([5])])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 5))
+def test_a_pool_holds_stretches_of_training_histories_only(seed, shown, length):
+    rng = np.random.default_rng(seed)
+    train = Histories.of(rng.permutation(30)[: rng.integers(1, 15)] for _ in range(12))
+    neighbours = Neighbours(train, 30)
+    for user in range(12):
+        end = int(rng.integers(1, len(train[user]) + 1))
+        found = pool(neighbours, user, end, length, PoolSize(4, 4, shown))
+        check_from_training(found, train)
+        recent = set(train[user][max(0, end - length) :].tolist())
+        assert all(recent.isdisjoint(one.items) for one in found if one.user == user)
+        known = set(train[user][:end].tolist())
+        assert all(one.choice not in known for one in found if one.user != user)
+
+
+def test_no_demonstration_shows_a_users_own_validation_item(tmp_path):
+    task = make_world(tmp_path)
+    neighbours = Neighbours(task.train, task.catalogue.n_items)
+    for user, target in zip(task.valid.users.tolist(), valid_targets(task).tolist(), strict=True):
+        found = pool(neighbours, user, len(task.train[user]), 5, PoolSize())
+        held_out = {u: t for u, t in zip(task.valid.users.tolist(), valid_targets(task).tolist(), strict=True)}
+        assert found and all(held_out[one.user] not in one.items for one in found)
+        assert all(target not in one.items for one in found if one.user == user)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"choice": 6}, {"history": (2, 4)}, {"user": 3}, {"history": (3, 2)}, {"history": (11, 3)}]
+)
+def test_what_is_not_a_training_stretch_is_a_leak(changed):
+    good = Demonstration(0, (2, 3), 4)
+    check_from_training([good], TRAIN)
+    with pytest.raises(LeakError, match="not a stretch of the training history of user"):
+        check_from_training([good, replace(good, **changed)], TRAIN)
+
+
+def test_own_stretches_come_latest_first_and_share_no_choice():
+    found = own_pool(np.arange(20), 0, 12, PoolSize(own=3, shown=3))
+    assert [(one.history, one.choice) for one in found] == [((8, 9, 10), 11), ((4, 5, 6), 7), ((0, 1, 2), 3)]
+
+
+def test_a_neighbour_shows_the_stretch_that_shares_most_and_ends_in_something_new():
+    found = Neighbours(TRAIN, 10).pool(0, np.array([2, 3]), np.array([1, 2, 3]), PoolSize(0, 2, 2))
+    assert [(one.user, one.history, one.choice) for one in found] == [(1, (2, 3), 9), (2, (2, 3), 6)]
+
+
+def test_a_user_is_never_their_own_neighbour():
+    assert Neighbours(TRAIN, 10).similar(0, TRAIN[0], 50).tolist() == [1, 3, 2]
+
+
+def test_training_queries_reach_every_position_with_enough_before_it():
+    queries = training_queries(TRAIN, np.random.default_rng(0))
+    seen = {next(queries) for _ in range(300)}
+    assert seen == {(0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (2, 2), (2, 3), (2, 4)}

@@ -1,0 +1,143 @@
+"""Prompts with demonstrations, and what they are worth to a model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.prompts.library import templates
+from data.prompts.template import Template, parse
+from methods.base import NotRunnable
+from methods.lm.prompts import PromptError
+from methods.lrgd.attention import Material, Strength
+from methods.lrgd.demonstrations import Demonstration
+from methods.lrgd.icl import IclScorer, Query, encode, parts, write
+from tests.methods.lrgd.world import DEMONSTRATE, make_decoder, make_encoder, make_world
+
+SHOWN = (Demonstration(0, (0, 1), 2), Demonstration(1, (3,), 4))
+
+
+@pytest.fixture
+def query(tmp_path) -> Query:
+    return Query(DEMONSTRATE[1], make_world(tmp_path).catalogue, (5, 6), SHOWN)
+
+
+def test_a_prompt_reads_as_its_template_says(query):
+    instruction, shown, asked = write(query)
+    assert instruction + "".join(shown) + asked == (
+        "Which is next?\nAfter Red Space, Blue Space?\nAnswer: Green Space\nAfter Black Space?\nAnswer: White Space"
+        "\nAfter Gold Space, Iron Space?\nAnswer:"
+    )
+    assert write(replace(query, demonstrations=()))[0] == instruction
+
+
+def test_every_token_knows_its_demonstration(query):
+    encoder = make_encoder()
+    prompt = encode(encoder, query, ["Red Love"])
+    words = {n: encoder.tokenizer.decode(prompt.ids[prompt.owner == n]) for n in (-1, 0, 1)}
+    assert "Red Space" in words[0] and "Green Space" in words[0] and "Black" not in words[0]
+    assert "Black Space" in words[1] and "White Space" in words[1] and "Gold" not in words[1]
+    assert "Which is next" in words[-1] and "Gold Space" in words[-1] and "Green" not in words[-1]
+    shown = prompt.shown()
+    assert shown.answer == 2 and encoder.tokenizer.decode(shown.ids[-2:]) == "Red Love"
+    assert shown.demonstrations == 2
+
+
+@pytest.mark.parametrize("shots", [0, 1, 2])
+def test_pieces_give_the_tokens_of_the_whole_prompt(query, shots):
+    one = replace(query, demonstrations=SHOWN[:shots])
+    whole, pieces = (encode(replace(make_encoder(), local=local), one, ["Red Love"]) for local in (False, True))
+    for name in ("ids", "owner"):
+        assert np.array_equal(getattr(whole, name), getattr(pieces, name))
+    glued = replace(
+        one, template=Template("g", "demonstrate", "seen", parse("So{demonstrations}far {history} {target}"))
+    )
+    whole, glued_pieces = (encode(replace(make_encoder(), local=local), glued, ["Red"]) for local in (False, True))
+    assert np.array_equal(whole.ids, glued_pieces.ids) and whole.owner.max() == shots - 1
+
+
+def test_a_long_prompt_loses_its_first_demonstrations_and_then_its_oldest_items(query):
+    whole = len(encode(make_encoder(), query, ["Red"]).ids)
+    encoder = make_encoder(window=whole - 1)
+    prompt = encode(encoder, query, ["Red"])
+    assert prompt.owner.max() == 0 and encoder.shortened == 1
+    bare = len(encode(make_encoder(), replace(query, demonstrations=()), ["Red"]).ids)
+    decoded = encoder.tokenizer.decode(encode(make_encoder(window=bare), query, ["Red"]).ids)
+    assert "Iron Space" in decoded and "Gold" not in decoded
+    with pytest.raises(PromptError, match="'asked' needs"):
+        encode(make_encoder(window=5), query, ["Red"])
+
+
+@pytest.mark.parametrize(
+    "text", ["{history} {demonstrations} {target}", "{demonstrations} {history} {target}?", "{history} {target}"]
+)
+def test_a_template_of_another_shape_is_refused(text):
+    with pytest.raises(PromptError, match=r"slots .demonstrations., .history. and .target. once each"):
+        parts(Template("odd", "demonstrate", "seen", parse(text)))
+
+
+def test_the_suites_templates_can_all_be_used():
+    found = templates("demonstrate")
+    assert [sum(t.family == family for t in found) for family in ("seen", "unseen")] == [8, 8]
+    for template in found:
+        instruction, question = parts(template)
+        assert instruction.parts and question.source.startswith("\n")
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2"])
+def test_likelihood_is_that_of_whole_prompts(tmp_path, query, family, batch_size):
+    encoder = make_encoder()
+    model = make_decoder(encoder, family)
+    titles = ["Red Love", "Alien", "Blue Space Space Love", "Red Love"]
+    queries = [query, replace(query, template=DEMONSTRATE[0]), replace(query, demonstrations=(), history=(1,))]
+    prompts = [encode(encoder, one, titles) for one in queries]
+    expected = np.empty((3, 4))
+    for row, prompt in enumerate(prompts):
+        for column, answer in enumerate(prompt.answers):
+            whole = np.concatenate([prompt.ids, answer])
+            with torch.no_grad():
+                logp = model(torch.from_numpy(whole)[None]).logits[0].log_softmax(-1)
+            places = range(len(prompt.ids) - 1, len(whole) - 1)
+            expected[row, column] = sum(float(logp[n, whole[n + 1]]) for n in places)
+    scores = IclScorer(model, encoder, batch_size).likelihood(prompts)
+    np.testing.assert_allclose(scores, expected, atol=1e-3)
+    assert scores[0, 0] == pytest.approx(scores[0, 3], abs=1e-4)
+
+
+def test_answers_of_one_token_need_no_suffix(query):
+    encoder = make_encoder()
+    scorer = IclScorer(make_decoder(encoder), encoder)
+    prompt = encode(encoder, query, ["Alien", "Red"])
+    both = encode(encoder, query, ["Alien", "Red Love"])
+    assert scorer.likelihood([prompt])[0, 0] == pytest.approx(scorer.likelihood([both])[0, 0], abs=1e-4)
+
+
+def test_a_changed_step_without_strength_scores_as_the_plain_model(query):
+    encoder = make_encoder()
+    model = make_decoder(encoder)
+    scorer, prompt = IclScorer(model, encoder), encode(encoder, query, ["Red Love", "Alien"])
+    material = Material.of(model, 256, torch.ones_like(Material.of(model, 256).negative))
+    plain = scorer.likelihood([prompt])
+    assert np.array_equal(scorer.likelihood([prompt], Strength(), material), plain)
+    for strength in (Strength(alpha=0.1), Strength(beta=0.1), Strength(eps=0.1)):
+        assert np.abs(scorer.likelihood([prompt], strength, material) - plain).max() > 1e-4
+
+
+def test_a_change_of_demonstrations_leaves_prompts_without_them_alone_but_for_alpha(query):
+    encoder = make_encoder()
+    model = make_decoder(encoder)
+    scorer, prompt = IclScorer(model, encoder), encode(encoder, replace(query, demonstrations=()), ["Red Love"])
+    material = Material.of(model, 256)
+    np.testing.assert_array_equal(
+        scorer.likelihood([prompt], Strength(eps=0.5, beta=0.5), material), scorer.likelihood([prompt])
+    )
+
+
+def test_a_model_without_known_attention_is_refused(query):
+    encoder = make_encoder()
+    model = make_decoder(encoder)
+    model.config.model_type = "mamba"
+    with pytest.raises(NotRunnable, match="mamba"):
+        IclScorer(model, encoder).likelihood([encode(encoder, query, ["Red"])])

@@ -1,0 +1,113 @@
+"""The rows of the leaderboard."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from methods.base import NotRunnable
+from methods.lrgd.attention import Strength
+from methods.lrgd.method import Lrgd, RandomDemonstrations, StageOne, ZeroShot
+from methods.lrgd.robust import Grid, choose, ndcg_at_10, worst
+from methods.registry import create
+from tests.methods.lrgd.world import make_world
+
+SMALL = {"backbone_steps": 2, "training_steps": 2, "valid_users": 6, "valid_negatives": 3, "negatives": 4, "shots": 2}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def fitted(task):
+    def fit(kind=StageOne, **settings):
+        method = kind(**{**SMALL, **settings})
+        method.fit(task, 0)
+        return method
+
+    return fit
+
+
+@pytest.mark.parametrize("name", ["lrgd/zero-shot", "lrgd/random", "lrgd/stage1", "lrgd"])
+def test_every_row_is_registered_fits_and_scores(task, name):
+    method = create(name, {**SMALL, "shots": 0} if name == "lrgd/zero-shot" else SMALL)
+    assert method.info.name == name and method.info.roles == {"demonstrate"}
+    report = method.fit(task, 0)
+    scores = method.score(task.valid)
+    assert scores.shape == task.valid.candidates.shape and np.isfinite(scores).all() and scores.std() > 0
+    assert np.array_equal(method.score(task.valid), scores)
+    assert report.tokens > 0 and "tiny-llama" in report.note
+
+
+def test_rows_do_not_depend_on_who_else_is_asked_for(task, fitted):
+    method = fitted(StageOne)
+    together = method.score(task.valid)
+    rows = np.array([7, 3, 20])
+    np.testing.assert_allclose(method.score(task.valid.select(rows)), together[rows], atol=1e-4)
+    np.testing.assert_allclose(fitted(StageOne).score(task.valid.select(rows)), together[rows], atol=1e-4)
+
+
+def test_a_prompt_seen_before_is_not_computed_again(task, fitted, monkeypatch):
+    method = fitted(StageOne)
+    first = method.score(task.valid.select(np.array([4, 9, 4])))
+    assert np.array_equal(first[0], first[2]) and not np.allclose(first[0], first[1])
+    monkeypatch.setattr(method._scorer, "likelihood", lambda prompts, *_: np.zeros((len(prompts), 6)))
+    again = method.score(task.valid.select(np.array([9, 5, 4])))
+    assert np.array_equal(again[[0, 2]], first[[1, 0]]) and not again[1].any()
+
+
+def test_stage_two_without_strength_is_stage_one(task, fitted):
+    plain = fitted(StageOne).score(task.valid)
+    assert np.array_equal(fitted(Lrgd, alpha=0.0, beta=0.0, eps=0.0).score(task.valid), plain)
+    assert not np.allclose(fitted(Lrgd, alpha=0.2, beta=0.0, eps=0.0).score(task.valid), plain)
+
+
+def test_demonstrations_and_their_selection_change_the_scores(task, fitted):
+    kinds = (ZeroShot(**{**SMALL, "shots": 0}), RandomDemonstrations(**SMALL), StageOne(**SMALL))
+    for method in kinds:
+        method.fit(task, 0)
+    zero, random, chosen = (method.score(task.valid) for method in kinds)
+    assert not np.allclose(zero, random) and not np.allclose(random, chosen)
+
+
+def test_titles_and_wording_of_the_request_are_what_is_shown(task, fitted):
+    method = fitted(StageOne)
+    shouted = replace(task.valid.catalogue, titles=tuple(title.upper() for title in task.valid.catalogue.titles))
+    for shown in (
+        replace(task.valid, catalogue=shouted),
+        replace(task.valid, templates={"demonstrate": task.valid.templates["demonstrate"][::-1]}),
+    ):
+        assert not np.allclose(method.score(shown), method.score(task.valid))
+
+
+def test_a_backbone_is_accustomed_to_demonstrations_once(task, fitted, monkeypatch):
+    fitted(StageOne)
+    import methods.lrgd.training as training
+
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
+    fitted(RandomDemonstrations)
+
+
+def test_without_seen_templates_it_cannot_run(task):
+    with pytest.raises(NotRunnable, match="lrgd/stage1 needs seen templates of role 'demonstrate'"):
+        StageOne(**SMALL).fit(replace(task, templates={"recommend": task.templates["recommend"]}), 0)
+
+
+def test_an_unknown_strategy_is_refused_with_the_known_ones(task):
+    with pytest.raises(NotRunnable, match="'best': choices are effect, random, recent, similar"):
+        Lrgd(**SMALL, strategy="best").fit(task, 0)
+
+
+def test_a_strength_is_kept_only_where_it_is_strictly_better():
+    assert choose(lambda strength: 1.0).strength == Strength()
+    choice = choose(lambda s: -abs(s.alpha - 0.1) - abs(s.eps - 0.2), Grid((0.05, 0.1), (0.5,), (0.2, 0.4)))
+    assert choice.strength == Strength(alpha=0.1, eps=0.2) and choice.trials == 6
+    assert choice.quality == 0.0 and choice.plain == pytest.approx(-0.3)
+
+
+def test_quality_is_that_of_the_worst_template():
+    good, bad = (ndcg_at_10(np.array([[2.0, 1.0, 0.0]]), np.array([column])) for column in (0, 2))
+    assert good == 1.0 and worst([good, bad, good]) == bad[0] == pytest.approx(0.5)
+    assert ndcg_at_10(np.zeros((1, 3)), np.array([1]))[0] == pytest.approx(1 / np.log2(3))

@@ -1,0 +1,98 @@
+"""Which demonstrations a user gets."""
+
+import numpy as np
+import pytest
+
+from methods.lrgd.demonstrations import Demonstration, PoolSize, check_from_training
+from methods.lrgd.effect import first_order_effects
+from methods.lrgd.icl import Query, encode
+from methods.lrgd.selection import Selection, Selector, spread
+from tests.methods.lrgd.world import DEMONSTRATE, make_decoder, make_encoder, make_world
+
+SIZE = PoolSize(own=2, others=4, shown=2)
+
+
+@pytest.fixture
+def selector(tmp_path):
+    encoder = make_encoder(400)
+    task, model = make_world(tmp_path), make_decoder(encoder)
+
+    def make(strategy="effect", seed=0, **settings) -> Selector:
+        return Selector(task, model, encoder, Selection(strategy, size=SIZE, **settings), seed)
+
+    return make
+
+
+@pytest.mark.parametrize("strategy", ["effect", "random", "recent", "similar"])
+def test_a_user_gets_training_stretches_and_the_same_ones_again(selector, strategy):
+    one = selector(strategy, shots=3)
+    for user in (5, 0, 7):
+        chosen = one.demonstrations(user)
+        check_from_training(chosen, one.task.train)
+        assert 0 < len(chosen) <= 3 and len(set(chosen)) == len(chosen)
+        assert chosen == selector(strategy, shots=3).demonstrations(user)
+
+
+def test_recent_ones_are_the_users_own_and_similar_ones_those_of_others(selector):
+    assert {one.user for one in selector("recent").demonstrations(4)} == {4}
+    assert 4 not in {one.user for one in selector("similar").demonstrations(4)}
+
+
+def test_random_ones_depend_on_the_seed_and_not_on_who_was_asked_for_before(selector):
+    drawn = [selector("random", seed=seed).demonstrations(3) for seed in range(6)]
+    assert len(set(drawn)) > 1
+    other = selector("random", seed=0)
+    other.demonstrations(9)
+    assert other.demonstrations(3) == drawn[0]
+
+
+def test_without_shots_there_are_none(selector):
+    assert selector("effect", shots=0).demonstrations(3) == ()
+
+
+def test_no_demonstration_gives_away_a_pseudo_target(selector):
+    for user in range(10):
+        one = selector("effect", targets=2)
+        found, effects = one.effects(user)
+        assert len(found) == len(effects) and np.isfinite(effects).all()
+        assert all(one.items.isdisjoint(set(selector().task.train[user][-2:].tolist())) for one in found)
+
+
+def test_effects_belong_to_the_demonstrations_they_are_listed_with(selector):
+    one = selector("effect", targets=1)
+    found, effects = one.effects(6)
+    assert np.std(effects) > 0
+    row = one.task.train[6]
+    history = tuple(row[:-1][-one.task.history_length :].tolist())
+    titles = one.task.catalogue.titles
+
+    def expected(template, order):
+        query = Query(template, one.task.catalogue, history, tuple(found[n] for n in order))
+        prompt = encode(one.encoder, query, [titles[row[-1]]])
+        values = np.empty(len(found))
+        values[list(order)] = first_order_effects(one.model, prompt.shown())
+        return values
+
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(len(found)).tolist() for _ in range(720)]
+    assert any(
+        np.allclose(effects, expected(template, order), atol=1e-5)
+        for template in DEMONSTRATE
+        for order in sorted(set(map(tuple, orders)))
+    )
+
+
+def test_the_best_demonstration_stands_next_to_the_question(selector):
+    one = selector("effect", shots=2, redundancy=0.0)
+    found, effects = one.effects(8)
+    best = np.argsort(-effects)[:2]
+    assert one.demonstrations(8) == (found[best[1]], found[best[0]])
+
+
+def test_redundancy_trades_effect_for_variety():
+    same = [Demonstration(0, (1, 2), 3), Demonstration(1, (1, 2), 3), Demonstration(2, (7, 8), 9)]
+    values = np.array([1.0, 0.9, 0.1])
+    assert spread(values, same, 2, redundancy=0.0) == [0, 1]
+    assert spread(values, same, 2, redundancy=10.0) == [0, 2]
+    assert spread(values, same, 9, redundancy=0.0) == [0, 1, 2]
+    assert spread(np.empty(0), [], 2, redundancy=1.0) == []

@@ -1,0 +1,86 @@
+"""Going on with the training of an embedded backbone."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import torch
+
+from methods.lm.backbone import Backbone
+from methods.lrgd.demonstrations import PoolSize
+from methods.lrgd.icl import answer_places
+from methods.lrgd.training import IclTraining, _loss, accustomed, train, training_prompts
+from tests.methods.lrgd.world import make_decoder, make_encoder, make_world
+
+TRAINING = IclTraining(steps=12, batch=4, shots=3, rate=3e-3)
+SIZE = PoolSize(own=1, others=3, shown=2)
+
+
+def backbone(came_trained: bool = False) -> Backbone:
+    encoder = make_encoder(400)
+    return Backbone(make_decoder(encoder), encoder.tokenizer, "decoder", "a model", 400, not came_trained)
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_training_lowers_the_loss_of_prompts_with_demonstrations(tmp_path):
+    one, task = backbone(), make_world(tmp_path)
+    held = list(islice(training_prompts(one, task, replace(TRAINING, seed=9), SIZE), 16))
+    with torch.no_grad():
+        before = float(_loss(one.model, held, 1.0))
+    tokens = train(one.model, one, task, TRAINING, SIZE)
+    with torch.no_grad():
+        after = float(_loss(one.model, held, 1.0))
+    assert tokens > 0 and after < 0.8 * before and not one.model.training
+
+
+def test_prompts_show_training_items_and_answers_come_next(tmp_path):
+    one, task = backbone(), make_world(tmp_path)
+    titles = {task.catalogue.titles[item] for item in np.unique(task.train.items).tolist()}
+    for prompt in islice(training_prompts(one, task, replace(TRAINING, recall=0.0), SIZE), 40):
+        answers = [one.tokenizer.decode(answer) for answer in prompt.answers]
+        assert set(answers) <= titles and len(set(answers)) == len(answers)
+        assert all(answer not in one.tokenizer.decode(prompt.ids[prompt.owner < 0]) for answer in answers)
+
+
+def test_recalled_questions_were_shown_with_their_answer(tmp_path):
+    one, task = backbone(), make_world(tmp_path)
+    prompts = islice(training_prompts(one, task, replace(TRAINING, recall=1.0), SIZE), 40)
+    recalled = [prompt for prompt in prompts if prompt.owner.max() >= 0]
+    assert recalled
+    for prompt in recalled:
+        shown = one.tokenizer.decode(prompt.ids[prompt.owner >= 0])
+        assert len(prompt.answers) == 1 and one.tokenizer.decode(prompt.answers[0]) in shown
+
+
+def test_places_of_answers_are_where_their_tokens_are_predicted(tmp_path):
+    one, task = backbone(), make_world(tmp_path)
+    prompts = list(islice(training_prompts(one, task, TRAINING, SIZE), 3))
+    places, targets = answer_places(prompts)
+    flat = np.concatenate([*(p.ids for p in prompts), *(a[:-1] for p in prompts for a in p.answers)])
+    at = 0
+    for prompt, end in zip(prompts, np.cumsum([len(p.ids) for p in prompts]).tolist(), strict=True):
+        for answer in prompt.answers:
+            assert targets[at : at + len(answer)].tolist() == answer.tolist()
+            assert places[at] == end - 1
+            assert flat[places[at + 1 : at + len(answer)]].tolist() == answer[:-1].tolist()
+            at += len(answer)
+    assert at == len(targets)
+
+
+def test_a_backbone_that_came_trained_is_left_alone(tmp_path):
+    one = backbone(came_trained=True)
+    assert accustomed(one, make_world(tmp_path), TRAINING, SIZE) == (one, 0)
+
+
+def test_the_given_backbone_is_not_changed_and_the_result_is_found_again(tmp_path):
+    one, task = backbone(), make_world(tmp_path)
+    before = weights(one.model)
+    made, tokens = accustomed(one, task, TRAINING, SIZE)
+    again, same = accustomed(one, task, TRAINING, SIZE)
+    assert tokens == same > 0 and torch.equal(weights(one.model), before)
+    assert torch.equal(weights(made.model), weights(again.model)) and not torch.equal(weights(made.model), before)
+    other, _ = accustomed(one, task, replace(TRAINING, seed=1), SIZE)
+    assert not torch.equal(weights(other.model), weights(made.model))
