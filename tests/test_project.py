@@ -1,0 +1,71 @@
+"""The project as a user gets it: README, wheel, reference run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report.readme import with_leaderboard
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = ROOT / "results" / "reference"
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme():
+    commands = re.findall(r"^ {4}(python3 -m venv .*pytest)$", README, flags=re.MULTILINE)
+    assert len(commands) == 1
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert commands[0].replace(".[test]", ".[dev]").replace("install ", "install -q ") in script
+
+
+def test_leaderboard_in_the_readme_is_that_of_the_reference_run():
+    leaderboard = (REFERENCE / "robustness" / "leaderboard.md").read_text(encoding="utf-8")
+    assert with_leaderboard(README, leaderboard) == README
+
+
+@pytest.mark.parametrize("manifest", sorted(REFERENCE.glob("*/manifest.json")), ids=lambda path: path.parent.name)
+def test_reference_run_is_complete_and_its_audits_passed(manifest):
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    assert content["provenance"]["commit"] and not content["provenance"]["dirty"]
+    assert content["suite"]["limit"] is None
+    assert all(audit["passed"] for audit in content["audits"])
+    assert "AUDIT FAILED" not in (manifest.parent / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def test_imports_go_one_way():
+    order = {"data": 0, "methods": 1, "benchmarks": 2}
+    for package, rank in order.items():
+        for path in (ROOT / package).rglob("*.py"):
+            imported = re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            against = [name for name in imported if order.get(name, -1) > rank]
+            assert not against, f"{path} imports {against}"
+
+
+def test_smoke_suite_runs_from_an_installed_wheel(tmp_path: Path):
+    pytest.importorskip("recbole")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheels", ROOT], check=True)
+    (wheel,) = (tmp_path / "wheels").glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", "--suite", "smoke"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stderr
+    rows = json.loads((tmp_path / "results" / "smoke" / "leaderboard.json").read_text())["ml-100k"]
+    found = {row["method"]: row for row in rows}
+    assert {"random", "popularity", "bpr", "sasrec", "tallrec"} == found.keys()
+    assert all(row["unseen"] is not None for row in rows), rows
+    assert found["bpr"]["clean_auc"] > found["random"]["clean_auc"]
+    assert (tmp_path / "results" / "smoke" / "figures" / "ml-100k-drop.png").exists()
+    log = (tmp_path / "results" / "smoke" / "run.log").read_text()
+    assert str(ROOT) not in log
