@@ -147,9 +147,13 @@ def score(method: Method, requests: Requests) -> FloatArray:
 
     Raises:
         ValueError: if the method returns another shape or values that are not finite.
+        RuntimeError: if the method cannot read or write a file.
     """
     chunks = np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL))
-    scores = np.concatenate([method.score(requests.select(rows)) for rows in chunks])
+    try:
+        scores = np.concatenate([method.score(requests.select(rows)) for rows in chunks])
+    except OSError as error:  # the method's own; the run folder's would end the run
+        raise RuntimeError(f"{method.info.name}: {error}") from error
     if scores.shape != requests.candidates.shape:
         raise ValueError(
             f"{method.info.name}: scores of shape {scores.shape} for {requests.candidates.shape} candidates"

@@ -58,7 +58,8 @@ def _drop(results: Results) -> "Figure | None":
     axes.set_yticks(range(len(order)), [results.methods[m] for m in order])
     for (row, column), value in np.ndenumerate(drop[order]):
         colour = "white" if abs(value) > 0.6 * limit else "black"
-        axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=colour)
+        text = f"{round(float(value), 2) + 0.0:+.2f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     axes.set_title(f"{results.dataset}: drop of {PRIMARY} against clean")
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure

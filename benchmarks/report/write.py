@@ -72,10 +72,11 @@ def _page(found: Sequence[Results], made: dict[str, dict[str, Table]], pictures:
     suite = found[0].manifest["suite"]
     parts = [f"<p>{html.escape(suite['description'])}</p>"]
     for results in found:
-        parts.append(f"<h2>{html.escape(results.dataset)}</h2>\n{made['leaderboard'][results.dataset].html()}")
+        parts.append(f"<h2>{html.escape(results.dataset)}</h2>")
+        parts += [made[name][results.dataset].html() for name in ("leaderboard", "cost")]
         own = [picture for picture in pictures if picture.startswith(f"figures/{results.dataset}-")]
         parts += [f'<img src="{picture}" alt="{picture}">' for picture in own]
-        for name in ("cost", "families", "significance", "conditions"):
+        for name in ("families", "significance", "conditions"):
             table = made[name][results.dataset].html()
             parts.append(f"<details><summary>{name}</summary>\n{table}</details>")
     return PAGE.format(title=f"promptrec-bench: {html.escape(suite['name'])}", body="\n".join(parts))
