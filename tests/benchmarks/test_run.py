@@ -97,7 +97,7 @@ def test_run_folder_holds_manifest_records_scores_log_tables_and_figures(finishe
     names = {str(path.relative_to(run)) for path in run.rglob("*")}
     assert {*TABLES, "manifest.json", "run.log", "index.html", "significance.md", "cost.md"} <= names
     assert sum(name.endswith(".png") for name in names) == 3
-    assert (cell / "records.csv").read_text().startswith("condition,user,template,candidates,rank,auc,hit@1")
+    assert (cell / "records.csv").read_text().startswith("condition,user,template,candidates,rank,ties,auc,hit@1")
     manifest = json.loads((run / "manifest.json").read_text())
     assert {"packages", "commit", "dirty", "python", "machine"} <= manifest["provenance"].keys()
     assert manifest["datasets"]["tiny"]["judged_users"] == 60
