@@ -136,7 +136,8 @@ def test_kendall_tau_is_that_of_scipy_with_and_without_ties(levels: int, dtype: 
     from scipy.stats import kendalltau
 
     a, b = np.random.default_rng(1).integers(levels, size=(2, 10, 40)).astype(dtype)
-    expected = [kendalltau(first, second).statistic for first, second in zip(a, b, strict=True)]
+    exact = (a.astype(np.float64), b.astype(np.float64))  # newer SciPy computes in the precision of its input
+    expected = [kendalltau(first, second).statistic for first, second in zip(*exact, strict=True)]
     assert kendall_tau(a, b) == pytest.approx(np.array(expected), rel=1e-12)
     assert kendall_tau(a, a).tolist() == [1.0] * 10
 
