@@ -26,10 +26,11 @@ from methods.lm.prompts import Encoder, as_ids
 from methods.lm.scoring import (
     TOKEN_BUDGET,
     ScoringError,
-    _chunks,
-    _out_of_memory,
+    check_scores,
+    chunks,
     head,
     log_probabilities,
+    out_of_memory,
 )
 from methods.lm.t5 import FAMILIES, decoder_states, pooled_states
 
@@ -191,7 +192,7 @@ class EncDecScorer:
         if prior:
             nothing = Histories.of(np.empty(0, np.int64) for _ in range(len(requests)))
             scores -= prior * self._titles(replace(requests, histories=nothing), role, normalised)
-        self._check(scores, requests, role)
+        check_scores(scores, requests, role)
         return scores
 
     def pooled(self, prompts: Sequence[IntArray]) -> FloatArray:
@@ -216,7 +217,7 @@ class EncDecScorer:
 
     def _titles(self, requests: Requests, role: Role, normalised: bool) -> FloatArray:
         scores = np.empty(requests.candidates.shape)
-        for rows in _chunks(len(requests)):
+        for rows in chunks(len(requests)):
             groups, lengths = [], []
             for row in rows:
                 titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
@@ -236,7 +237,7 @@ class EncDecScorer:
     ) -> FloatArray:
         """Scores of each row from the groups that ``ask`` makes of it and the words behind every question."""
         scores = np.empty(requests.candidates.shape)
-        for rows in _chunks(len(requests)):
+        for rows in chunks(len(requests)):
             by_words: dict[tuple[tuple[int, ...], ...], list[int]] = {}
             for row in rows:
                 words = self._label_tokens(requests.templates[role][row].labels, in_decoder)
@@ -251,7 +252,7 @@ class EncDecScorer:
                     both = np.concatenate(self._likelihood(groups, lengths))
                     odds = both[0::2] - both[1::2]
                 scores[members] = odds.reshape(len(members), -1)
-        self._check(scores, requests, role)
+        check_scores(scores, requests, role)
         return scores
 
     def _label_tokens(self, labels: tuple[str, str], in_decoder: bool) -> tuple[tuple[int, ...], ...]:
@@ -317,7 +318,7 @@ class EncDecScorer:
                 try:
                     read(batch)
                 except RuntimeError as error:
-                    if not _out_of_memory(error) or len(batch.rows) == 1:
+                    if not out_of_memory(error) or len(batch.rows) == 1:
                         raise
                     pending += reversed(self._halve(batch))
 
@@ -328,17 +329,6 @@ class EncDecScorer:
             torch.cuda.empty_cache()
         tokens = sum(group.tokens for group in batch.groups)
         return list(split_batch(batch, tokens // 2, (len(batch.rows) + 1) // 2, "tree"))
-
-    def _check(self, scores: FloatArray, requests: Requests, role: Role) -> None:
-        bad = np.argwhere(np.isnan(scores))
-        if len(bad):
-            row, column = bad[0].tolist()
-            title = requests.catalogue.titles[int(requests.candidates[row, column])]
-            prompt = requests.prompt(role, row).with_value("target", title)
-            raise ScoringError(
-                f"{len(bad)} of {scores.size} scores are not a number; the first is that of template "
-                f"{requests.templates[role][row].id!r}: {prompt.text!r}. Try --dtype float32"
-            )
 
 
 def _difference(logits: Tensor) -> Tensor:

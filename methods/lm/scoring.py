@@ -58,7 +58,7 @@ class Scorer:
             ScoringError: if a score is not a number, naming the template.
         """
         scores = np.empty(requests.candidates.shape)
-        for rows in _chunks(len(requests)):
+        for rows in chunks(len(requests)):
             by_words: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
             for row in rows:
                 by_words.setdefault(self._label_tokens(requests.templates[role][row].labels), []).append(row)
@@ -72,7 +72,7 @@ class Scorer:
                         self._likelihood([_extend(g, word) for g in groups], len(word)) for word in (positive, negative)
                     ]
                     scores[members] = likelihood[0] - likelihood[1]
-        self._check(scores, requests, role)
+        check_scores(scores, requests, role)
         return scores
 
     def title_likelihood(
@@ -95,12 +95,12 @@ class Scorer:
         if prior:
             blank = replace(requests, histories=Histories.of(np.empty(0, np.int64) for _ in range(len(requests))))
             scores -= prior * self._titles(blank, role, normalised)
-        self._check(scores, requests, role)
+        check_scores(scores, requests, role)
         return scores
 
     def _titles(self, requests: Requests, role: Role, normalised: bool) -> FloatArray:
         scores = np.empty(requests.candidates.shape)
-        for rows in _chunks(len(requests)):
+        for rows in chunks(len(requests)):
             groups, lengths = [], []
             for row in rows:
                 group, counts = title_group(self.encoder, requests, role, row)
@@ -169,7 +169,7 @@ class Scorer:
                 try:
                     scores[batch.rows, batch.columns] = read(batch).float().cpu().numpy()
                 except RuntimeError as error:
-                    if not _out_of_memory(error) or len(batch.rows) == 1:
+                    if not out_of_memory(error) or len(batch.rows) == 1:
                         raise
                     pending += reversed(self._halve(batch))
         return scores
@@ -182,16 +182,22 @@ class Scorer:
         tokens = sum(group.tokens for group in batch.groups)
         return list(split_batch(batch, tokens // 2, (len(batch.rows) + 1) // 2, self._shortcut))
 
-    def _check(self, scores: FloatArray, requests: Requests, role: Role) -> None:
-        bad = np.argwhere(np.isnan(scores))
-        if len(bad):
-            row, column = bad[0].tolist()
-            title = requests.catalogue.titles[int(requests.candidates[row, column])]
-            prompt = requests.prompt(role, row).with_value("target", title)
-            raise ScoringError(
-                f"{len(bad)} of {scores.size} scores are not a number; the first is that of template "
-                f"{requests.templates[role][row].id!r}: {prompt.text!r}. Try --dtype float32"
-            )
+
+def check_scores(scores: FloatArray, requests: Requests, role: Role) -> None:
+    """See that every score is a number.
+
+    Raises:
+        ScoringError: naming the template and the prompt of the first that is none.
+    """
+    bad = np.argwhere(np.isnan(scores))
+    if len(bad):
+        row, column = bad[0].tolist()
+        title = requests.catalogue.titles[int(requests.candidates[row, column])]
+        prompt = requests.prompt(role, row).with_value("target", title)
+        raise ScoringError(
+            f"{len(bad)} of {scores.size} scores are not a number; the first is that of template "
+            f"{requests.templates[role][row].id!r}: {prompt.text!r}. Try --dtype float32"
+        )
 
 
 def head(model: PreTrainedModel, states: Tensor, tokens: Tensor) -> Tensor:
@@ -233,10 +239,12 @@ def _extend(group: Group, word: Sequence[int]) -> Group:
     return Group(group.prefix, tuple(np.append(suffix, word) for suffix in group.suffixes))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the memory is full."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _chunks(rows: int) -> Iterator[list[int]]:
+def chunks(rows: int) -> Iterator[list[int]]:
+    """Row numbers, a bounded number at a time."""
     for start in range(0, rows, ROWS_AT_ONCE):
         yield list(range(start, min(start + ROWS_AT_ONCE, rows)))
