@@ -1,9 +1,6 @@
 """The embedded decoder: a small Llama made and trained on the spot, for use without a network."""
 
-import logging
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,27 +11,20 @@ from tqdm import tqdm
 
 from data.dataset import Catalogue
 from data.histories import Histories
-from data.prompts.template import DOMAIN, Role, Slot, Template, Wording
+from data.prompts.template import Role, Slot, Template, Wording
 from data.random import generator
 from methods.lm.attention import Group
 from methods.lm.forward import answer_loss, hidden_states
+from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_taught
 from methods.lm.prompts import Encoder, as_ids
 from methods.lm.questions import Sampling, Window, ask, pick, windows
-from methods.lm.tuning import warmup_cosine
 from methods.lm.words import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-log = logging.getLogger(__name__)
 CONTINUED = (Slot("history"), Wording(", "), Slot("target"))
 """A history that simply goes on: how plain language modelling sees the next item."""
-
-UNREAD = "\N{REPLACEMENT CHARACTER}"
-"""A word no vocabulary holds."""
-
-LARGEST_ODDS = 5.0
-"""Odds that the model teaches itself are cut off here: beyond, the question is settled anyway."""
 
 
 @dataclass(frozen=True)
@@ -86,30 +76,12 @@ class TinyLlama:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a backbone learns from: nothing but the training part and the seen templates."""
-
-    catalogue: Catalogue
-    train: Histories
-    templates: Sequence[Template]
-
-
-def texts(catalogue: Catalogue, train: Histories, templates: Sequence[Template]) -> Iterator[str]:
-    """All text an embedded backbone knows words of: titles trained on, seen templates and domain words."""
-    yield from (catalogue.titles[item] for item in np.unique(train.items).tolist())
-    yield from (getattr(catalogue.domain, name) for name in sorted(DOMAIN))
-    for template in templates:
-        yield " ".join(segment.text for segment in template.fill(catalogue.domain, {}).segments)
-        yield from template.labels
-
-
 def train_tiny_llama(
     recipe: TinyLlama, catalogue: Catalogue, train: Histories, templates: Mapping[Role, Sequence[Template]]
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast", int]:
     """Make and train the backbone; returns model, tokenizer and the number of tokens seen."""
     material = Material(catalogue, train, templates["recommend"])
-    tokenizer = word_tokenizer(texts(catalogue, train, material.templates), recipe.window)
+    tokenizer = word_tokenizer(material.texts(), recipe.window)
     model = _untrained(recipe, tokenizer)
     encoder = Encoder(tokenizer, recipe.window, local=True)
     rng = generator(recipe.seed, "tiny-llama")
@@ -128,8 +100,8 @@ def train_tiny_llama(
 
     first = round(recipe.steps * recipe.language)
     with tqdm(total=recipe.steps, desc="training tiny-llama", unit="step") as bar:
-        seen = _optimise(model, recipe, first, recipe.rate, language, bar.update)
-        seen += _optimise(model, recipe, recipe.steps - first, recipe.rate * 2 / 3, answers, bar.update)
+        seen = optimise(model, recipe, first, recipe.rate, language, bar.update)
+        seen += optimise(model, recipe, recipe.steps - first, recipe.rate * 2 / 3, answers, bar.update)
     return model.eval(), tokenizer, seen
 
 
@@ -153,31 +125,6 @@ def _untrained(recipe: TinyLlama, tokenizer: "PreTrainedTokenizerFast") -> "PreT
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return LlamaForCausalLM(config)
-
-
-def _optimise(
-    model: "PreTrainedModel",
-    recipe: TinyLlama,
-    steps: int,
-    rate: float,
-    draw: Callable[[], tuple[Tensor, int]],
-    on_step: Callable[[], object],
-) -> int:
-    """Minimise a loss that is drawn anew every step; returns the number of tokens seen."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(steps, recipe.warmup))
-    model.train()
-    seen = 0
-    for _ in range(steps):
-        loss, tokens = draw()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
-        seen += tokens
-        on_step()
-    return seen
 
 
 def _title_sequences(
@@ -229,7 +176,7 @@ def _question_loss(
     chosen = torch.from_numpy(np.concatenate([window.chosen for window in asked]))
     continued = [_continued(encoder, material, window) for window in asked]
     titles, bare = _titles_and_odds(model, encoder, material, continued)
-    target = (titles.detach() + math.log(catalogue.n_items)).clamp(-LARGEST_ODDS, LARGEST_ODDS)
+    target = own_odds(titles, catalogue.n_items)
 
     worded = [ask(encoder, catalogue, blanked(pick(material.templates, rng), rng), window).group for window in asked]
     groups = [Group(group.prefix, tuple(suffix[:-1] for suffix in group.suffixes)) for group in worded]
@@ -238,21 +185,8 @@ def _question_loss(
     lengths = torch.tensor([len(suffix) - 1 for group in continued for suffix in group.suffixes])
     loss = -titles[chosen].sum() / lengths[chosen].sum()
     for guess in (bare, odds):
-        loss = loss + 0.2 * torch.nn.functional.mse_loss(guess, target)
-        loss = loss + bits * torch.nn.functional.binary_cross_entropy_with_logits(guess, chosen.float())
+        loss = loss + self_taught(guess, target, chosen, bits)
     return loss, sum(group.tokens for group in (*continued, *groups))
-
-
-def blanked(template: Template, rng: np.random.Generator) -> Template:
-    """Half of the time the template itself, else with a random share of its words unknown.
-
-    A real language model has read every word of a prompt it never saw. This one knows the words of the seen
-    templates alone, so it learns to do without some.
-    """
-    share = rng.random() - 0.5
-    return template.map_wording(
-        lambda text: re.sub(r"\w+", lambda word: UNREAD if rng.random() < share else word[0], text)
-    )
 
 
 def _continued(encoder: Encoder, material: Material, window: Window) -> Group:

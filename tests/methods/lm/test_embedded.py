@@ -17,7 +17,8 @@ from data.prompts.template import parse
 from methods.base import Compute, NotRunnable
 from methods.lm import embedded as module
 from methods.lm.embedded import embedded
-from methods.lm.tiny import TinyLlama, texts, train_tiny_llama
+from methods.lm.pretraining import Material
+from methods.lm.tiny import TinyLlama, train_tiny_llama
 from tests.methods.lm.small import TEMPLATES, make_task
 
 SMALL = {"steps": 2, "width": 16, "inner": 16, "heads": 2}
@@ -83,7 +84,7 @@ def test_it_never_sees_an_item_outside_the_training_part(task):
     hidden = 0
     train = Histories.of(row[row != hidden] for row in task.train)
     titles = ("Unheard Thing", *task.catalogue.titles[1:])
-    shown = " ".join(texts(replace(task.catalogue, titles=titles), train, TEMPLATES))
+    shown = " ".join(Material(replace(task.catalogue, titles=titles), train, TEMPLATES).texts())
     assert "Unheard" not in shown and titles[1] in shown
 
 

@@ -1,0 +1,110 @@
+"""What the embedded backbones share: what they may learn from, how they teach themselves, and the optimiser."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+
+from data.dataset import Catalogue
+from data.histories import Histories
+from data.prompts.template import DOMAIN, Template
+from methods.lm.tuning import warmup_cosine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+UNREAD = "\N{REPLACEMENT CHARACTER}"
+"""A word no vocabulary holds."""
+
+LARGEST_ODDS = 5.0
+"""Odds that a model teaches itself are cut off here: beyond, the question is settled anyway."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a backbone learns from: nothing but the training part and the seen templates."""
+
+    catalogue: Catalogue
+    train: Histories
+    templates: Sequence[Template]
+
+    def texts(self) -> Iterator[str]:
+        """All text a backbone knows words of: titles trained on, seen templates, their labels and domain words."""
+        yield from (self.catalogue.titles[item] for item in np.unique(self.train.items).tolist())
+        yield from (getattr(self.catalogue.domain, name) for name in sorted(DOMAIN))
+        for template in self.templates:
+            yield " ".join(segment.text for segment in template.fill(self.catalogue.domain, {}).segments)
+            yield from template.labels
+
+
+class Pace(Protocol):
+    """Settings of an optimiser, as recipes have them.
+
+    Args:
+        warmup: share of the steps of a phase in which the rate rises.
+        decay: weight decay.
+    """
+
+    @property
+    def warmup(self) -> float: ...  # noqa: D102
+
+    @property
+    def decay(self) -> float: ...  # noqa: D102
+
+
+def optimise(
+    model: "PreTrainedModel",
+    pace: Pace,
+    steps: int,
+    rate: float,
+    draw: Callable[[], tuple[Tensor, int]],
+    on_step: Callable[[], object],
+) -> int:
+    """Minimise a loss that is drawn anew every step, with its tokens; returns the number of tokens seen."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=pace.decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(steps, pace.warmup))
+    model.train()
+    seen = 0
+    for _ in range(steps):
+        loss, tokens = draw()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        seen += tokens
+        on_step()
+    return seen
+
+
+def own_odds(titles: Tensor, items: int) -> Tensor:
+    """Log-odds that an item is the next one, from the log-probability of its title after the history.
+
+    An item that is the next one or a uniformly drawn other one, each as likely, is the next one with log-odds
+    ``log p(title | history) + log(items)`` (Bayes).
+    """
+    return (titles.detach() + math.log(items)).clamp(-LARGEST_ODDS, LARGEST_ODDS)
+
+
+def self_taught(guess: Tensor, target: Tensor, chosen: Tensor, bits: float) -> Tensor:
+    """Log-odds against what the titles say, and, with weight ``bits``, against whether the item was chosen."""
+    known = 0.2 * mse_loss(guess, target)
+    return known + bits * binary_cross_entropy_with_logits(guess, chosen.float())
+
+
+def blanked(template: Template, rng: np.random.Generator) -> Template:
+    """Half of the time the template itself, else with a random share of its words unknown.
+
+    A real language model has read every word of a prompt it never saw. This one knows the words of the seen
+    templates alone, so it learns to do without some.
+    """
+    share = rng.random() - 0.5
+    return template.map_wording(
+        lambda text: re.sub(r"\w+", lambda word: UNREAD if rng.random() < share else word[0], text)
+    )
