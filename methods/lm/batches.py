@@ -32,6 +32,39 @@ def batches(groups: Sequence[Group], budget: int, batch_size: int | None, shortc
     yield from _fill(pieces, budget, batch_size, shortcut)
 
 
+def distinct(
+    groups: Sequence[Group], lengths: Sequence[Sequence[int]] | None
+) -> tuple[list[Group], list[list[int]], list[tuple[int, list[int]]]]:
+    """Groups with different beginnings, each sequence of a group once.
+
+    Args:
+        groups: prompts with their common beginnings.
+        lengths: number of tokens to read of every sequence; None if that is the same for all.
+
+    Returns:
+        The groups, the lengths of their sequences, and for every group given its place: row and columns.
+    """
+    rows: dict[bytes, int] = {}
+    found: list[dict[tuple[bytes, int], int]] = []
+    kept: list[tuple[IntArray, list[IntArray]]] = []
+    places = []
+    for number, group in enumerate(groups):
+        row = rows.setdefault(group.prefix.tobytes(), len(rows))
+        if row == len(found):
+            found.append({})
+            kept.append((group.prefix, []))
+        columns = []
+        for n, suffix in enumerate(group.suffixes):
+            key = (suffix.tobytes(), 0 if lengths is None else lengths[number][n])
+            if key not in found[row]:
+                found[row][key] = len(kept[row][1])
+                kept[row][1].append(suffix)
+            columns.append(found[row][key])
+        places.append((row, columns))
+    distinct = [Group(prefix, tuple(suffixes)) for prefix, suffixes in kept]
+    return distinct, [[length for _, length in known] for known in found], places
+
+
 def split_batch(batch: Batch, budget: int, batch_size: int, shortcut: Shortcut) -> Iterator[Batch]:
     """The prompts of a batch in smaller batches."""
     start, pieces = 0, []

@@ -1,4 +1,4 @@
-"""Scores of candidates from a decoder-only language model: label words and title likelihood."""
+"""Scores of candidates from a decoder-only language model: label words and title likelihood; pooled states."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from data.prompts.template import Role
 from data.types import FloatArray, IntArray
 from methods.base import Requests
 from methods.lm.attention import Group
-from methods.lm.batches import Batch, batches, split_batch
+from methods.lm.batches import Batch, batches, distinct, split_batch
 from methods.lm.forward import Shortcut, hidden_states, shortcut_for
 from methods.lm.prompts import Encoder, as_ids, question_group
 
@@ -28,59 +28,44 @@ class ScoringError(RuntimeError):
 
 
 @dataclass
-class Scorer:
-    """Scores candidates with one model.
+class BatchedScorer:
+    """What scorers share: prompts are read in batches, what is asked twice is computed once.
 
     Args:
-        model: a decoder-only model in evaluation mode.
+        model: in evaluation mode.
         encoder: its tokenizer and window.
         batch_size: prompts per forward pass; None fills batches up to a token budget.
-        shortcut: how common prefixes are used; None for the fastest that is exact for the model.
     """
 
     model: PreTrainedModel
     encoder: Encoder
     batch_size: int | None = None
-    shortcut: Shortcut | None = None
-    _budget: int = 0
-    _told: set[tuple[str, ...]] = field(default_factory=set)
+    _budget: int = field(default=0, kw_only=True)
+    _told: set[tuple[str, ...]] = field(default_factory=set, kw_only=True)
 
     def __post_init__(self) -> None:
         self._budget = self._budget or TOKEN_BUDGET.get(self.model.device.type, TOKEN_BUDGET["cpu"])
 
-    def label_odds(self, requests: Requests, role: Role) -> FloatArray:
-        """Log-odds of the positive against the negative label word, shape ``[rows, candidates]``.
+    def odds(self, groups: Sequence[Group], words: Sequence[int]) -> list[FloatArray]:
+        """Log-odds of the first against the second word after every sequence, by group."""
 
-        The softmax over the two words grows with the odds, so the order is the same. Labels of several
-        tokens are scored as whole words: the sum of the log-probabilities of their tokens.
+        def value(states: Tensor, _: Tensor) -> Tensor:
+            logits = head(self.model, states, torch.tensor(words))
+            return logits[:, 0] - logits[:, 1]
 
-        Raises:
-            ScoringError: if a score is not a number, naming the template.
-        """
-        scores = np.empty(requests.candidates.shape)
-        for rows in chunks(len(requests)):
-            by_words: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
-            for row in rows:
-                by_words.setdefault(self._label_tokens(requests.templates[role][row].labels), []).append(row)
-            for (positive, negative), members in by_words.items():
-                room = max(len(positive), len(negative))
-                groups = [question_group(self.encoder, requests, role, row, room) for row in members]
-                if len(positive) == len(negative) == 1:
-                    scores[members] = self._odds(groups, positive[0], negative[0])
-                else:
-                    likelihood = [
-                        self._likelihood([_extend(g, word) for g in groups], len(word)) for word in (positive, negative)
-                    ]
-                    scores[members] = likelihood[0] - likelihood[1]
-        check_scores(scores, requests, role)
-        return scores
+        return self._sums(groups, None, value)
+
+    def likelihood(self, groups: Sequence[Group], lengths: Sequence[Sequence[int]]) -> list[FloatArray]:
+        """Sum of the log-probabilities of the last ``lengths`` tokens of every sequence, by group."""
+        return self._sums(groups, lengths, lambda states, gold: log_probabilities(self.model, states, gold))
 
     def title_likelihood(
         self, requests: Requests, role: Role, normalised: bool = True, prior: float = 0.0
     ) -> FloatArray:
-        """Log-probability of every candidate's title in its place, shape ``[rows, candidates]``.
+        """Log-probability of every candidate's title, shape ``[rows, candidates]``.
 
-        What follows the target in the template is not looked at.
+        A decoder reads the title in its place, and not what follows it in the template; an encoder-decoder writes
+        it after it read the prompt with a blank for the target.
 
         Args:
             requests: whom to rank what for.
@@ -101,78 +86,81 @@ class Scorer:
     def _titles(self, requests: Requests, role: Role, normalised: bool) -> FloatArray:
         scores = np.empty(requests.candidates.shape)
         for rows in chunks(len(requests)):
-            groups, lengths = [], []
-            for row in rows:
-                group, counts = title_group(self.encoder, requests, role, row)
-                groups.append(group)
-                lengths.append(counts)
-            values = self._likelihood(groups, lengths)
+            groups, lengths = zip(*(self._title_group(requests, role, row) for row in rows), strict=True)
+            values = np.array(self.likelihood(groups, lengths))
             scores[rows] = values / np.array(lengths) if normalised else values
         return scores
 
-    def _label_tokens(self, labels: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        positive, negative = (tuple(self.encoder.word(label)) for label in labels)
-        if self.encoder.tokenizer.unk_token_id in (*positive, *negative):
-            raise ScoringError(f"the tokenizer of the model does not know the label words {' and '.join(labels)}")
-        if max(len(positive), len(negative)) > 1 and labels not in self._told:
+    def _title_group(self, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
+        """The candidates' titles behind their prompt, and the number of tokens of each."""
+        raise NotImplementedError
+
+    def _states(self, groups: Sequence[Group], reads: Sequence[int]) -> Tensor:
+        """Last hidden states of the last ``reads`` tokens of every sequence, shape ``[sum of reads, size]``."""
+        raise NotImplementedError
+
+    @property
+    def _packing(self) -> Shortcut:
+        """How the tokens of a batch are counted."""
+        return "tree"
+
+    def _say_if_whole(self, labels: tuple[str, str], words: Sequence[Sequence[int]]) -> None:
+        """Say once that labels of several tokens are scored as whole words."""
+        if max(map(len, words)) > 1 and labels not in self._told:
             self._told.add(labels)
             log.warning(
                 "label words %s are %d and %d tokens, not single tokens: scoring the whole words",
                 " and ".join(map(repr, labels)),
-                len(positive),
-                len(negative),
+                *map(len, words),
             )
-        return positive, negative
 
-    def _odds(self, groups: Sequence[Group], positive: int, negative: int) -> FloatArray:
-        def read(batch: Batch) -> Tensor:
-            states = hidden_states(self.model, batch.groups, self._shortcut)
-            logits = head(self.model, states, torch.tensor([positive, negative]))
-            return logits[:, 0] - logits[:, 1]
+    def _sums(
+        self,
+        groups: Sequence[Group],
+        lengths: Sequence[Sequence[int]] | None,
+        value: Callable[[Tensor, Tensor], Tensor],
+    ) -> list[FloatArray]:
+        """Sum of ``value`` over the states read of every sequence, by group.
 
-        return self._run(groups, read)
+        Args:
+            groups: prompts with their common beginnings.
+            lengths: number of tokens at the end of every sequence to predict; None to predict what comes next.
+            value: from states and the tokens to predict to one number each.
+        """
+        once, counts, places = distinct(groups, lengths)
+        results = [np.empty(len(group.suffixes)) for group in once]
 
-    def _likelihood(self, groups: Sequence[Group], lengths: int | Sequence[Sequence[int]]) -> FloatArray:
-        """Sum of log-probabilities of the last tokens of each sequence, shape ``[groups, sequences]``."""
-
-        def read(batch: Batch) -> Tensor:
-            counts = self._counts(batch, lengths)
+        def read(batch: Batch) -> None:
+            pairs = list(zip(batch.rows.tolist(), batch.columns.tolist(), strict=True))
             sequences = [suffix for group in batch.groups for suffix in group.suffixes]
-            targets = np.concatenate([s[len(s) - n :] for s, n in zip(sequences, counts.tolist(), strict=True)])
-            inputs = tuple(replace(g, suffixes=tuple(s[:-1] for s in g.suffixes)) for g in batch.groups)
-            states = hidden_states(self.model, inputs, self._shortcut, counts.tolist())
-            logp = log_probabilities(self.model, states, torch.from_numpy(targets))
-            owner = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(logp.device)
-            return torch.zeros(len(counts), dtype=logp.dtype, device=logp.device).index_add(0, owner, logp)
+            inputs: Sequence[Group] = batch.groups
+            numbers = [1] * len(pairs)
+            gold = torch.zeros(0, dtype=torch.long)
+            if lengths is not None:
+                numbers = [counts[row][column] for row, column in pairs]
+                gold = torch.from_numpy(np.concatenate([s[-n:] for s, n in zip(sequences, numbers, strict=True)]))
+                inputs = [replace(g, suffixes=tuple(s[:-1] for s in g.suffixes)) for g in batch.groups]
+            values = value(self._states(inputs, numbers), gold).float()
+            owner = torch.from_numpy(np.repeat(np.arange(len(pairs)), numbers)).to(values.device)
+            sums = values.new_zeros(len(pairs)).index_add(0, owner, values)
+            for (row, column), number in zip(pairs, sums.tolist(), strict=True):
+                results[row][column] = number
 
-        return self._run(groups, read)
+        self._in_batches(once, read)
+        return [results[row][columns] for row, columns in places]
 
-    @staticmethod
-    def _counts(batch: Batch, lengths: int | Sequence[Sequence[int]]) -> IntArray:
-        if isinstance(lengths, int):
-            return np.full(len(batch.rows), lengths)
-        return np.array(
-            [lengths[row][column] for row, column in zip(batch.rows.tolist(), batch.columns.tolist(), strict=True)]
-        )
-
-    @property
-    def _shortcut(self) -> Shortcut:
-        return self.shortcut or shortcut_for(self.model)
-
-    def _run(self, groups: Sequence[Group], read: Callable[[Batch], Tensor]) -> FloatArray:
-        """Read every prompt of the groups in batches; what does not fit into memory is halved."""
-        scores = np.empty((len(groups), len(groups[0].suffixes)))
-        pending = list(batches(groups, self._budget, self.batch_size, self._shortcut))[::-1]
+    def _in_batches(self, groups: Sequence[Group], read: Callable[[Batch], None]) -> None:
+        """Read everything in batches; what does not fit into memory is halved."""
+        pending = list(batches(groups, self._budget, self.batch_size, self._packing))[::-1]
         with torch.inference_mode():
             while pending:
                 batch = pending.pop()
                 try:
-                    scores[batch.rows, batch.columns] = read(batch).float().cpu().numpy()
+                    read(batch)
                 except RuntimeError as error:
                     if not out_of_memory(error) or len(batch.rows) == 1:
                         raise
                     pending += reversed(self._halve(batch))
-        return scores
 
     def _halve(self, batch: Batch) -> list[Batch]:
         self._budget = max(1, self._budget // 2)
@@ -180,7 +168,92 @@ class Scorer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         tokens = sum(group.tokens for group in batch.groups)
-        return list(split_batch(batch, tokens // 2, (len(batch.rows) + 1) // 2, self._shortcut))
+        return list(split_batch(batch, tokens // 2, (len(batch.rows) + 1) // 2, self._packing))
+
+
+@dataclass
+class Scorer(BatchedScorer):
+    """Scores candidates with one decoder-only model.
+
+    Args:
+        model: a decoder-only model in evaluation mode.
+        encoder: its tokenizer and window.
+        batch_size: prompts per forward pass; None fills batches up to a token budget.
+        shortcut: how common prefixes are used; None for the fastest that is exact for the model.
+    """
+
+    shortcut: Shortcut | None = None
+
+    def label_odds(self, requests: Requests, role: Role) -> FloatArray:
+        """Log-odds of the positive against the negative label word, shape ``[rows, candidates]``.
+
+        The softmax over the two words grows with the odds, so the order is the same. Labels of several
+        tokens are scored as whole words: the sum of the log-probabilities of their tokens.
+
+        Raises:
+            ScoringError: if a score is not a number, naming the template.
+        """
+        scores = np.empty(requests.candidates.shape)
+        for rows in chunks(len(requests)):
+            by_words: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+            for row in rows:
+                by_words.setdefault(self._label_tokens(requests.templates[role][row].labels), []).append(row)
+            for words, members in by_words.items():
+                room = max(map(len, words))
+                groups = [question_group(self.encoder, requests, role, row, room) for row in members]
+                if room == 1:
+                    scores[members] = self.odds(groups, [word[0] for word in words])
+                else:
+                    whole = [self._whole([_extend(group, word) for group in groups], len(word)) for word in words]
+                    scores[members] = whole[0] - whole[1]
+        check_scores(scores, requests, role)
+        return scores
+
+    def pooled(self, prompts: Sequence[IntArray]) -> FloatArray:
+        """Mean of the last hidden states over the tokens of each prompt, shape ``[prompts, size]``.
+
+        Args:
+            prompts: token ids, as :meth:`methods.lm.prompts.Encoder.encode` makes them.
+        """
+        vectors = np.empty((len(prompts), self.model.config.hidden_size))
+
+        def read(batch: Batch) -> None:
+            counts = [len(group.suffixes[0]) for group in batch.groups]
+            states = self._states(batch.groups, counts).float()
+            vectors[batch.rows] = torch.stack([part.mean(0) for part in states.split(counts)]).cpu().numpy()
+
+        self._in_batches([Group(as_ids([]), (prompt,)) for prompt in prompts], read)
+        return vectors
+
+    def _label_tokens(self, labels: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        positive, negative = (tuple(self.encoder.word(label)) for label in labels)
+        if self.encoder.tokenizer.unk_token_id in (*positive, *negative):
+            raise ScoringError(f"the tokenizer of the model does not know the label words {' and '.join(labels)}")
+        self._say_if_whole(labels, (positive, negative))
+        return positive, negative
+
+    def _whole(self, groups: Sequence[Group], length: int) -> FloatArray:
+        return np.array(self.likelihood(groups, [[length] * len(group.suffixes) for group in groups]))
+
+    def _title_group(self, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
+        return title_group(self.encoder, requests, role, row)
+
+    def _states(self, groups: Sequence[Group], reads: Sequence[int]) -> Tensor:
+        return hidden_states(self.model, groups, self._packing, reads)
+
+    @property
+    def _packing(self) -> Shortcut:
+        return self.shortcut or shortcut_for(self.model)
+
+    def _run(self, groups: Sequence[Group], read: Callable[[Batch], Tensor]) -> FloatArray:
+        """What ``read`` says of every prompt of the groups, shape ``[groups, prompts]``."""
+        scores = np.empty((len(groups), len(groups[0].suffixes)))
+
+        def keep(batch: Batch) -> None:
+            scores[batch.rows, batch.columns] = read(batch).float().cpu().numpy()
+
+        self._in_batches(groups, keep)
+        return scores
 
 
 def check_scores(scores: FloatArray, requests: Requests, role: Role) -> None:

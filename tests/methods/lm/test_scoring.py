@@ -105,6 +105,38 @@ def test_title_likelihood_is_the_sum_over_the_tokens_of_the_title(requests, shor
     np.testing.assert_allclose(corrected, expected - 0.5 * prior, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pooling_is_the_mean_of_the_last_hidden_states(family):
+    tokenizer = make_tokenizer()
+    model = make_model(family, len(tokenizer))
+    encoder = Encoder(tokenizer, 256)
+    prompts = [np.array(row) for row in encoder.encode(["Red Night", "Blue Day, Green River and Gold", "Iron"])]
+    with torch.inference_mode():
+        expected = [model.base_model(torch.tensor(p)[None]).last_hidden_state[0].mean(0).numpy() for p in prompts]
+    np.testing.assert_allclose(Scorer(model, encoder).pooled(prompts), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_what_is_asked_twice_is_computed_once(requests, shortcut, monkeypatch):
+    import methods.lm.scoring as scoring
+
+    tokenizer = make_tokenizer()
+    scorer = Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256, True), shortcut=shortcut)
+    real, read = scoring.hidden_states, []
+
+    def counted(model, groups, shortcut, reads=None):
+        read.append(sum(len(group.suffixes) for group in groups))
+        return real(model, groups, shortcut, reads)
+
+    monkeypatch.setattr(scoring, "hidden_states", counted)
+    first = requests.select(np.array([0]))
+    once = scorer.label_odds(first, "recommend")
+    computed = sum(read)
+    twice = scorer.label_odds(requests.select(np.array([0, 0])), "recommend")
+    assert sum(read) == 2 * computed
+    np.testing.assert_allclose(twice, np.repeat(once, 2, axis=0), atol=1e-6)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 5, None])
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 def test_batch_size_does_not_matter(requests, batch_size, shortcut):
