@@ -79,8 +79,6 @@ def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
         NotRunnable: if the task has no seen template to learn questions from, a setting is unknown, or shipped
             weights are damaged.
     """
-    from filelock import FileLock
-
     recipe = RECIPES[name]
     unknown = changes.keys() - {field.name for field in fields(recipe.settings)}
     if unknown:
@@ -91,11 +89,27 @@ def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
     if (shipped := shipped_folder(name, key)) is not None:
         return _read(shipped, name, recipe, settings.window)
     folder = task.compute.cache / "backbones" / f"{name}-{key[:20]}"
+    kept(folder, lambda scratch: _train_into(scratch, recipe, settings, task, templates, key))
+    return _read(folder, name, recipe, settings.window)
+
+
+def kept(folder: Path, make: Callable[[Path], None]) -> None:
+    """Have a folder of the cache, filled by ``make`` if it is not there; it appears only when it is complete.
+
+    Two processes that need the same folder make it once: the second waits for the first.
+    """
+    from filelock import FileLock
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _train_into(folder, recipe, settings, task, templates, key)
-    return _read(folder, name, recipe, settings.window)
+        if folder.exists():
+            return
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            make(scratch)
+            os.replace(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def cache_key(name: str, recipe: Recipe, settings: Any, task: Task) -> str:
@@ -136,26 +150,21 @@ def _templates(name: str, task: Task) -> Mapping[Role, Sequence[Template]]:
 def _train_into(
     folder: Path, recipe: Recipe, settings: Any, task: Task, templates: Mapping[Role, Sequence[Template]], key: str
 ) -> None:
-    """Train and save; the folder appears only when it is complete."""
+    """Train and save."""
     start = time.monotonic()
     model, tokenizer, tokens = recipe.train(settings, task.catalogue, task.train, templates)
     seconds = time.monotonic() - start
-    log.info("%s: %d tokens in %.0f s, kept in %s", folder.name, tokens, seconds, folder)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        facts = {
-            "key": key,
-            "sha256": _sha256(scratch / WEIGHTS),
-            "settings": asdict(settings),
-            "tokens": tokens,
-            "seconds": round(seconds, 1),
-        }
-        (scratch / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    log.info("%s: %d tokens in %.0f s", type(settings).__name__, tokens, seconds)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    facts = {
+        "key": key,
+        "sha256": _sha256(folder / WEIGHTS),
+        "settings": asdict(settings),
+        "tokens": tokens,
+        "seconds": round(seconds, 1),
+    }
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _read(folder: Path, name: str, recipe: Recipe, window: int) -> Embedded:
