@@ -58,6 +58,7 @@ def decoder_states(
     groups: Sequence[Group],
     reads: Sequence[int] | None = None,
     folded: bool | None = None,
+    encoding: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Last decoder states, scaled as the output layer expects them, group by group and sequence by sequence.
 
@@ -66,13 +67,14 @@ def decoder_states(
         groups: prompts and what the decoder reads.
         reads: how many of the last tokens of each sequence to read; 1 if None.
         folded: whether to use the flat decoder; None where it is exact.
+        encoding: encoder states of the prompts and their mask where they are known already.
 
     Returns:
         Shape ``[sum of reads, size]``.
     """
     lengths = np.array([len(suffix) for group in groups for suffix in group.suffixes])
     counts = np.ones(len(lengths), np.int64) if reads is None else np.asarray(reads, np.int64)
-    states, mask = encoded(model, [group.prefix for group in groups])
+    states, mask = encoding or encoded(model, [group.prefix for group in groups])
     if supports_folding(model) if folded is None else folded:
         flat = _folded(model, groups, states, mask)
     else:
@@ -83,24 +85,25 @@ def decoder_states(
     return read * model.config.d_model**-0.5 if _scales(model.config) else read
 
 
-def answer_losses(model: PreTrainedModel, groups: Sequence[Group], answers: Sequence[int]) -> Tensor:
-    """Cross-entropy of each of the last ``answers`` tokens of every decoder sequence, shape ``[sum of answers]``.
+def decoder_loss(
+    model: PreTrainedModel,
+    groups: Sequence[Group],
+    answers: Sequence[int],
+    encoding: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Mean cross-entropy of the last ``answers`` tokens of every decoder sequence.
 
     Args:
         model: a T5 model.
         groups: prompts and decoder sequences with the answer at their end.
         answers: tokens of the answer of each sequence, fewer than the sequence has.
+        encoding: encoder states of the prompts and their mask where they are known already.
     """
     sequences = [suffix for group in groups for suffix in group.suffixes]
     targets = np.concatenate([s[len(s) - n :] for s, n in zip(sequences, answers, strict=True)])
     inputs = [Group(group.prefix, tuple(suffix[:-1] for suffix in group.suffixes)) for group in groups]
-    logits = model.get_output_embeddings()(decoder_states(model, inputs, answers)).float()
-    return cross_entropy(logits, torch.from_numpy(targets).to(logits.device), reduction="none")
-
-
-def decoder_loss(model: PreTrainedModel, groups: Sequence[Group], answers: Sequence[int]) -> Tensor:
-    """Mean cross-entropy of the last ``answers`` tokens of every decoder sequence."""
-    return answer_losses(model, groups, answers).mean()
+    logits = model.get_output_embeddings()(decoder_states(model, inputs, answers, encoding=encoding)).float()
+    return cross_entropy(logits, torch.from_numpy(targets).to(logits.device))
 
 
 def _scales(config: Any) -> bool:

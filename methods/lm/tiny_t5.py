@@ -1,43 +1,48 @@
 """The embedded encoder-decoder backbone: a small T5 made and trained on the spot."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from data.dataset import Catalogue
 from data.histories import Histories
-from data.prompts.template import Part, Role, Slot, Template, Wording
+from data.prompts.template import Role, Slot, Template
 from data.random import generator
 from methods.lm.attention import Group
 from methods.lm.encdec import BLANK, Reader
-from methods.lm.encdec_questions import decoded_questions, encoded_questions, next_titles
+from methods.lm.encdec_questions import decoded_questions, next_titles
+from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_taught
 from methods.lm.prompts import Encoder
 from methods.lm.questions import Sampling, Window, pick, windows
-from methods.lm.t5 import answer_losses
-from methods.lm.tiny import texts
-from methods.lm.tuning import warmup_cosine
+from methods.lm.t5 import decoder_loss, decoder_states
 from methods.lm.word_vectors import word_vectors
 from methods.lm.words import word_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+HISTORY = (Slot("history"),)
+"""The shortest prompt there is."""
+
 
 @dataclass(frozen=True)
 class TinyT5:
-    """A T5 of about 1 M parameters, trained on the training part of a data set.
+    """A T5 of about 0.8 M parameters, trained on the training part of a data set.
 
-    The encoder reads a history, alone or in a seen template. Behind every such prompt the decoder writes,
-    each on its own, the titles that were chosen next: that is dense, and all it needs has to come through the
-    encoder. Later it is also asked whether titles come next, with the title in the decoder and in the encoder.
+    First the encoder reads a history, alone or in a seen template, and behind it the decoder writes, each on its
+    own, the titles that were chosen next: that is dense, and all it needs has to come through the encoder. Then
+    the decoder is asked about titles, and learns the answers mostly from what it would write itself, as
+    :class:`methods.lm.tiny.TinyLlama` does. The target stands in the decoder: one encoder pass serves all.
 
     Args:
         steps: optimiser steps.
+        writing: share of the steps that only write titles.
         layers: layers of the encoder and of the decoder.
         width: size of the hidden states.
         inner: size of the feed-forward layers.
@@ -45,36 +50,31 @@ class TinyT5:
         spread: standard deviation of the first embeddings.
         branch: factor of the first weights at the end of every residual branch.
         window: longest sequence.
-        prompts: histories per step.
-        short: share of the prompts without the words of a template.
+        prompts: histories per step, half of them without the words of a template.
         ahead: titles written after each history.
-        writing: share of the steps before the first question.
-        negatives: titles asked about beside those chosen next.
-        popular: share of them drawn as often as they are chosen.
-        questions: questions per step with the title in the encoder.
-        weight: weight of the loss of each kind of questions beside that of the titles.
-        rate: highest learning rate.
-        warmup: share of the steps in which the rate rises.
+        histories: histories asked about per step.
+        asked: items that come next, and as many others, per history.
+        bits: weight of the chosen bit beside the odds.
+        rate: highest learning rate of the first phase; half of it in the second.
+        warmup: share of the steps of a phase in which the rate rises.
         decay: weight decay.
         seed: seed of the weights and of what is drawn.
     """
 
-    steps: int = 700
+    steps: int = 3000
+    writing: float = 0.75
     layers: int = 2
     width: int = 128
-    inner: int = 256
+    inner: int = 128
     heads: int = 4
     spread: float = 0.06
     branch: float = 0.2
     window: int = 512
     prompts: int = 12
-    short: float = 0.5
     ahead: int = 8
-    writing: float = 0.4
-    negatives: int = 8
-    popular: float = 0.25
-    questions: int = 0
-    weight: float = 0.5
+    histories: int = 6
+    asked: int = 6
+    bits: float = 0.3
     rate: float = 4e-3
     warmup: float = 0.05
     decay: float = 0.05
@@ -85,8 +85,8 @@ def train_tiny_t5(
     recipe: TinyT5, catalogue: Catalogue, train: Histories, templates: Mapping[Role, Sequence[Template]]
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast", int]:
     """Make and train the backbone; returns model, tokenizer and the number of tokens seen."""
-    words = texts(catalogue, train, [t for role in sorted(templates) for t in templates[role]])
-    tokenizer = word_tokenizer([*words, BLANK], recipe.window)
+    material = Material(catalogue, train, templates["recommend"])
+    tokenizer = word_tokenizer([*material.texts(), BLANK], recipe.window)
     end_texts(tokenizer)
     model = make_tiny_t5(recipe, tokenizer)
     known = set(train.items.tolist())
@@ -94,7 +94,27 @@ def train_tiny_t5(
     tokens = tokenizer(titles, add_special_tokens=False)["input_ids"]
     start_embeddings(model, word_vectors(tokens, train, len(tokenizer), recipe.width), recipe.spread)
     reader = Reader.of(model, Encoder(tokenizer, recipe.window, local=True))
-    seen = _optimise(model, recipe, _steps(recipe, reader, catalogue, train, templates["recommend"]))
+    rng = generator(recipe.seed, "tiny-t5")
+    coming = windows(train, Sampling(positives=recipe.ahead, negatives=0), rng)
+    shown = windows(train, Sampling(positives=recipe.asked, negatives=recipe.asked), rng)
+    bare = replace(material.templates[0], parts=HISTORY)
+
+    def writing() -> tuple[Tensor, int]:
+        worded = [bare if n % 2 else pick(material.templates, rng) for n in range(recipe.prompts)]
+        written = [next_titles(reader, catalogue, template, next(coming)) for template in worded]
+        groups = [titles.group for titles in written]
+        loss = decoder_loss(model, groups, [count for titles in written for count in titles.answers])
+        return loss, sum(group.tokens for group in groups)
+
+    def answers() -> tuple[Tensor, int]:
+        asked = [next(shown) for _ in range(recipe.histories)]
+        worded = [blanked(pick(material.templates, rng), rng) for _ in asked]
+        return _question_loss(model, reader, material, asked, [[bare] * len(asked), worded], recipe.bits)
+
+    first = round(recipe.steps * recipe.writing)
+    with tqdm(total=recipe.steps, desc="training tiny-t5", unit="step") as bar:
+        seen = optimise(model, recipe, first, recipe.rate, writing, bar.update)
+        seen += optimise(model, recipe, recipe.steps - first, recipe.rate / 2, answers, bar.update)
     return model.eval(), tokenizer, seen
 
 
@@ -159,94 +179,57 @@ def start_embeddings(model: "PreTrainedModel", vectors: np.ndarray, spread: floa
         layer.weight[found] = spread * torch.from_numpy(vectors).to(layer.weight.dtype)[found]
 
 
-HISTORY = (Slot("history"),)
-QUESTION = (Slot("history"), Wording(". "), Slot("target"))
-"""The shortest prompts there are, with the title in the decoder and in the encoder."""
+def _question_loss(
+    model: "PreTrainedModel",
+    reader: Reader,
+    material: Material,
+    asked: Sequence[Window],
+    worded: Sequence[Sequence[Template]],
+    bits: float,
+) -> tuple[Tensor, int]:
+    """Titles that come next, and their odds under every wording against what the first wording's titles say.
 
-TITLE, DECODED, ENCODED = range(3)
-"""Kinds of tokens learnt: those of titles, and labels with the title in the decoder and in the encoder."""
+    Returns:
+        Loss, and the number of tokens computed.
+    """
+    chosen = torch.from_numpy(np.concatenate([window.chosen for window in asked]))
+    loss, target, tokens = torch.zeros(()), None, 0
+    for templates in worded:
+        questions = [
+            decoded_questions(reader, material.catalogue, template, window)
+            for template, window in zip(templates, asked, strict=True)
+        ]
+        groups = [Group(one.group.prefix, tuple(suffix[:-1] for suffix in one.group.suffixes)) for one in questions]
+        titles, lengths, odds = _titles_and_odds(model, reader, material, groups)
+        target = own_odds(titles, material.catalogue.n_items) if target is None else target
+        loss = loss - titles[chosen].sum() / lengths[chosen].sum() + self_taught(odds, target, chosen, bits)
+        tokens += sum(group.tokens for group in groups)
+    return loss, tokens
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one optimiser step learns from.
+def _titles_and_odds(
+    model: "PreTrainedModel", reader: Reader, material: Material, groups: Sequence[Group]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability of the title in every question, its tokens, and the odds of yes behind it.
 
     Args:
-        groups: prompts and decoder sequences.
-        kinds: kind of each learnt token at the end of every sequence.
+        model: the model.
+        reader: makes its questions.
+        material: whose label words the odds are of.
+        groups: questions: start token, title and cue.
+
+    Returns:
+        Three tensors of shape ``[questions]``.
     """
-
-    groups: tuple[Group, ...]
-    kinds: tuple[tuple[int, ...], ...]
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens computed."""
-        return sum(group.tokens for group in self.groups)
-
-
-def _steps(
-    recipe: TinyT5, reader: Reader, catalogue: Catalogue, train: Histories, templates: Sequence[Template]
-) -> Iterator[Step]:
-    rng = generator(recipe.seed, "tiny-t5")
-    many = windows(train, Sampling(positives=recipe.ahead, negatives=recipe.negatives, popular=recipe.popular), rng)
-    single = windows(train, Sampling(), rng)
-    for step in range(recipe.steps):
-        late = step >= recipe.writing * recipe.steps
-        worded = _worded(recipe, templates, recipe.prompts, HISTORY, rng)
-        parts = [_behind_one_prompt(reader, catalogue, template, next(many), late) for template in worded]
-        for template in _worded(recipe, templates, recipe.questions // 2 if late else 0, QUESTION, rng):
-            asked = encoded_questions(reader, catalogue, template, next(single))
-            parts += [(one.group, [(ENCODED,) * one.answers[0]]) for one in asked]
-        yield Step(tuple(group for group, _ in parts), tuple(kinds for _, part in parts for kinds in part))
-
-
-def _worded(
-    recipe: TinyT5, templates: Sequence[Template], count: int, bare: tuple[Part, ...], rng: np.random.Generator
-) -> list[Template]:
-    """So many templates, some of which have only their most necessary parts."""
-    worded = [pick(templates, rng) for _ in range(count)]
-    short = round(recipe.short * count)
-    return [replace(template, parts=bare) for template in worded[:short]] + worded[short:]
-
-
-def _behind_one_prompt(
-    reader: Reader, catalogue: Catalogue, template: Template, shown: Window, asked: bool
-) -> tuple[Group, list[tuple[int, ...]]]:
-    """The titles chosen next, and, if asked, whether they are, together with titles that are not."""
-    if not asked:
-        titles = next_titles(reader, catalogue, template, shown)
-        return titles.group, [(TITLE,) * count for count in titles.answers]
-    questions = decoded_questions(reader, catalogue, template, shown)
-    before = 1 + len(reader.lead)
-    kinds = []
-    for suffix, count, chosen in zip(questions.group.suffixes, questions.answers, shown.chosen.tolist(), strict=True):
-        written = chosen * (len(suffix) - before - count)
-        kinds.append((TITLE,) * written + (DECODED,) * count)
-    return questions.group, kinds
-
-
-def _optimise(model: "PreTrainedModel", recipe: TinyT5, steps: Iterator[Step]) -> int:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(recipe.steps, recipe.warmup))
-    model.train()
-    tokens = 0
-    for step in tqdm(steps, total=recipe.steps, desc="training tiny-t5", unit="step"):
-        _loss(model, step, recipe.weight).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
-        tokens += step.tokens
-    return tokens
-
-
-def _loss(model: "PreTrainedModel", step: Step, weight: float) -> Tensor:
-    """Mean over the tokens of titles, and ``weight`` times the mean over each kind of labels."""
-    each = answer_losses(model, step.groups, [len(kinds) for kinds in step.kinds])
-    kinds = torch.tensor([kind for sequence in step.kinds for kind in sequence])
-    loss = each[kinds == TITLE].mean()
-    for kind in (DECODED, ENCODED):
-        if (kinds == kind).any():
-            loss = loss + weight * each[kinds == kind].mean()
-    return loss
+    sequences = [suffix for group in groups for suffix in group.suffixes]
+    lengths = np.array([len(sequence) for sequence in sequences])
+    states = decoder_states(model, groups, lengths.tolist())
+    last = np.cumsum(lengths) - 1
+    inside = torch.from_numpy(np.delete(np.arange(lengths.sum()), np.stack([last - 1, last])))
+    tokens = torch.from_numpy(np.concatenate([sequence[1:-1] for sequence in sequences]))
+    each = -cross_entropy(model.get_output_embeddings()(states[inside]), tokens, reduction="none")
+    owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths - 2))
+    titles = torch.zeros(len(lengths)).index_add(0, owner, each)
+    labels = [reader.label(word, in_decoder=True)[0] for word in material.templates[0].labels]
+    odds = torch.nn.functional.linear(states[torch.from_numpy(last)], model.get_output_embeddings().weight[labels])
+    return titles, torch.from_numpy(lengths - 2), odds[:, 0] - odds[:, 1]

@@ -1,0 +1,53 @@
+"""The weights that come with the project rank test users well, before any tuning."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.protocol import Protocol, prepare
+from data.prompts import library
+from methods.base import Compute, Requests
+from methods.lm.backbone import load_backbone
+from methods.lm.encdec import EncDecScorer
+from methods.lm.scoring import Scorer
+from methods.lm.tiny import CONTINUED
+
+USERS, CANDIDATES = 150, 40
+
+
+@pytest.fixture(scope="module")
+def problem():
+    pytest.importorskip("recbole")
+    return prepare("ml-100k", Protocol(users=USERS, valid_users=2), {"recommend": library.templates("recommend")})
+
+
+@pytest.fixture(scope="module")
+def lists(problem) -> Requests:
+    """Test users with the positive in column 0."""
+    requests, positive = problem.test_requests(), problem.test.positive
+    order = np.argsort(np.arange(requests.candidates.shape[1])[None] != positive[:, None], axis=1, kind="stable")
+    shown = np.take_along_axis(requests.candidates, order, axis=1)[:, :CANDIDATES]
+    return Requests(requests.users, requests.histories, shown, requests.catalogue, requests.templates)
+
+
+@pytest.mark.parametrize(
+    ("name", "scorer", "form", "least"),
+    [
+        ("tiny-llama", Scorer, "label_odds", 0.74),
+        ("tiny-llama", Scorer, "title_likelihood", 0.80),
+        ("tiny-t5", EncDecScorer, "decoded_odds", 0.74),
+        ("tiny-t5", EncDecScorer, "title_likelihood", 0.74),
+    ],
+)
+def test_shipped_backbones_rank_before_they_are_tuned(problem, lists, tmp_path, name, scorer, form, least):
+    from methods.lm.tuning import list_auc
+
+    options = {"normalised": False} if form == "title_likelihood" else {}
+    if name == "tiny-llama" and options:  # a decoder writes titles where the history simply goes on
+        bare = (replace(lists.templates["recommend"][0], parts=CONTINUED),) * len(lists)
+        lists = replace(lists, templates={"recommend": bare})
+    backbone = load_backbone(problem.task(Compute(cache=tmp_path)), name, ("decoder", "encoder-decoder"))
+    score = getattr(scorer(backbone.model, backbone.encoder()), form)
+    assert list_auc(score(lists, "recommend", **options)) >= least
+    assert not list(tmp_path.iterdir()), "nothing was trained"
