@@ -7,8 +7,10 @@ speed does not depend on them. Prints a Markdown table.
 
 import argparse
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from benchmarks.protocol import Protocol, prepare
 from data.prompts.library import templates
 from data.types import FloatArray
-from methods.base import Requests
+from methods.base import FitReport, MethodInfo, Requests, Task
 
 if TYPE_CHECKING:
     import torch
@@ -333,6 +335,39 @@ def rows(cases: Sequence[Case], requests: Requests, compared: int, device: str, 
         yield measure(case, requests, compared, device, dtype, peak)
 
 
+@dataclass
+class Narrow:
+    """A method with one narrow layer: what is measured of it is what scoring holds on to."""
+
+    scorer: Any
+    info = MethodInfo("narrow", "", frozenset({"recommend"}))
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        """Nothing to learn."""
+        return FitReport()
+
+    def score(self, requests: Requests) -> FloatArray:
+        """Log-odds of the label words."""
+        odds: FloatArray = self.scorer.label_odds(requests, "recommend")
+        return odds
+
+
+def peak_memory(users: int) -> float:
+    """Largest resident memory, in MiB, of a process that scores 100 candidates of so many users.
+
+    The users of ml-100k come again and again.
+    """
+    import resource
+
+    from benchmarks.cells import score
+
+    requests = problem_requests(500)
+    tokenizer = _tokenizer(CASES[0], requests)
+    method = Narrow(_scorer(_llama(len(tokenizer), 16, 16, 1, 2, 2).eval(), _encoder(tokenizer)))
+    score(method, requests.select(np.arange(users) % len(requests)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
@@ -342,7 +377,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compared", type=int, default=8, help="of these, users the slower ways score")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--large", action="store_true", help="also measure models of 220 M and 1.2 G parameters")
+    parser.add_argument("--memory", type=int, nargs="+", metavar="USERS", help="print peak memory by users instead")
     given = parser.parse_args(arguments)
+    if given.memory:
+        context = multiprocessing.get_context("spawn")
+        for users in given.memory:
+            with ProcessPoolExecutor(1, context) as fresh:
+                print(f"{users} users: {fresh.submit(peak_memory, users).result():.0f} MiB")
+        return 0
     import torch
     from tqdm import tqdm
 

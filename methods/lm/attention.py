@@ -147,20 +147,18 @@ def _suffix_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, scaling: floa
         seen = scaled_dot_product_attention(flat[0], flat[1], flat[2], is_causal=True, scale=scaling, dropout_p=dropout)
         shape = (groups, heads, sequences, s, size)
         return seen.reshape(shape).permute(0, 2, 3, 1, 4)
-    future = torch.ones(s, s, dtype=torch.bool, device=q.device).triu(1)
-    weights = (qs @ ks.transpose(-1, -2) * scaling).masked_fill(future, float("-inf"))
     p = tree.prefix.shape[1]
-    if p:
-        kp, vp = (states[tree.prefix].transpose(1, 2) for states in (k, v))
-        on_prefix = qs.reshape(groups, heads, sequences * s, size) @ kp.transpose(-1, -2) * scaling
+    kp, vp = (states[tree.prefix].transpose(1, 2) for states in (k, v))
+    qs = qs * scaling
+    ahead = torch.full((s, s), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    on_own = torch.baddbmm(ahead, qs.flatten(0, 2), ks.flatten(0, 2).mT).view(groups, heads, sequences, s, s)
+    on_prefix = qs.flatten(2, 3) @ kp.mT
+    if groups > 1:
         on_prefix = on_prefix.masked_fill(~tree.prefix_mask[:, None, None], float("-inf"))
-        weights = torch.cat([on_prefix.view(groups, heads, sequences, s, p), weights], dim=-1)
+    weights = torch.cat([on_prefix.view(groups, heads, sequences, s, p), on_own], dim=-1)
     weights = drop(weights.softmax(dim=-1, dtype=torch.float32).to(v.dtype), dropout)
-    result = weights[..., p:] @ vs
-    if p:
-        seen = weights[..., :p].reshape(groups, heads, sequences * s, p) @ vp
-        result = result + seen.view(groups, heads, sequences, s, size)
-    return result.permute(0, 2, 3, 1, 4)
+    seen = (weights[..., :p].flatten(2, 3) @ vp).view(groups, heads, sequences, s, size)
+    return (seen + weights[..., p:] @ vs).permute(0, 2, 3, 1, 4)
 
 
 def supports_tree(model: PreTrainedModel) -> bool:

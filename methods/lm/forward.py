@@ -14,11 +14,9 @@ Shortcut = Literal["tree", "repeat", "none"]
 """How a common prefix is used: attention over a tree of tokens, a repeated key/value cache, or not at all."""
 
 
-def shortcut_for(model: PreTrainedModel, training: bool = False) -> Shortcut:
-    """The fastest shortcut that is exact for the model: on a CPU, the tree's dense mask costs more than it saves."""
-    if not supports_tree(model):
-        return "none"
-    return "tree" if training or model.device.type != "cpu" else "repeat"
+def shortcut_for(model: PreTrainedModel) -> Shortcut:
+    """The fastest shortcut that is exact for the model."""
+    return "tree" if supports_tree(model) else "none"
 
 
 def hidden_states(

@@ -20,7 +20,8 @@ from methods.lm.prompts import Encoder, as_ids, question_group
 
 log = logging.getLogger(__name__)
 ROWS_AT_ONCE = 32
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+"""Tokens per forward pass. On a CPU the hidden states of more no longer fit into its caches."""
 
 
 class ScoringError(RuntimeError):

@@ -115,7 +115,7 @@ def _learn(
     if model.config.is_encoder_decoder:
         decoder_loss(model, groups, answers).backward()
     else:
-        answer_loss(model, groups, answers, shortcut_for(model, training=True)).backward()
+        answer_loss(model, groups, answers, shortcut_for(model)).backward()
     torch.nn.utils.clip_grad_norm_(learnt, 1.0)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)

@@ -51,3 +51,21 @@ def test_shipped_backbones_rank_before_they_are_tuned(problem, lists, tmp_path, 
     score = getattr(scorer(backbone.model, backbone.encoder()), form)
     assert list_auc(score(lists, "recommend", **options)) >= least
     assert not list(tmp_path.iterdir()), "nothing was trained"
+
+
+@pytest.mark.parametrize(
+    ("name", "scorer", "form"), [("tiny-llama", Scorer, "label_odds"), ("tiny-t5", EncDecScorer, "decoded_odds")]
+)
+def test_bfloat16_moves_few_ranks(problem, lists, tmp_path, name, scorer, form):
+    from scipy.stats import spearmanr
+
+    from methods.lm.tuning import list_auc
+
+    few, scores = lists.select(np.arange(40)), []
+    for dtype in ("float32", "bfloat16"):
+        compute = Compute(cache=tmp_path, dtype=dtype)
+        backbone = load_backbone(problem.task(compute), name, ("decoder", "encoder-decoder"))
+        scores.append(getattr(scorer(backbone.model, backbone.encoder()), form)(few, "recommend"))
+    exact, short = scores
+    correlations = [spearmanr(a, b).statistic for a, b in zip(exact, short, strict=True)]
+    assert np.mean(correlations) > 0.99 and abs(list_auc(exact) - list_auc(short)) < 0.005
