@@ -79,28 +79,64 @@ def _user(problem: Problem, user: int) -> str:
 
 
 class Invariance:
-    """Watches a cell's scores: without a prompt, wording cannot matter, not by one bit."""
+    """Watches a cell's scores: what a method does not show cannot change them, not by one bit."""
 
     def __init__(self, roles: frozenset[str]) -> None:
-        self._applies = not roles
+        self._names: dict[str, str] = {}
+        if not roles:
+            self._names["wording"] = "wording changes nothing for a method without prompt"
+        if "demonstrate" not in roles:
+            self._names["demonstrations"] = "demonstrations change nothing for a method without any"
         self._clean: FloatArray | None = None
-        self._changed: list[str] = []
-        self._seen = 0
+        self._seen: list[tuple[Condition, bool]] = []
 
     def see(self, condition: Condition, scores: FloatArray) -> None:
         """Compare the scores under a condition with those under the first, which is clean."""
         if self._clean is None:
             self._clean = scores
-        elif condition.perturbation.reach == "wording":
-            self._seen += 1
-            if self._applies and not np.array_equal(scores, self._clean):
-                self._changed.append(condition.name)
+        elif condition.perturbation.reach in self._names:
+            self._seen.append((condition, not np.array_equal(scores, self._clean)))
 
     def audits(self) -> Iterator[Audit]:
-        """One audit for a method without prompt, none for others."""
+        """One audit for a method without prompt, one for a method without demonstrations, where it was put to it."""
+        for reach, name in self._names.items():
+            seen = [(c.name, changed) for c, changed in self._seen if c.perturbation.reach == reach]
+            moved = ", ".join(condition for condition, changed in seen if changed)
+            if seen:
+                yield Audit(name, not moved, f"changed under {moved}" if moved else f"{len(seen)} conditions")
+
+
+class Demonstrations:
+    """Watches what a method demonstrates: training items of the user whose behaviour it is, and nothing else.
+
+    The training part holds neither validation nor test items of its users. An item that is one user's test item
+    may be another's training item, and may then be shown as such.
+    """
+
+    def __init__(self, problem: Problem, method: Method) -> None:
+        self._problem, self._method = problem, method
+        self._applies = "demonstrate" in method.info.roles
+        self._training = [frozenset(row.tolist()) for row in problem.split.train] if self._applies else []
+        self._shown, self._fault = 0, ""
+
+    def see(self, condition: Condition, requests: Requests) -> None:
+        """Look at what is shown under a condition."""
+        if not self._applies or self._fault:
+            return
+        if not hasattr(self._method, "demonstrated"):
+            self._fault = "the method does not say what it demonstrates"
+            return
+        for row in self._method.demonstrated(requests):
+            for shown in row:
+                self._shown += 1
+                if not shown.items <= self._training[shown.user]:
+                    self._fault = f"{condition.name}: {_user(self._problem, shown.user)}"
+
+    def audits(self) -> Iterator[Audit]:
+        """One audit for a method with demonstrations, none for others."""
         if self._applies:
-            detail = f"changed under {', '.join(self._changed)}" if self._changed else f"{self._seen} conditions"
-            yield Audit("wording changes nothing for a method without prompt", not self._changed, detail)
+            detail = self._fault or f"{self._shown} demonstrations"
+            yield Audit("demonstrations show training items only", not self._fault, detail)
 
 
 def rescoring(method: Method, requests: Requests, conditions: Sequence[Condition], seed: int) -> Iterator[Audit]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from benchmarks.perturbations.base import Perturbation
+from benchmarks.perturbations.demonstrations import ORDERS, DemonstrationCount, DemonstrationOrder
 from benchmarks.perturbations.distractor import PLACES, Distractor
 from benchmarks.perturbations.format import VARIANTS, Format
 from benchmarks.perturbations.history import HistoryDrop, HistoryInject, HistoryShuffle
@@ -117,6 +118,26 @@ class Variants:
             yield Condition(f"{name}/{variant}", self.make(variant))
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """One condition per number, ``demonstration-count/4``.
+
+    Args:
+        make: makes the perturbation of a number.
+        default: numbers a suite gets that names none.
+    """
+
+    make: Callable[[int], Perturbation]
+    default: tuple[int, ...]
+
+    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+        """One condition per number."""
+        for number in self.default if grades is None else grades:
+            if isinstance(number, bool | str) or number != int(number):
+                raise ConditionError(f"{name}: a number is 0, 1, 2, ..., not {number!r}")
+            yield Condition(f"{name}/{number:g}", self.make(int(number)))
+
+
 class Clean:
     """The clean condition alone."""
 
@@ -160,6 +181,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "history-drop": Grading(HistoryDrop),
         "history-inject": Grading(HistoryInject),
         "title-noise": Grading(TitleNoise),
+        "demonstration-order": Variants(DemonstrationOrder, ORDERS),
+        "demonstration-count": Numbers(DemonstrationCount, (0, 1, 2, 4, 8)),
     }
 )
 

@@ -1,18 +1,22 @@
 """The contract between a method and whoever runs it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from data.dataset import Catalogue
 from data.histories import Histories
 from data.prompts.template import Prompt, Role, Template
+from data.random import generator
 from data.types import FloatArray, IntArray
 
+T = TypeVar("T")
 Need = Literal["text", "language model", "gpu", "network"]
+Space = Mapping[str, tuple[Any, ...]]
+"""Settings of a method by name, and the values to choose from: numbers, strings, booleans or None, the default too."""
 
 
 class NotRunnable(RuntimeError):
@@ -85,6 +89,30 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Showing:
+    """How a method is to show its demonstrations; it chooses which by itself, and may have none.
+
+    Args:
+        count: how many, the best ones; None for the method's own number.
+        order: ``own``, the method's; ``reversed``; or ``shuffled``, drawn for every user.
+        seed: of the shuffled order.
+    """
+
+    count: int | None = None
+    order: Literal["own", "reversed", "shuffled"] = "own"
+    seed: int = 0
+
+    def ordered(self, demonstrations: Sequence[T], user_id: str) -> tuple[T, ...]:
+        """Some demonstrations of a user, given in the method's order, in the order to show them in."""
+        places = np.arange(len(demonstrations))
+        if self.order == "reversed":
+            places = places[::-1]
+        elif self.order == "shuffled":
+            places = generator(self.seed, "demonstration-order", user_id).permutation(len(demonstrations))
+        return tuple(demonstrations[place] for place in places.tolist())
+
+
+@dataclass(frozen=True)
 class Requests:
     """Whom to rank what for, and how it is worded; one row per user.
 
@@ -94,6 +122,9 @@ class Requests:
         candidates: dense item indices to score, shape ``[rows, candidates]``.
         catalogue: item texts as shown under the condition.
         templates: the template each row is worded with, by role.
+        showing: how demonstrations are shown.
+        noise: what the condition makes of a text about an item that the catalogue does not hold, such as one that a
+            language model has written; the text itself by default.
     """
 
     users: IntArray
@@ -101,6 +132,8 @@ class Requests:
     candidates: IntArray
     catalogue: Catalogue
     templates: Mapping[Role, tuple[Template, ...]] = field(default_factory=dict)
+    showing: Showing = Showing()
+    noise: Callable[[str], str] = str
 
     def __len__(self) -> int:
         return len(self.users)
@@ -122,6 +155,20 @@ class Requests:
         return self.templates[role][row].fill(self.catalogue.domain, {"history": titles})
 
 
+class Demonstrated(Protocol):
+    """A demonstration as the audit sees it.
+
+    Attributes:
+        user: whose behaviour it shows.
+        items: all items it shows.
+    """
+
+    @property
+    def user(self) -> int: ...  # noqa: D102
+    @property
+    def items(self) -> frozenset[int]: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class FitReport:
     """What fitting took, for the ledger.
@@ -131,8 +178,10 @@ class FitReport:
         converged: whether training stopped by itself before its limit; None where nothing is trained.
         interactions: training interactions seen, repeated passes counted.
         tokens: tokens seen by a language model in training.
-        trials: hyper-parameter settings tried on the validation part.
+        trials: hyper-parameter settings tried on the validation part while fitting.
         note: what a reader of the row should know.
+        loss: what training minimised; empty where nothing is trained.
+        negatives: items beside each positive, a number or such as ``all items``.
     """
 
     epochs: int = 0
@@ -141,6 +190,8 @@ class FitReport:
     tokens: int = 0
     trials: int = 0
     note: str = ""
+    loss: str = ""
+    negatives: str = ""
 
 
 class Method(Protocol):
@@ -148,7 +199,10 @@ class Method(Protocol):
 
     A method whose answers can be unusable keeps a dataclass of counts in an attribute ``ledger``, which is stored
     with the results. One that asks a language model may have ``estimate(task, shown) -> str``, which says without
-    asking what fitting and scoring the shown requests would take.
+    asking what fitting and scoring the shown requests would take. One with the role ``demonstrate`` has
+    ``demonstrated(requests) -> Sequence[Sequence[Demonstrated]]``, what it shows in every row when it scores these
+    requests; an audit checks it. One whose settings ``--tune`` shall choose declares them in ``space: Space``. One
+    that finds something to look at keeps texts or bytes by file name in ``artifacts``: files beside its results.
     """
 
     info: MethodInfo

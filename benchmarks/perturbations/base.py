@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from data.random import generator
 from data.types import IntArray
 from methods.base import Requests
 
-Reach = Literal["wording", "values", "none"]
+Reach = Literal["wording", "values", "demonstrations", "none"]
 
 
 class PerturbationError(ValueError):
@@ -24,8 +25,9 @@ class Perturbation(Protocol):
 
     Attributes:
         family: name shared by all grades and variants.
-        reach: ``wording`` if only the templates change, ``values`` if histories or titles do, ``none``
-            if nothing does. A method without prompt gives the same scores under ``wording`` and ``none``.
+        reach: ``wording`` if only the templates change, ``values`` if histories or titles do, ``demonstrations``
+            if only these do, ``none`` if nothing does. A method without prompt gives the same scores under
+            ``wording`` and ``none``, one without demonstrations under ``demonstrations``.
     """
 
     family: ClassVar[str]
@@ -128,27 +130,33 @@ class HistoryPerturbation:
 
 
 class TitlePerturbation:
-    """Changes what items are called, in histories and candidates alike.
+    """Changes what items are called, in histories and candidates alike, and what is written about them.
 
     A title is changed by a generator derived from (seed, family, item id), so that an item has one name
-    wherever it appears under the condition.
+    wherever it appears under the condition; a description, or a text that a method brings, by one derived from
+    (seed, family, text).
     """
 
     family: ClassVar[str]
     reach: ClassVar[Reach] = "values"
 
     def perturb(self, title: str, rng: np.random.Generator) -> str:
-        """One title, changed and not empty."""
+        """One title or other text, changed; a title does not become empty."""
         raise NotImplementedError(f"{type(self).__name__} does not define perturb")
 
     def apply(self, requests: Requests, seed: int) -> Requests:
-        """The requests with every title of the catalogue changed."""
+        """The requests with every title and description of the catalogue changed, and noise for other texts."""
         catalogue = requests.catalogue
         titles = tuple(
             self.perturb(title, generator(seed, self.family, item_id))
             for item_id, title in zip(catalogue.item_ids, catalogue.titles, strict=True)
         )
-        return replace(requests, catalogue=replace(catalogue, titles=titles))
+        noise = partial(self._noisy, seed)
+        fields = {key: tuple(map(noise, v)) if key == "description" else v for key, v in catalogue.fields.items()}
+        return replace(requests, catalogue=replace(catalogue, titles=titles, fields=fields), noise=noise)
+
+    def _noisy(self, seed: int, text: str) -> str:
+        return self.perturb(text, generator(seed, self.family, text))
 
 
 def draw_touched(

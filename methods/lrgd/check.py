@@ -7,7 +7,6 @@ the model's own attention gave, over all queries and several splits of the token
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -178,18 +177,13 @@ def _model(name: str, asked: argparse.Namespace) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     from methods.lm.backbone import quiet_transformers
-    from methods.lm.embedded import RECIPES
+    from methods.lm.embedded import SHIPPED
 
     quiet_transformers()
     if name.startswith("random-"):
         return random_model(name.removeprefix("random-"), asked.size, seed=asked.seed)
-    if name in RECIPES:
-        made = sorted((asked.cache / "backbones").glob(f"{name}-*/config.json"))
-        if not made:
-            raise SystemExit(
-                f"check: no {name!r} in {asked.cache}: run a method that uses it first, or name another --cache"
-            )
-        name = str(made[-1].parent)
+    if (SHIPPED / name).is_dir():
+        name = str(SHIPPED / name)
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name).eval()
     return model
 
@@ -201,13 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--backbone",
         nargs="+",
         default=[f"random-{family}" for family in ("llama", "qwen2", "qwen3", "gpt2")],
-        help="random-FAMILY, an embedded backbone from the cache, a folder or a Hugging Face id",
+        help="random-FAMILY, an embedded decoder, a folder or a Hugging Face id",
     )
     parser.add_argument("--size", choices=list(SIZES), default="small", help="size of random models")
     parser.add_argument("--dtype", nargs="+", default=["float64", "float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tokens", type=int, default=160)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where embedded backbones are kept")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
     rows = [row for name in asked.backbone for row in _rows(name, asked)]

@@ -164,7 +164,7 @@ class IclScorer(Scorer):
     The prompt of a row is computed once and shared by its candidates; the answer's first token is read from it.
     """
 
-    def likelihood(
+    def answer_likelihood(
         self, prompts: Sequence[Prompt], strength: Strength = UNCHANGED, material: Material | None = None
     ) -> FloatArray:
         """Log-probability of every answer of every prompt, shape ``[prompts, answers]``.

@@ -1,23 +1,22 @@
 """The recommender with demonstrations in its prompts, and its rows."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.prompts import library
-from data.prompts.template import Role, Template
+from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
-from methods.lrgd.demonstrations import PoolSize
+from methods.lrgd.demonstrations import Demonstration, PoolSize
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from methods.lm.backbone import Backbone
-    from methods.lrgd.attention import Material, Strength
+    from methods.lrgd.attention import Material
     from methods.lrgd.effect import Order
     from methods.lrgd.icl import Prompt
     from methods.lrgd.robust import Choice
@@ -56,7 +55,7 @@ class Lrgd:
         backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
     """
 
-    shots: int = 2
+    shots: int = 4
     strategy: "Strategy" = "effect"
     own: int = 4
     others: int = 12
@@ -100,10 +99,11 @@ class Lrgd:
             task = replace(task, templates={**task.templates, "recommend": recommend})
         plain = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), recipe)
         training = IclTraining(steps=self.training_steps)
-        backbone, tokens = accustomed(plain, task, training, size)
+        # Nobody chooses an item twice: own earlier choices would only teach that demonstrations are to be ignored.
+        backbone, tokens = accustomed(plain, task, training, replace(size, own=0))
         selection = Selection(self.strategy, self.shots, size, self.redundancy, self.targets, self.order)
-        self._scorer = IclScorer(backbone.model, backbone.encoder(), task.compute.batch_size)
-        self._selector = Selector(task, backbone.model, backbone.encoder(), selection, seed)
+        self.scorer = IclScorer(backbone.model, backbone.encoder(), task.compute.batch_size)
+        self.selector = Selector(task, backbone.model, backbone.encoder(), selection, seed)
         self._strength, choice = Strength(), None
         self._material: Material | None = None
         # Many conditions leave the prompts of many users as they were.
@@ -114,28 +114,35 @@ class Lrgd:
             tokens=plain.tokens + tokens,
             trials=choice.trials if choice else 0,
             note=f"{backbone.description}; {self._account(choice)}",
+            loss="cross-entropy of the next token" if tokens else "",
         )
 
     def score(self, requests: Requests) -> FloatArray:
         """Log-probability of every candidate's title as the answer, shape ``[rows, candidates]``."""
-        prompts = [self._prompt(requests, row, template) for row, template in enumerate(requests.templates[ROLE])]
+        prompts = self._prompts(requests)
         new = {prompt.key: prompt for prompt in prompts if prompt.key not in self._known}
         if new:
-            scores = self._scorer.likelihood(list(new.values()), self._strength, self._material)
+            scores = self.scorer.answer_likelihood(list(new.values()), self._strength, self._material)
             self._known.update(zip(new, scores, strict=True))
         return np.stack([self._known[prompt.key] for prompt in prompts])
 
-    def _score(self, requests: Requests, templates: Sequence[Template], strength: "Strength") -> FloatArray:
-        prompts = [self._prompt(requests, row, template) for row, template in enumerate(templates)]
-        return self._scorer.likelihood(prompts, strength, self._material)
+    def demonstrated(self, requests: Requests) -> list[tuple[Demonstration, ...]]:
+        """The demonstrations of every row, as they are shown."""
+        users, showing = requests.users.tolist(), requests.showing
+        chosen = ((user, self.selector.demonstrations(user, showing.count)) for user in users)
+        return [showing.ordered(shown, requests.catalogue.user_ids[user]) for user, shown in chosen]
 
-    def _prompt(self, requests: Requests, row: int, template: Template) -> "Prompt":
+    def prompt(self, requests: Requests, row: int, shown: tuple[Demonstration, ...]) -> "Prompt":
+        """The prompt of a row with some demonstrations, and its candidates' titles as answers."""
         from methods.lrgd.icl import Query, encode
 
-        shown = self._selector.demonstrations(int(requests.users[row]))
-        query = Query(template, requests.catalogue, tuple(requests.histories[row].tolist()), shown)
+        history = tuple(requests.histories[row].tolist())
         titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
-        return encode(self._scorer.encoder, query, titles)
+        query = Query(requests.templates[ROLE][row], requests.catalogue, history, shown)
+        return encode(self.scorer.encoder, query, titles)
+
+    def _prompts(self, requests: Requests) -> "list[Prompt]":
+        return [self.prompt(requests, row, shown) for row, shown in enumerate(self.demonstrated(requests))]
 
     def _second_stage(self, task: Task, backbone: "Backbone", seed: int) -> "Choice":
         """Set the strength: given values as they are, others chosen for the worst seen template."""
@@ -148,10 +155,12 @@ class Lrgd:
         given = {name: getattr(self, name) for name in ("alpha", "beta", "eps") if getattr(self, name) is not None}
         requests, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
         positive = np.zeros(len(requests), np.int64)
+        rows = ({ROLE: (template,) * len(requests)} for template in task.templates[ROLE])
+        worded = [self._prompts(replace(requests, templates=templates)) for templates in rows]
 
         def quality(strength: Strength) -> float:
             fixed = replace(strength, **given)
-            each = (self._score(requests, (template,) * len(requests), fixed) for template in task.templates[ROLE])
+            each = (self.scorer.answer_likelihood(prompts, fixed, self._material) for prompts in worded)
             return worst([ndcg_at_10(scores, positive) for scores in each])
 
         grid = replace(GRID, **{name: () for name in given})
@@ -172,7 +181,7 @@ class Lrgd:
         able = np.flatnonzero(task.train.lengths > 1)
         for user in able[rng.permutation(len(able))[: self.negatives]].tolist():
             wrong = rng.choice(np.setdiff1d(items, task.train[user]), self.shots)
-            shown = self._selector.demonstrations(user)
+            shown = self.selector.demonstrations(user)
             demonstrations = tuple(replace(one, choice=int(c)) for one, c in zip(shown, wrong, strict=False))
             template = task.templates[ROLE][int(rng.integers(len(task.templates[ROLE])))]
             history = tuple(task.train[user][-task.history_length :].tolist())

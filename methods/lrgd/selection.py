@@ -1,7 +1,8 @@
 """Stage 1: which demonstrations a user's prompts show."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,10 +22,11 @@ from methods.lrgd.demonstrations import (
     overlap,
     pool,
 )
-from methods.lrgd.effect import Order, first_order_effects
+from methods.lrgd.effect import Order, Shown, first_order_effects
 from methods.lrgd.icl import Query, encode
 
 Strategy = Literal["effect", "random", "recent", "similar"]
+Effects = Callable[[PreTrainedModel, Shown], FloatArray]
 STRATEGIES: tuple[Strategy, ...] = ("effect", "random", "recent", "similar")
 
 
@@ -56,37 +58,49 @@ class Selector:
     def __init__(self, task: Task, model: PreTrainedModel, encoder: Encoder, selection: Selection, seed: int) -> None:
         self.task, self.model, self.encoder, self.selection, self.seed = task, model, encoder, selection, seed
         self.neighbours = Neighbours(task.train, task.catalogue.n_items)
-        self._chosen: dict[int, tuple[Demonstration, ...]] = {}
+        self._ranked: dict[int, tuple[Demonstration, ...]] = {}
 
-    def demonstrations(self, user: int) -> tuple[Demonstration, ...]:
+    def demonstrations(self, user: int, shots: int | None = None) -> tuple[Demonstration, ...]:
         """The demonstrations of a user, the best last: next to the question.
+
+        Args:
+            user: the user.
+            shots: another number of them; none all the same if the selection has none.
 
         Raises:
             LeakError: if one of them is not a stretch of a training history.
         """
-        if user not in self._chosen:
-            chosen = self._select(user) if self.selection.shots else []
-            check_from_training(chosen, self.task.train)
-            self._chosen[user] = tuple(chosen)
-        return self._chosen[user]
+        shots = self.selection.shots if shots is None or not self.selection.shots else shots
+        if not shots:
+            return ()
+        if user not in self._ranked:
+            self._ranked[user] = tuple(self._rank(user))
+            check_from_training(self._ranked[user], self.task.train)
+        return self._ranked[user][:shots][::-1]
 
-    def _select(self, user: int) -> list[Demonstration]:
-        shots, row = self.selection.shots, self.task.train[user]
+    def _rank(self, user: int) -> list[Demonstration]:
+        """All that there is to choose from, the best first."""
+        row = self.task.train[user]
         if self.selection.strategy == "effect":
             found, effects = self.effects(user)
-            return [found[n] for n in spread(effects, found, shots, self.selection.redundancy)][::-1]
+            return [found[n] for n in spread(effects, found, len(found), self.selection.redundancy)]
         found = pool(self.neighbours, user, len(row), self.task.history_length, self.selection.size)
         if self.selection.strategy == "random":
-            order = generator(self.seed, "lrgd demonstrations", self.task.catalogue.user_ids[user])
-            return [found[n] for n in order.permutation(len(found))[:shots].tolist()]
+            rng = generator(self.seed, "lrgd demonstrations", self.task.catalogue.user_ids[user])
+            return [found[n] for n in rng.permutation(len(found)).tolist()]
         own = self.selection.strategy == "recent"
-        return [one for one in found if (one.user == user) == own][:shots][::-1]
+        return [one for one in found if (one.user == user) == own]
 
-    def effects(self, user: int) -> tuple[list[Demonstration], FloatArray]:
+    def effects(self, user: int, measure: Effects | None = None) -> tuple[list[Demonstration], FloatArray]:
         """The demonstrations to choose from, and the mean Effect_D of each on the user's pseudo-targets.
 
         No demonstration shows a pseudo-target: it would be chosen for giving away the answer.
+
+        Args:
+            user: the user.
+            measure: Effect_D of all demonstrations of a prompt; that of the selection, at first order, if None.
         """
+        measure = measure or partial(first_order_effects, order=self.selection.order)
         row, length = self.task.train[user], self.task.history_length
         targets = min(self.selection.targets, max(0, len(row) - 1))
         end = len(row) - targets
@@ -105,7 +119,7 @@ class Selector:
             prompt = encode(self.encoder, query, [self.task.catalogue.titles[row[end + n]]])
             kept = int(prompt.owner.max(initial=-1)) + 1
             values = np.zeros(len(found))
-            values[len(found) - kept :] = first_order_effects(self.model, prompt.shown(), self.selection.order)
+            values[len(found) - kept :] = measure(self.model, prompt.shown())
             effects[n, order] = values
         return found, effects.mean(0)
 

@@ -6,9 +6,6 @@ training part and the seen templates only; the result is kept in the cache, besi
 
 import json
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +23,7 @@ from data.prompts.template import Template
 from data.random import generator
 from methods.base import Task
 from methods.lm.backbone import Backbone
+from methods.lm.embedded import kept
 from methods.lm.tuning import warmup_cosine
 from methods.lrgd.attention import step_implementation
 from methods.lrgd.demonstrations import Neighbours, PoolSize, pool, training_queries
@@ -33,7 +31,7 @@ from methods.lrgd.icl import Prompt, Query, answer_places, encode
 from methods.lrgd.packed import Packed
 
 log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give another model."""
 
 
@@ -45,9 +43,10 @@ class IclTraining:
         steps: optimiser steps; 0 leaves the backbone as it is.
         batch: prompts per step.
         answers: items the user chose next, each of which is an answer.
-        recall: share of prompts that show the same demonstrations twice, in another order, the last as the
-            question: what was shown once can be known.
-        weight: weight of the prompts' own tokens.
+        told: share of the prompts that show a later choice of the user as the choice of a demonstration whose
+            answers are such choices only. Titles never came twice in what the backbone was trained on: it has
+            to learn that an answer may be among what it was shown.
+        weight: weight of the prompts' own tokens outside of demonstrations.
         shots: most demonstrations in a prompt; their number is drawn uniformly from 0 on.
         shortest: least number of history items of the query.
         rate: highest learning rate.
@@ -58,8 +57,8 @@ class IclTraining:
     steps: int = 400
     batch: int = 12
     answers: int = 8
-    recall: float = 0.3
-    weight: float = 1.0
+    told: float = 0.8
+    weight: float = 0.5
     shots: int = 8
     shortest: int = 3
     rate: float = 2e-3
@@ -72,15 +71,10 @@ def accustomed(backbone: Backbone, task: Task, training: IclTraining, size: Pool
 
     A backbone that came trained is left as it is, and the given one is never changed.
     """
-    from filelock import FileLock
-
     if not backbone.embedded or not training.steps:
         return backbone, 0
     folder = task.compute.cache / "backbones" / f"icl-{_key(backbone, task, training, size)[:20]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _make(folder, backbone, task, training, size)
+    kept(folder, lambda scratch: _make(scratch, backbone, task, training, size))
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     model = model.to(device=backbone.model.device, dtype=backbone.model.dtype).eval()
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
@@ -96,21 +90,16 @@ def _key(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) 
 
 
 def _make(folder: Path, backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> None:
-    """Train and save; the folder appears only when it is complete."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        # Weights as they were read, whatever precision they are used in.
-        backbone.model.save_pretrained(scratch)
-        model: Any = AutoModelForCausalLM.from_pretrained(scratch, local_files_only=True)
-        model = model.to(device=backbone.model.device, dtype=torch.float32)
-        tokens = train(model, backbone, task, training, size)
-        model.save_pretrained(scratch)
-        facts = {"tokens": tokens, "settings": asdict(training)}
-        (scratch / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        os.replace(scratch, folder)
-        log.info("%s: %d tokens", folder.name, tokens)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Train and save."""
+    # Weights as they were read, whatever precision they are used in.
+    backbone.model.save_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    model = model.to(device=backbone.model.device, dtype=torch.float32)
+    tokens = train(model, backbone, task, training, size)
+    model.save_pretrained(folder)
+    facts = {"tokens": tokens, "settings": asdict(training)}
+    (folder / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    log.info("%s: %d tokens with demonstrations", backbone.description, tokens)
 
 
 def train(model: PreTrainedModel, backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> int:
@@ -133,7 +122,7 @@ def train(model: PreTrainedModel, backbone: Backbone, task: Task, training: IclT
 
 
 def _loss(model: PreTrainedModel, prompts: Sequence[Prompt], weight: float) -> Tensor:
-    """Mean over prompts of the mean over their answers' tokens, and ``weight`` times that of their own tokens."""
+    """Mean over prompts of the mean over their answers' tokens, and ``weight`` times that of what asks for them."""
     packed = Packed.of([prompt.group for prompt in prompts], model.device, model.dtype)
     with step_implementation(model):
         states = model.base_model(
@@ -147,8 +136,12 @@ def _loss(model: PreTrainedModel, prompts: Sequence[Prompt], weight: float) -> T
     counts = np.array([sum(map(len, prompt.answers)) for prompt in prompts])
     shares = torch.from_numpy(np.repeat(1 / counts / len(counts), counts)).to(each.device, each.dtype)
     ends = np.cumsum([len(prompt.ids) for prompt in prompts])
-    within = torch.from_numpy(np.setdiff1d(np.arange(ends[-1]), ends - 1))
-    return (each * shares).sum() + weight * cross_entropy(logits[within], packed.ids[0, within + 1])
+    within = np.setdiff1d(np.arange(ends[-1]), ends - 1)
+    owner = np.concatenate([prompt.owner for prompt in prompts])
+    # Demonstrations are read, not predicted: each ends in a choice of its own, so that predicting them would
+    # teach that a choice once shown does not come again.
+    asked = torch.from_numpy(within[owner[within + 1] < 0])
+    return (each * shares).sum() + weight * cross_entropy(logits[asked], packed.ids[0, asked + 1])
 
 
 def training_prompts(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> Iterator[Prompt]:
@@ -157,17 +150,14 @@ def training_prompts(backbone: Backbone, task: Task, training: IclTraining, size
     neighbours, encoder = Neighbours(task.train, task.catalogue.n_items), backbone.encoder()
     templates: Sequence[Template] = task.templates["demonstrate"]
     for user, at in training_queries(task.train, rng):
-        length = int(rng.integers(training.shortest, task.history_length + 1))
-        row = task.train[user]
-        found = pool(neighbours, user, at, length, size)
+        row, length = task.train[user], int(rng.integers(training.shortest, task.history_length + 1))
+        found = pool(neighbours, user, at, task.history_length, size)
         shots = min(int(rng.integers(training.shots + 1)), len(found))
         chosen = tuple(found[n] for n in rng.permutation(len(found))[:shots].tolist())
-        history = tuple(row[max(0, at - length) : at].tolist())
-        following = row[at : at + training.answers].tolist()
-        if chosen and rng.random() < training.recall:
-            chosen = chosen[: max(1, training.shots // 2)]
-            *repeated, last = (chosen[n] for n in rng.permutation(len(chosen)).tolist())
-            chosen, history, following = (*chosen, *repeated), last.history, [last.choice]
+        history, following = tuple(row[max(0, at - length) : at].tolist()), row[at:]
+        told = following[np.isin(following, [one.choice for one in chosen])]
+        if len(told) and rng.random() < training.told:
+            following = told
         template = templates[int(rng.integers(len(templates)))]
-        answers = [task.catalogue.titles[item] for item in following]
+        answers = [task.catalogue.titles[item] for item in following[: training.answers].tolist()]
         yield encode(encoder, Query(template, task.catalogue, history, chosen), answers)

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks.conditions import DEFAULT_GRADES, FAMILIES, Condition, ConditionError, expand
 from benchmarks.perturbations.base import PerturbationError
+from benchmarks.perturbations.demonstrations import DemonstrationCount
 from benchmarks.perturbations.identity import Identity
 from benchmarks.perturbations.register import Register
 from benchmarks.perturbations.typos import Typos
@@ -53,6 +54,17 @@ def test_a_family_with_variants_has_one_condition_per_variant() -> None:
     assert expand({"register": ["polite"]}, {})[1].perturbation == Register("polite")
 
 
+def test_a_family_of_numbers_has_one_condition_per_number() -> None:
+    assert names(expand({"demonstration-count": None}, {}))[1:] == [
+        f"demonstration-count/{count}" for count in (0, 1, 2, 4, 8)
+    ]
+    asked = expand({"demonstration-count": [3.0]}, {})[1]
+    assert (asked.name, asked.perturbation) == ("demonstration-count/3", DemonstrationCount(3))
+    for wrong in (0.5, "many", True):
+        with pytest.raises(ConditionError, match="a number is 0, 1, 2"):
+            expand({"demonstration-count": [wrong]}, {})
+
+
 def test_there_is_one_unseen_condition_per_unseen_template() -> None:
     conditions = expand({"unseen": None}, {"recommend": UNSEEN})[1:]
     assert names(conditions) == [f"unseen/{template.id}" for template in UNSEEN]
@@ -80,7 +92,7 @@ def test_every_registered_family_expands_to_conditions_of_that_family_with_names
     for condition in conditions:
         assert re.split("[@/]", condition.name)[0] == condition.perturbation.family
         assert re.fullmatch(r"[a-z-]+(@[0-9.]+|/[a-z0-9-]+)?", condition.name)
-    assert len(set(names(conditions))) == len(conditions) == 1 + 12 + 3 + 2 + 3 + 6 * len(DEFAULT_GRADES)
+    assert len(set(names(conditions))) == len(conditions) == 1 + 12 + 3 + 2 + 3 + 6 * len(DEFAULT_GRADES) + 2 + 5
 
 
 def test_the_family_tells_what_it_reaches() -> None:

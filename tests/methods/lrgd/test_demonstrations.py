@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from data.histories import Histories
 from methods.base import valid_targets
 from methods.lrgd.demonstrations import (
+    FADING,
     Demonstration,
     LeakError,
     Neighbours,
@@ -65,13 +66,31 @@ def test_own_stretches_come_latest_first_and_share_no_choice():
     assert [(one.history, one.choice) for one in found] == [((8, 9, 10), 11), ((4, 5, 6), 7), ((0, 1, 2), 3)]
 
 
-def test_a_neighbour_shows_the_stretch_that_shares_most_and_ends_in_something_new():
+def test_neighbours_show_the_choices_with_most_evidence_the_best_first():
     found = Neighbours(TRAIN, 10).pool(0, np.array([2, 3]), np.array([1, 2, 3]), PoolSize(0, 2, 2))
     assert [(one.user, one.history, one.choice) for one in found] == [(1, (2, 3), 9), (2, (2, 3), 6)]
+    later = Neighbours(TRAIN, 10).pool(0, np.array([3, 8]), np.array([1, 2, 3]), PoolSize(0, 9, 1))
+    assert [(one.user, one.history, one.choice) for one in later] == [(2, (3,), 6), (1, (3,), 9)]
 
 
-def test_a_user_is_never_their_own_neighbour():
-    assert Neighbours(TRAIN, 10).similar(0, TRAIN[0], 50).tolist() == [1, 3, 2]
+def test_evidence_is_that_of_its_definition():
+    rng = np.random.default_rng(1)
+    train = Histories.of(rng.permutation(20)[: rng.integers(1, 9)] for _ in range(15))
+    latest, shown = rng.permutation(20)[:4], 3
+    weight = dict(zip(latest.tolist(), FADING ** np.arange(4)[::-1], strict=True))
+    count = np.bincount(train.items, minlength=20)
+    expected = []
+    for user, row in enumerate(train):
+        similar = sum(weight.get(item, 0) for item in row.tolist()) / np.sqrt(len(row))
+        for at in range(len(row)):
+            shared = sum(weight.get(item, 0) / np.sqrt(count[item]) for item in row[max(0, at - shown) : at].tolist())
+            expected.append(similar * shared * (user != 6))
+    np.testing.assert_allclose(Neighbours(train, 20).evidence(6, latest, shown), expected, atol=1e-12)
+    assert max(expected) > 0
+
+
+def test_without_evidence_nothing_is_shown():
+    assert Neighbours(TRAIN, 10).pool(0, np.array([1]), np.array([1]), PoolSize()) == []
 
 
 def test_training_queries_reach_every_position_with_enough_before_it():

@@ -79,7 +79,7 @@ def test_a_template_of_another_shape_is_refused(text):
 
 def test_the_suites_templates_can_all_be_used():
     found = templates("demonstrate")
-    assert [sum(t.family == family for t in found) for family in ("seen", "unseen")] == [8, 8]
+    assert [sum(t.family == family for t in found) for family in ("seen", "unseen")] == [8, 12]
     for template in found:
         instruction, question = parts(template)
         assert instruction.parts and question.source.startswith("\n")
@@ -101,7 +101,7 @@ def test_likelihood_is_that_of_whole_prompts(tmp_path, query, family, batch_size
                 logp = model(torch.from_numpy(whole)[None]).logits[0].log_softmax(-1)
             places = range(len(prompt.ids) - 1, len(whole) - 1)
             expected[row, column] = sum(float(logp[n, whole[n + 1]]) for n in places)
-    scores = IclScorer(model, encoder, batch_size).likelihood(prompts)
+    scores = IclScorer(model, encoder, batch_size).answer_likelihood(prompts)
     np.testing.assert_allclose(scores, expected, atol=1e-3)
     assert scores[0, 0] == pytest.approx(scores[0, 3], abs=1e-4)
 
@@ -111,7 +111,7 @@ def test_answers_of_one_token_need_no_suffix(query):
     scorer = IclScorer(make_decoder(encoder), encoder)
     prompt = encode(encoder, query, ["Alien", "Red"])
     both = encode(encoder, query, ["Alien", "Red Love"])
-    assert scorer.likelihood([prompt])[0, 0] == pytest.approx(scorer.likelihood([both])[0, 0], abs=1e-4)
+    assert scorer.answer_likelihood([prompt])[0, 0] == pytest.approx(scorer.answer_likelihood([both])[0, 0], abs=1e-4)
 
 
 def test_a_changed_step_without_strength_scores_as_the_plain_model(query):
@@ -119,10 +119,10 @@ def test_a_changed_step_without_strength_scores_as_the_plain_model(query):
     model = make_decoder(encoder)
     scorer, prompt = IclScorer(model, encoder), encode(encoder, query, ["Red Love", "Alien"])
     material = Material.of(model, 256, torch.ones_like(Material.of(model, 256).negative))
-    plain = scorer.likelihood([prompt])
-    assert np.array_equal(scorer.likelihood([prompt], Strength(), material), plain)
+    plain = scorer.answer_likelihood([prompt])
+    assert np.array_equal(scorer.answer_likelihood([prompt], Strength(), material), plain)
     for strength in (Strength(alpha=0.1), Strength(beta=0.1), Strength(eps=0.1)):
-        assert np.abs(scorer.likelihood([prompt], strength, material) - plain).max() > 1e-4
+        assert np.abs(scorer.answer_likelihood([prompt], strength, material) - plain).max() > 1e-4
 
 
 def test_a_change_of_demonstrations_leaves_prompts_without_them_alone_but_for_alpha(query):
@@ -131,7 +131,7 @@ def test_a_change_of_demonstrations_leaves_prompts_without_them_alone_but_for_al
     scorer, prompt = IclScorer(model, encoder), encode(encoder, replace(query, demonstrations=()), ["Red Love"])
     material = Material.of(model, 256)
     np.testing.assert_array_equal(
-        scorer.likelihood([prompt], Strength(eps=0.5, beta=0.5), material), scorer.likelihood([prompt])
+        scorer.answer_likelihood([prompt], Strength(eps=0.5, beta=0.5), material), scorer.answer_likelihood([prompt])
     )
 
 
@@ -140,4 +140,4 @@ def test_a_model_without_known_attention_is_refused(query):
     model = make_decoder(encoder)
     model.config.model_type = "mamba"
     with pytest.raises(NotRunnable, match="mamba"):
-        IclScorer(model, encoder).likelihood([encode(encoder, query, ["Red"])])
+        IclScorer(model, encoder).answer_likelihood([encode(encoder, query, ["Red"])])

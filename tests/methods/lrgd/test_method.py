@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from methods.base import NotRunnable
+from methods.base import NotRunnable, Showing
 from methods.lrgd.attention import Strength
 from methods.lrgd.method import Lrgd, RandomDemonstrations, StageOne, ZeroShot
 from methods.lrgd.robust import Grid, choose, ndcg_at_10, worst
@@ -53,7 +53,7 @@ def test_a_prompt_seen_before_is_not_computed_again(task, fitted, monkeypatch):
     method = fitted(StageOne)
     first = method.score(task.valid.select(np.array([4, 9, 4])))
     assert np.array_equal(first[0], first[2]) and not np.allclose(first[0], first[1])
-    monkeypatch.setattr(method._scorer, "likelihood", lambda prompts, *_: np.zeros((len(prompts), 6)))
+    monkeypatch.setattr(method.scorer, "answer_likelihood", lambda prompts, *_: np.zeros((len(prompts), 6)))
     again = method.score(task.valid.select(np.array([9, 5, 4])))
     assert np.array_equal(again[[0, 2]], first[[1, 0]]) and not again[1].any()
 
@@ -70,6 +70,26 @@ def test_demonstrations_and_their_selection_change_the_scores(task, fitted):
         method.fit(task, 0)
     zero, random, chosen = (method.score(task.valid) for method in kinds)
     assert not np.allclose(zero, random) and not np.allclose(random, chosen)
+
+
+def test_a_request_can_ask_for_another_number_and_order(task, fitted):
+    method, users = fitted(StageOne), task.valid.users.tolist()
+    own, one, turned = (
+        replace(task.valid, showing=showing) for showing in (Showing(), Showing(count=1), Showing(order="reversed"))
+    )
+    assert method.demonstrated(own) == [method.selector.demonstrations(user) for user in users]
+    assert [row[-1:] for row in method.demonstrated(own)] == method.demonstrated(one)
+    assert [row[::-1] for row in method.demonstrated(own)] == method.demonstrated(turned)
+    assert np.array_equal(method.score(one), fitted(StageOne, shots=1).score(own))
+    assert not np.allclose(method.score(turned), method.score(own))
+
+
+def test_without_demonstrations_none_can_be_asked_for(task):
+    method = ZeroShot(**{**SMALL, "shots": 0})
+    method.fit(task, 0)
+    asked = replace(task.valid, showing=Showing(count=4, order="reversed"))
+    assert not any(method.demonstrated(asked))
+    assert np.array_equal(method.score(asked), method.score(task.valid))
 
 
 def test_titles_and_wording_of_the_request_are_what_is_shown(task, fitted):

@@ -39,20 +39,21 @@ def test_training_lowers_the_loss_of_prompts_with_demonstrations(tmp_path):
 def test_prompts_show_training_items_and_answers_come_next(tmp_path):
     one, task = backbone(), make_world(tmp_path)
     titles = {task.catalogue.titles[item] for item in np.unique(task.train.items).tolist()}
-    for prompt in islice(training_prompts(one, task, replace(TRAINING, recall=0.0), SIZE), 40):
+    for prompt in islice(training_prompts(one, task, replace(TRAINING, told=0.0), SIZE), 40):
         answers = [one.tokenizer.decode(answer) for answer in prompt.answers]
         assert set(answers) <= titles and len(set(answers)) == len(answers)
         assert all(answer not in one.tokenizer.decode(prompt.ids[prompt.owner < 0]) for answer in answers)
 
 
-def test_recalled_questions_were_shown_with_their_answer(tmp_path):
+def test_where_told_answers_are_choices_of_demonstrations(tmp_path):
     one, task = backbone(), make_world(tmp_path)
-    prompts = islice(training_prompts(one, task, replace(TRAINING, recall=1.0), SIZE), 40)
-    recalled = [prompt for prompt in prompts if prompt.owner.max() >= 0]
-    assert recalled
-    for prompt in recalled:
-        shown = one.tokenizer.decode(prompt.ids[prompt.owner >= 0])
-        assert len(prompt.answers) == 1 and one.tokenizer.decode(prompt.answers[0]) in shown
+    told = []
+    for prompt in islice(training_prompts(one, task, replace(TRAINING, told=1.0), SIZE), 60):
+        shown = [one.tokenizer.decode(prompt.ids[prompt.owner == n]) for n in range(prompt.owner.max() + 1)]
+        found = [any(text.endswith(one.tokenizer.decode(a)) for text in shown) for a in prompt.answers]
+        assert all(found) or not any(found)
+        told.append(all(found))
+    assert 10 < sum(told) < 60
 
 
 def test_places_of_answers_are_where_their_tokens_are_predicted(tmp_path):
