@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from benchmarks import audits, metrics
 from benchmarks.conditions import Condition
 from benchmarks.protocol import Problem
 from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
-from data.candidates import Candidates
 from data.fingerprint import fingerprint
 from data.types import FloatArray
 from methods.base import Compute, Method, NotRunnable, Requests, Task
+from methods.lm.open import recorded_file
 from methods.registry import create
 
 USERS_PER_CALL = 64
@@ -50,12 +51,27 @@ class Cell:
     @property
     def key(self) -> str:
         """Content key: a finished cell is used again only if nothing that could change it has changed."""
-        compute = asdict(replace(self.compute, cache=Path(), threads=0)) | {"cache": None}
         conditions = [condition.describe() for condition in self.conditions]
         settings = to_json(dict(self.settings))
-        return fingerprint(
-            SCHEMA, self.id.method, self.id.seed, settings, self.problem.fingerprints, conditions, compute
-        )
+        return fingerprint(SCHEMA, self.id.method, self.id.seed, settings, self.fingerprints, conditions, self.machine)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the problem, and of the recorded answers that a method with the setting ``llm`` reads."""
+        llm = getattr(create(self.id.method, self.settings), "llm", "")
+        file = recorded_file(llm, self.problem.dataset.name, self.compute.cache)
+        if file is None or not file.is_file():
+            return self.problem.fingerprints
+        return self.problem.fingerprints | {"recorded": fingerprint(file.read_text(encoding="utf-8"))}
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What of :class:`Compute` can change results."""
+        return asdict(replace(self.compute, cache=Path(), threads=0)) | {"cache": None}
+
+    def execute(self, progress: Progress) -> "Outcome":
+        """Fit and score, see :func:`run_cell`."""
+        return run_cell(self, progress)
 
     def shown(self, method: Method) -> tuple[Task, list[Requests]]:
         """What the method would fit on, and its requests under every condition."""
@@ -105,9 +121,11 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "seconds": seconds,
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in checks],
-                "fingerprints": cell.problem.fingerprints,
+                "fingerprints": cell.fingerprints,
             }
             (folder / "record.json").write_text(to_json(record), encoding="utf-8")
+            for name, content in getattr(method, "artifacts", {}).items():
+                (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     except NotRunnable as reason:
         log.warning("%s: not run: %s", cell.id, reason)
         return Outcome("not run", str(reason))
@@ -118,11 +136,14 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
     """Scores and records of every condition; seconds per 1000 rankings and the audits of the cell."""
     requests = for_roles(cell.problem.test_requests(), method)
     invariance = audits.Invariance(method.info.roles)
+    demonstrations = audits.Demonstrations(cell.problem, method)
     (folder / "scores").mkdir()
     elapsed = 0.0
     with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["condition", "user", "template", "candidates", "rank", "ties", *metrics.METRICS])
+        writer.writerow(
+            ["condition", "user", "template", "candidates", "rank", "ties", *metrics.METRICS, "train_count"]
+        )
         for n, condition in enumerate(cell.conditions):
             progress(FIT_SHARE + (1 - FIT_SHARE) * n / len(cell.conditions), condition.name)
             shown = condition.apply(requests, cell.id.seed)
@@ -131,8 +152,10 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             elapsed += time.perf_counter() - started
             np.save(folder / "scores" / f"{n:03}.npy", scores.astype(np.float32))
             invariance.see(condition, scores)
-            writer.writerows(_rows(condition, shown, scores, cell.problem.test))
-    checks = [*invariance.audits(), *audits.rescoring(method, requests, cell.conditions, cell.id.seed)]
+            demonstrations.see(condition, shown)
+            writer.writerows(_rows(condition, shown, scores, cell.problem))
+    rescored = audits.rescoring(method, requests, cell.conditions, cell.id.seed)
+    checks = [*invariance.audits(), *demonstrations.audits(), *rescored]
     return elapsed / (len(requests) * len(cell.conditions)) * 1000, checks
 
 
@@ -165,7 +188,9 @@ def score(method: Method, requests: Requests) -> FloatArray:
     return np.asarray(scores, np.float64)
 
 
-def _rows(condition: Condition, shown: Requests, scores: FloatArray, lists: Candidates) -> Iterator[list[Any]]:
+def _rows(condition: Condition, shown: Requests, scores: FloatArray, problem: Problem) -> Iterator[list[Any]]:
+    lists, train = problem.test, problem.split.train
+    train_count = np.bincount(train.items, minlength=shown.catalogue.n_items)[lists.targets]
     rank = metrics.rank_of_positive(scores, lists.positive, lists.mask)
     ties = metrics.tied_with_positive(scores, lists.positive, lists.mask)
     values = metrics.evaluate(rank, lists.competing)
@@ -174,4 +199,4 @@ def _rows(condition: Condition, shown: Requests, scores: FloatArray, lists: Cand
         template = templates[row].id if templates else ""
         found = (lists.competing[row], f"{rank[row]:g}", ties[row])
         numbers = (f"{values[key][row]:.6g}" for key in metrics.METRICS)
-        yield [condition.name, shown.catalogue.user_ids[user], template, *found, *numbers]
+        yield [condition.name, shown.catalogue.user_ids[user], template, *found, *numbers, train_count[row]]

@@ -5,7 +5,8 @@ run.log                       messages of the methods and the libraries below th
 cells/<dataset>/<method>/seed-<s>/
     record.json               key, fit report, timings, conditions, audits
     scores.npy                float32 [conditions, users, candidates]
-    records.csv               per user and condition: template, rank, metrics
+    records.csv               per user and condition: template, rank, metrics, training count of the positive
+    ...                       what a method found while fitting, in its own words
 leaderboard.md ...            made from the above alone, again at any time
 """
 
@@ -40,13 +41,14 @@ class CellId:
     @property
     def folder(self) -> Path:
         """Path inside ``cells/``; names of any characters become one path component each."""
-        return Path(_component(self.dataset), _component(self.method), f"seed-{self.seed}")
+        return Path(component(self.dataset), component(self.method), f"seed-{self.seed}")
 
     def __str__(self) -> str:
         return f"{self.method} on {self.dataset}, seed {self.seed}"
 
 
-def _component(name: str) -> str:
+def component(name: str) -> str:
+    """A name of any characters as one component of a path."""
     plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     return plain if plain == name and name.strip(".") else f"{plain}-{fingerprint(name)[:8]}"
 

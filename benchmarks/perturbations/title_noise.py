@@ -1,4 +1,4 @@
-"""Titles with misspelt characters."""
+"""Titles and descriptions with misspelt characters."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from benchmarks.perturbations.keyboard import neighbouring_key
 
 @dataclass(frozen=True)
 class TitleNoise(Graded, TitlePerturbation):
-    """Edits a share of the characters of every title: replaced by a neighbouring key, dropped or doubled.
+    """Edits a share of the characters of titles and descriptions: replaced by a neighbouring key, dropped or doubled.
 
     All characters count; letters and digits can be touched. The first of these is never dropped, so that no
     title becomes empty. The edit of a character is the same in every grade.

@@ -26,6 +26,7 @@ class Results:
         ranks: mid-rank of the positive, shape ``[methods, seeds, conditions, users]``.
         ties: other candidates that share it, same shape.
         candidates: competing candidates per user, shape ``[users]``.
+        train_count: training interactions of each user's positive, shape ``[users]``; NaN if not recorded.
         records: record of each method's cells, by method and seed.
         missing: method -> why it has no row.
         manifest: manifest of the run.
@@ -40,6 +41,7 @@ class Results:
     ranks: FloatArray
     ties: FloatArray
     candidates: IntArray
+    train_count: FloatArray
     records: dict[str, tuple[dict[str, Any], ...]]
     missing: dict[str, str]
     manifest: dict[str, Any]
@@ -100,7 +102,7 @@ def _of_dataset(folder: RunFolder, manifest: dict[str, Any], dataset: str) -> Re
     read = {m: [_read(folder.cell(CellId(dataset, m, seed)) / "records.csv") for seed in seeds] for m in finished}
     conditions = tuple(manifest["conditions"])
     # identical lists make users and candidate counts the same for all methods
-    first = next(iter(read.values()))[0] if read else Records((), *np.empty((3, 0)))
+    first = next(iter(read.values()))[0] if read else Records((), *np.empty((4, 0)))
     shape = (len(finished), len(seeds), len(conditions), len(first.users))
     return Results(
         dataset=dataset,
@@ -111,6 +113,7 @@ def _of_dataset(folder: RunFolder, manifest: dict[str, Any], dataset: str) -> Re
         ranks=np.array([[records.ranks for records in rows] for rows in read.values()], float).reshape(shape),
         ties=np.array([[records.ties for records in rows] for rows in read.values()], float).reshape(shape),
         candidates=first.candidates,
+        train_count=first.train_count,
         records=finished,
         missing=missing,
         manifest=manifest,
@@ -127,10 +130,11 @@ def _reason(manifest: dict[str, Any], ids: Sequence[tuple[CellId, str]], finishe
 
 
 class Records(NamedTuple):
-    """The records of a cell: users and their candidate counts, and ranks and ties ``[conditions, users]``."""
+    """The records of a cell: what is known per user, and ranks and ties ``[conditions, users]``."""
 
     users: tuple[str, ...]
     candidates: IntArray
+    train_count: FloatArray
     ranks: FloatArray
     ties: FloatArray
 
@@ -138,8 +142,10 @@ class Records(NamedTuple):
 def _read(path: Path) -> Records:
     import pandas as pd
 
-    columns = ["condition", "user", "candidates", "rank", "ties"]
-    table = pd.read_csv(path, usecols=columns, dtype={"user": str}, keep_default_na=False)
+    columns = {"condition", "user", "candidates", "train_count", "rank", "ties"}
+    table = pd.read_csv(path, usecols=columns.__contains__, dtype={"user": str}, keep_default_na=False)
     clean = table[table["condition"] == table["condition"].iloc[0]]
     ranks, ties = (table[key].to_numpy(float).reshape(-1, len(clean)) for key in ("rank", "ties"))
-    return Records(tuple(clean["user"]), clean["candidates"].to_numpy(np.int64), ranks, ties)
+    # older records lack the training count
+    train_count = clean.get("train_count", pd.Series(np.nan, clean.index)).to_numpy(float)
+    return Records(tuple(clean["user"]), clean["candidates"].to_numpy(np.int64), train_count, ranks, ties)

@@ -13,6 +13,8 @@ from data.random import generator
 from data.types import FloatArray
 
 PRIMARY = "ndcg@10"
+COLD = 10
+"""An item with fewer training interactions is cold."""
 
 LEADERBOARD = (
     Column("method", "Method"),
@@ -44,6 +46,7 @@ LEADERBOARD = (
     Column("trials", "", detail=True),
     Column("note", "Note"),
 )
+COLD_ITEMS = (LEADERBOARD[0], Column("users", "Users"), *LEADERBOARD[1:7])
 SIGNIFICANCE = (
     Column("quantity", "On"),
     Column("a", "A"),
@@ -80,15 +83,6 @@ FAMILIES = (
     Column("severity_area", "Severity area", digits=4),
     Column("rbo", "RBO@10", digits=3),
 )
-COST = (
-    Column("method", "Method"),
-    Column("fit_seconds", "Fit [s]", "down", 1),
-    Column("seconds_per_1000", "Score 1000 rankings [s]", "down", 2),
-    Column("epochs", "Epochs"),
-    Column("interactions", "Interactions seen"),
-    Column("tokens", "Tokens seen"),
-    Column("trials", "Trials"),
-)
 
 
 def leaderboard(results: Results) -> Table:
@@ -101,29 +95,19 @@ def leaderboard(results: Results) -> Table:
 def _standings(results: Results) -> Iterator[dict[str, Any]]:
     if not results.methods:
         return
-    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
+    seed = results.manifest["suite"]["protocol"]["seed"]
     values = results.values(PRIMARY)
-    unseen = values[:, results.unseen] if len(results.unseen) else values[:, :1]
-    by_template = unseen.mean(axis=(2, 3))
+    by_template = _unseen(results, values).mean(axis=(2, 3))
     first = robustness.probability_first(by_template, rng=generator(seed, "probability first"))
     bounds = [results.values(PRIMARY, tie)[:, 0].mean(axis=(1, 2)) for tie in (1.0, -1.0)]
     auc, hit, mrr = (results.values(metric)[:, 0].mean(axis=(1, 2)) for metric in ("auc", "hit@10", "mrr"))
-    options = {"draws": statistics["resamples"], "level": statistics["level"]}
     for m, method in enumerate(results.methods):
-        rng = generator(seed, "interval", results.dataset, method)
-        clean_interval = significance.bootstrap_interval(values[m, 0][:, None], rng=rng, **options)
-        unseen_interval = significance.bootstrap_interval(unseen[m].transpose(1, 0, 2), rng=rng, **options)
         over_templates = robustness.summary(by_template[m])
         stability = list_stability(results, method, results.unseen)
         reports = [record["fit"] for record in results.records[method]]
         yield {
             "method": method,
-            "unseen": over_templates.mean,
-            "unseen_low": unseen_interval.low,
-            "unseen_high": unseen_interval.high,
-            "clean": float(values[m, 0].mean()),
-            "clean_low": clean_interval.low,
-            "clean_high": clean_interval.high,
+            **_levels(results, method, values[m]),
             "worst": over_templates.worst,
             "worst_template": _name(results, by_template[m]),
             "lower_decile": over_templates.lower_decile,
@@ -139,24 +123,63 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             "clean_mrr": float(mrr[m]),
             "clean_pessimistic": float(bounds[0][m]),
             "clean_optimistic": float(bounds[1][m]),
-            "epochs": _mean(reports, "epochs"),
-            "converged": _converged(reports),
-            "interactions": _mean(reports, "interactions"),
-            "tokens": _mean(reports, "tokens"),
-            "trials": _mean(reports, "trials"),
+            "epochs": mean(reports, "epochs"),
+            "converged": converged(reports),
+            "interactions": mean(reports, "interactions"),
+            "tokens": mean(reports, "tokens"),
+            "trials": mean(reports, "trials"),
             "note": "; ".join(dict.fromkeys(report["note"] for report in reports if report["note"])),
         }
+
+
+def _unseen(results: Results, values: FloatArray) -> FloatArray:
+    """Values under the unseen templates, clean ones where there are none, shape ``[..., templates, users, seeds]``."""
+    return values[..., results.unseen if len(results.unseen) else [0], :, :]
+
+
+def _levels(results: Results, method: str, values: FloatArray) -> dict[str, float]:
+    """Mean and bootstrap interval of clean and unseen values of a method, shape ``[conditions, users, seeds]``."""
+    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
+    rng = generator(seed, "interval", results.dataset, method)
+    levels: dict[str, float] = {}
+    for name, part in (("clean", values[:1]), ("unseen", _unseen(results, values))):
+        found = significance.bootstrap_interval(
+            part.transpose(1, 0, 2), draws=statistics["resamples"], level=statistics["level"], rng=rng
+        )
+        levels |= {name: float(part.mean(axis=(1, 2)).mean()), f"{name}_low": found.low, f"{name}_high": found.high}
+    return levels
+
+
+def cold_items(results: Results) -> Table:
+    """Clean and unseen quality over the users whose positive has few training interactions."""
+    cold = results.train_count < COLD
+    of = f"{results.dataset}, {PRIMARY} where the positive has fewer than {COLD} training interactions"
+    if not cold.any():
+        known = bool(np.isfinite(results.train_count).all())
+        return Table(COLD_ITEMS, [], f"{of}: {'no user' if known else 'not recorded in this run'}.")
+    values = results.values(PRIMARY)[:, :, cold]
+    rows: list[dict[str, Any]] = [
+        {"method": method, "users": int(cold.sum()), **_levels(results, method, values[m])}
+        for m, method in enumerate(results.methods)
+    ]
+    rows.sort(key=lambda row: (-row["unseen"], row["method"]))
+    level = results.manifest["suite"]["statistics"]["level"]
+    return Table(
+        COLD_ITEMS, rows, f"{of}: {cold.sum()} of {len(cold)} users; brackets hold {level:.0%} bootstrap intervals."
+    )
 
 
 def _name(results: Results, by_template: FloatArray) -> str:
     return str(results.conditions[results.unseen[int(by_template.argmin())]]["name"]) if len(results.unseen) else ""
 
 
-def _mean(reports: list[dict[str, Any]], key: str) -> int:
+def mean(reports: list[dict[str, Any]], key: str) -> int:
+    """Mean of a number of the fit reports, rounded."""
     return round(float(np.mean([report[key] for report in reports])))
 
 
-def _converged(reports: list[dict[str, Any]]) -> bool | None:
+def converged(reports: list[dict[str, Any]]) -> bool | None:
+    """Whether all fits that trained stopped by themselves; None if none trained."""
     known = [report["converged"] for report in reports if report["converged"] is not None]
     return all(known) if known else None
 
@@ -319,21 +342,3 @@ def severity_curve(results: Results, means: FloatArray, family: str) -> tuple[Fl
     graded = [n for n in results.family(family).tolist() if results.conditions[n]["severity"] is not None]
     severity = [0.0, *(results.conditions[n]["severity"] for n in graded)]
     return np.array(severity), means[[0, *graded]]
-
-
-def cost(results: Results) -> Table:
-    """Wall-clock time and work per method. It differs from run to run, so no other table holds it."""
-    rows = []
-    for method in results.methods:
-        records = results.records[method]
-        reports = [record["fit"] for record in records]
-        seconds = {key: float(np.mean([r["seconds"][key] for r in records])) for key in ("fit", "score")}
-        rows.append(
-            {"method": method, "fit_seconds": seconds["fit"], "seconds_per_1000": seconds["score"]}
-            | {key: _mean(reports, key) for key in ("epochs", "interactions", "tokens", "trials")}
-        )
-    return Table(
-        COST,
-        rows,
-        f"{results.dataset}: means over seeds; the machine is in manifest.json.",
-    )

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from benchmarks.report import tables
+from benchmarks.report import ledger, tables
 from benchmarks.report.results import Results, load
 from benchmarks.report.table import Column, Table
 from benchmarks.store import RunFolder, to_json
@@ -40,10 +40,11 @@ def write_all(folder: RunFolder) -> None:
     found = load(folder)
     write_leaderboard(folder)
     makers = {
+        "cold-items": tables.cold_items,
         "significance": tables.comparisons,
         "families": tables.by_family,
         "conditions": tables.by_condition,
-        "cost": tables.cost,
+        "ledger": ledger.ledger,
     }
     made = {"leaderboard": {results.dataset: tables.leaderboard(results) for results in found}}
     for name, make in makers.items():
@@ -73,10 +74,10 @@ def _page(found: Sequence[Results], made: dict[str, dict[str, Table]], pictures:
     parts = [f"<p>{html.escape(suite['description'])}</p>"]
     for results in found:
         parts.append(f"<h2>{html.escape(results.dataset)}</h2>")
-        parts += [made[name][results.dataset].html() for name in ("leaderboard", "cost")]
+        parts += [made[name][results.dataset].html() for name in ("leaderboard", "ledger")]
         own = [picture for picture in pictures if picture.startswith(f"figures/{results.dataset}-")]
         parts += [f'<img src="{picture}" alt="{picture}">' for picture in own]
-        for name in ("families", "significance", "conditions"):
+        for name in ("cold-items", "families", "significance", "conditions"):
             table = made[name][results.dataset].html()
             parts.append(f"<details><summary>{name}</summary>\n{table}</details>")
     return PAGE.format(title=f"promptrec-bench: {html.escape(suite['name'])}", body="\n".join(parts))

@@ -1,9 +1,9 @@
 """LLM-Rec as rows of the leaderboard: one per strategy, and the best of them on the validation part."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from data.fingerprint import fingerprint
 from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
-from methods.llmrec.encoder import DEFAULT, Encoder
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.texts import ItemTexts
 from methods.lm.answers import LlmError
@@ -91,6 +91,8 @@ class LlmRec:
     epochs: int = 100
     patience: int = 5
 
+    space: ClassVar[Space] = {"rate": (1e-3, 2e-3, 5e-3), "dropout": (0.5, 0.8), "negatives": (1, 4)}
+
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise ValueError(f"no strategy {self.strategy!r}; strategies are {', '.join(STRATEGIES)}")
@@ -132,10 +134,10 @@ class LlmRec:
         """
         self._encoder = encoder
         self._task_catalogue = task.catalogue
-        self._items: dict[str, npt.NDArray[np.float32]] = {}
+        self._items: dict[tuple[str, Callable[[str], str]], npt.NDArray[np.float32]] = {}
         self._texts = None if self.strategy == "title" else self._open_texts(task)
         try:
-            self._vectors = self._encode(task.catalogue, [self._templates[prompt] for prompt in self.prompts])
+            self._vectors = self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
         except NotAnswered as error:
             raise NotRunnable(f"{error}; {_how_to_fill(task.catalogue)}") from error
         except LlmError as error:
@@ -155,6 +157,8 @@ class LlmRec:
             interactions=self.fitted.epochs * len(task.train.items),
             trials=1,
             note=self._note(),
+            loss="binary cross-entropy",
+            negatives=str(self.negatives),
         )
 
     def score(self, requests: Requests) -> FloatArray:
@@ -166,7 +170,7 @@ class LlmRec:
         scores = np.empty(requests.candidates.shape)
         for wording in dict.fromkeys(wordings):
             rows = np.array([row for row, other in enumerate(wordings) if other == wording])
-            items = self._item_vectors(requests.catalogue, wording)
+            items = self._item_vectors(requests, wording)
             scores[rows] = model.scores(self.fitted.model, items, requests.users[rows], requests.candidates[rows])
         return scores
 
@@ -205,37 +209,34 @@ class LlmRec:
             ),
         )
 
-    def _encode(self, catalogue: Catalogue, templates: Sequence[Template]) -> npt.NDArray[np.float32]:
-        """Text vectors side by side: the original text as ``catalogue`` shows it, then the augmentations.
-
-        Vectors of length 1 have small components; they are scaled to a mean square of 1.
-        """
-        parts = [self._encoder.encode(self._original(catalogue))]
+    def _encode(self, requests: Requests, templates: Sequence[Template]) -> npt.NDArray[np.float32]:
+        """Text vectors side by side: the original text, then the augmentations, all as the requests show them."""
+        parts = [self._encoder.encode(self._original(requests))]
         for template in templates:
             assert self._texts is not None
-            parts.append(self._encoder.encode(self._texts.augmented(template)))
-        return np.concatenate(parts, axis=1) * np.float32(np.sqrt(parts[0].shape[1]))
+            parts.append(self._encoder.encode([requests.noise(text) for text in self._texts.augmented(template)]))
+        return np.concatenate([contrasted(part) for part in parts], axis=1)
 
-    def _original(self, catalogue: Catalogue) -> list[str]:
-        """Title and description of every item; the title is where noise in titles comes in."""
+    def _original(self, requests: Requests) -> list[str]:
+        """Title and description of every item; the catalogue shows its own with their noise."""
+        titles = requests.catalogue.titles
         if self._texts is None:
-            return list(catalogue.titles)
-        descriptions = catalogue.fields.get("description") or ()
+            return list(titles)
+        descriptions: Sequence[str] = requests.catalogue.fields.get("description", ())
         if not any(descriptions):
-            descriptions = self._texts.descriptions()
-        return [
-            f"{title}. {text}" if text else title for title, text in zip(catalogue.titles, descriptions, strict=True)
-        ]
+            descriptions = [requests.noise(text) for text in self._texts.descriptions()]
+        return [f"{title}. {text}" if text else title for title, text in zip(titles, descriptions, strict=True)]
 
-    def _item_vectors(self, catalogue: Catalogue, wording: tuple[Template, ...]) -> npt.NDArray[np.float32]:
+    def _item_vectors(self, requests: Requests, wording: tuple[Template, ...]) -> npt.NDArray[np.float32]:
         """Item vectors under a condition, kept for the next users of the same condition."""
         from methods.llmrec import model
 
         shown = wording or tuple(self._templates[prompt] for prompt in self.prompts)
-        key = fingerprint(catalogue.titles, catalogue.fields.get("description", ()), [t.id for t in shown])
+        own = requests.catalogue.fields.get("description", ())
+        key = fingerprint(requests.catalogue.titles, own, [t.id for t in shown]), requests.noise
         if key not in self._items:
             try:
-                vectors = self._encode(catalogue, shown)
+                vectors = self._encode(requests, shown)
             except LlmError as error:
                 raise NotRunnable(f"wording {', '.join(t.id for t in shown)}: {error}") from error
             self._items = dict(list(self._items.items())[-3:])
@@ -279,6 +280,8 @@ class BestLlmRec(LlmRec):
             interactions=sum(report.interactions for report in reports.values()),
             trials=len(rows),
             note="; ".join(filter(None, [f"{best}, best on validation (ndcg@10: {tried})", reports[best].note])),
+            loss=reports[best].loss,
+            negatives=reports[best].negatives,
         )
 
     def score(self, requests: Requests) -> FloatArray:
@@ -286,7 +289,7 @@ class BestLlmRec(LlmRec):
         return self._best.score(requests)
 
     def _row(self, strategy: str) -> LlmRec:
-        settings = {name: getattr(self, name) for name in LlmRec.__dataclass_fields__}
+        settings = {field.name: getattr(self, field.name) for field in fields(LlmRec)}
         return LlmRec(**(settings | {"strategy": strategy}))
 
 

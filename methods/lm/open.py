@@ -31,8 +31,14 @@ class LlmChoice:
     parallel: int = 8
 
 
-def recorded_file(dataset: str, cache: Path) -> Path | None:
-    """The recorded answers of a data set: those of the suite, or those filled in on this machine."""
+def recorded_file(llm: str, dataset: str, cache: Path) -> Path | None:
+    """The recorded answers that a choice of language model reads, None if there are none.
+
+    Without a file of its own a data set has those of the suite, or those filled in on this machine.
+    """
+    kind, _, name = llm.partition(":")
+    if kind != "recorded" or name:
+        return Path(name) if kind == "recorded" else None
     filled = cache / "recorded" / f"{dataset}.jsonl"
     return recorded.path(dataset) or (filled if filled.is_file() else None)
 
@@ -48,7 +54,7 @@ def open_client(
     kind, _, name = choice.llm.partition(":")
     budget = LlmBudget.parse(choice.budget)
     if kind == "recorded":
-        file = Path(name) if name else recorded_file(dataset, cache)
+        file = recorded_file(choice.llm, dataset, cache)
         if file is None:
             raise LlmError(f"there are no recorded answers for {dataset}")
         if not file.is_file():

@@ -214,6 +214,17 @@ def test_title_noise_changes_nothing_but_titles(toy: Requests) -> None:
     assert same(after, replace(toy, catalogue=replace(toy.catalogue, titles=after.catalogue.titles)))
 
 
+def test_title_noise_reaches_descriptions_and_the_texts_that_methods_bring(toy: Requests) -> None:
+    described = replace(toy.catalogue, fields={**toy.catalogue.fields, "description": toy.catalogue.titles[::-1]})
+    after = TitleNoise(0.3).apply(replace(toy, catalogue=described), 1)
+    shown = after.catalogue.fields
+    assert len(changed(described.fields["description"], shown["description"])) > 12
+    assert shown["year"] == toy.catalogue.fields["year"]
+    assert shown["description"] == tuple(map(after.noise, described.fields["description"]))
+    assert toy.noise("A shark.") == TitleNoise(0.0).apply(toy, 1).noise("A shark.") == "A shark."
+    assert after.noise("") == ""
+
+
 @pytest.mark.parametrize("make", GRADED)
 def test_severity_0_is_the_identity(toy: Requests, make: Callable[[float], Perturbation]) -> None:
     assert all(same(make(0.0).apply(toy, seed), toy) for seed in range(20))

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks import suite
+from benchmarks.cells import Cell
 from benchmarks.protocol import Protocol, prepare
+from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
 from methods.base import Compute
@@ -57,6 +59,24 @@ def test_templates_of_a_role_change_that_role_s_fingerprint_alone(atomic, wordin
     assert one["data"] == other["data"] and one["recommend"] != other["recommend"]
     two = {**wording, "augment": templates("augment")}
     assert made(atomic, two).for_roles(["recommend"]).fingerprints == one
+
+
+def test_recorded_answers_are_in_the_fingerprints_of_the_methods_that_read_them(atomic, wording, tmp_path):
+    def cell(method, **settings):
+        return Cell(CellId("tiny", method, 0), settings, problem, (), Compute(cache=tmp_path), tmp_path)
+
+    problem, file = made(atomic, wording), tmp_path / "recorded" / "tiny.jsonl"
+    before = cell("llmrec/eng")
+    assert before.fingerprints == cell("popularity").fingerprints == problem.fingerprints
+    file.parent.mkdir()
+    keys = {before.key}
+    for answers in ("{}", "{}{}"):
+        file.write_text(answers)
+        keys.add(cell("llmrec/eng").key)
+        assert cell("llmrec/eng").fingerprints.keys() - problem.fingerprints.keys() == {"recorded"}
+        assert cell("llmrec/eng").fingerprints == cell("llmrec/all", llm=f"recorded:{file}").fingerprints
+        assert cell("popularity").fingerprints == cell("llmrec/eng", llm="local:m").fingerprints == problem.fingerprints
+    assert len(keys) == 3
 
 
 def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from data.prompts import library
 from data.prompts.template import Template, parse
 from methods.base import NotRunnable, Requests, Task, valid_targets
+from methods.llmrec.encoder import Encoder
 from methods.llmrec.method import AUGMENTED, STRATEGIES, LlmRec
 from methods.llmrec.pagerank import important_neighbours
 from methods.llmrec.texts import augment, describe
@@ -126,6 +128,23 @@ def test_noise_in_titles_is_encoded_anew(task: Task, strategy: str) -> None:
     noisy = replace(task.valid.catalogue, titles=tuple(title[::-1] for title in task.valid.catalogue.titles))
     clean = method.score(task.valid)
     assert not np.allclose(method.score(replace(task.valid, catalogue=noisy)), clean)
+    assert np.array_equal(method.score(task.valid), clean)
+
+
+def test_noise_reaches_the_description_and_the_answers(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, encode, read = fitted(task, "rec-eng"), Encoder.encode, list[str]()
+
+    def reading(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        read.extend(texts)
+        return encode(encoder, texts)
+
+    monkeypatch.setattr(Encoder, "encode", reading)
+    clean = method.score(task.valid)
+    noisy = method.score(replace(task.valid, noise=lambda text: text[::-1]))
+    titles = task.catalogue.titles
+    originals = [f"{title}. {f'This is about {title}.'[::-1]}" for title in titles]
+    assert read[-2 * len(titles) :] == originals + [f"rec-eng: {title}."[::-1] for title in titles]
+    assert not np.allclose(noisy, clean)
     assert np.array_equal(method.score(task.valid), clean)
 
 

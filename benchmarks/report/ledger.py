@@ -1,0 +1,64 @@
+"""What every method was given: trials, passes, negatives, time."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report.results import Results
+from benchmarks.report.table import Column, Table
+from benchmarks.report.tables import converged, mean
+
+LEDGER = (
+    Column("method", "Method"),
+    Column("settings", "Settings"),
+    Column("search_trials", "Search trials"),
+    Column("trials", "Trials in the fit"),
+    Column("epochs", "Epochs"),
+    Column("ended", "Ended"),
+    Column("interactions", "Interactions seen"),
+    Column("negatives", "Negatives"),
+    Column("loss", "Loss"),
+    Column("tokens", "Tokens seen"),
+    Column("fit_seconds", "Fit [s]", digits=1),
+    Column("seconds_per_1000", "Score 1000 rankings [s]", digits=2),
+)
+ENDED = {True: "converged", False: "at its limit", None: None}
+
+
+def ledger(results: Results) -> Table:
+    """Budget of every method. Wall-clock time differs from run to run, so no other table holds it."""
+    return Table(
+        LEDGER,
+        [_row(results, method) for method in results.methods],
+        f"{results.dataset}: means over seeds; the machine is in manifest.json. Search trials: fits of --tune on the "
+        "validation part, the first of them with the method's defaults; 0 where the method runs with its defaults. "
+        "Trials in the fit: what the method itself tries on validation. Negatives: per positive in training.",
+    )
+
+
+def _row(results: Results, method: str) -> dict[str, Any]:
+    records = results.records[method]
+    reports = [record["fit"] for record in records]
+    # runs from before the search and the ledger lack these keys
+    found = results.manifest["datasets"][results.dataset].get("tuned", {}).get(method)
+    return {
+        "method": method,
+        "settings": _origin(records[0]["settings"], found["settings"] if found else None),
+        "search_trials": found["trials"] if found else 0,
+        **{key: mean(reports, key) for key in ("epochs", "interactions", "tokens", "trials")},
+        "ended": ENDED[converged(reports)],
+        **{key: reports[0].get(key) or None for key in ("negatives", "loss")},
+        "fit_seconds": float(np.mean([record["seconds"]["fit"] for record in records])),
+        "seconds_per_1000": float(np.mean([record["seconds"]["score"] for record in records])),
+    }
+
+
+def _origin(settings: dict[str, Any], tuned: dict[str, Any] | None) -> str:
+    """Where a method's settings come from.
+
+    >>> _origin({"rate": 0.1, "epochs": 3}, {"rate": 0.1})
+    'tuned, but for epochs'
+    """
+    given = [key for key, value in settings.items() if (key, value) not in (tuned or {}).items()]
+    origin = "default" if tuned is None else "tuned"
+    return f"{origin}, but for {', '.join(sorted(given))}" if given else origin

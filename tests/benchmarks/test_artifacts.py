@@ -1,0 +1,37 @@
+"""What a method found while fitting becomes files beside its results."""
+
+from dataclasses import dataclass, field
+
+from benchmarks.cells import Cell, run_cell
+from benchmarks.conditions import expand
+from benchmarks.protocol import Protocol, prepare
+from benchmarks.store import CellId
+from data.prompts.library import templates
+from methods.base import Compute, FitReport, Task
+from tests.conftest import write_atomic
+from tests.fakes import Prompted
+
+
+@dataclass
+class Finder(Prompted):
+    """Keeps a text and a picture."""
+
+    artifacts: dict[str, str | bytes] = field(init=False, default_factory=dict)
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        self.artifacts = {"found.md": "a word: \u00e9\n", "seen.png": b"\x89PNG"}
+        return FitReport()
+
+
+def test_what_a_method_keeps_is_written_beside_its_record(tmp_path):
+    folder = write_atomic(tmp_path / "tiny", users=60, items=60, length=12)
+    wording = {"recommend": templates("recommend")}
+    problem = prepare(str(folder), Protocol(negatives=5, users=4), wording)
+    cell = CellId("tiny", "tests.benchmarks.test_artifacts:Finder", 0)
+    assert (
+        run_cell(Cell(cell, {}, problem, expand({}, {}), Compute(cache=tmp_path), tmp_path), print).status == "finished"
+    )
+    (written,) = tmp_path.rglob("found.md")
+    assert written.read_text(encoding="utf-8") == "a word: \u00e9\n"
+    assert (written.parent / "record.json").exists()
+    assert (written.parent / "seen.png").read_bytes() == b"\x89PNG"
