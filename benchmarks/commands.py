@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import executors, plan, provenance, suite
+from benchmarks import executors, plan, provenance, suite, tuning
 from benchmarks.cells import Cell, Outcome
 from benchmarks.conditions import ConditionError
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
@@ -35,6 +35,7 @@ USER_ERRORS = (
     TemplateError,
     ConditionError,
     MethodError,
+    tuning.TuningError,
     UsageError,
     PerturbationError,
 )
@@ -92,11 +93,53 @@ def run(options: Namespace) -> int:
     )
     folder = RunFolder((options.output_dir or Path("results") / chosen.name).resolve())
     chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
+    where = tuning.folders(options.tuned, folder.path)
+    if options.tune and not where:
+        raise UsageError("--tune has nowhere to write its settings with --tuned none")
+    tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
-        return _dry_run(plan.make_plan(chosen, compute, folder.path), folder)
+        made = plan.make_plan(chosen, compute, folder.path, tuned)
+        return _dry_tune(made, options.trials) if options.tune else _dry_run(made, folder)
     with folder.opened():
-        made = plan.make_plan(chosen, compute, folder.path)
+        made = plan.make_plan(chosen, compute, folder.path, tuned)
+        if options.tune:
+            return _tune(made, folder, options.trials, where[0], jobs, options.executor)
         return _execute(made, folder, compute, jobs, options.executor)
+
+
+def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None) -> int:
+    """Search the settings of every method that declares a space, and write the best after each method."""
+    searches = tuning.searches(made.cells, trials)
+    if not searches:
+        raise UsageError("--tune: none of these methods has settings to search")
+    executors.log_to(folder.path / "run.log")
+    failed = False
+    with _bar(made, searches) as bar:
+        for search, outcome in _executed(searches, bar, jobs, executor):
+            failed |= outcome.status == "failed"
+            bar.ended(search, outcome)
+            tuning.write(searches, where)
+    print(f"tuned settings: {where}; the same command without --tune runs with them", file=sys.stderr)
+    return EXIT_FAILED if failed else 0
+
+
+def _dry_tune(made: plan.Plan, trials: int) -> int:
+    """Print how many fits each search would make."""
+    searches = tuning.searches(made.cells, trials)
+    for search in searches:
+        print(f"{search.id}: {search.waiting()} fits to make, of {trials} trials over {', '.join(search.space)}")
+    for method in sorted({cell.id.method for cell in made.cells} - {search.id.method for search in searches}):
+        print(f"{method}: no settings to search")
+    return 0
+
+
+def _executed(
+    waiting: Sequence[executors.Job], bar: "_Bar", jobs: int, executor: str | None
+) -> Iterator[tuple[executors.Job, Outcome]]:
+    """Execute one after the other, or several processes side by side."""
+    if executor == "serial" or (executor is None and jobs == 1):
+        return executors.serial(waiting, bar.report)
+    return executors.processes(waiting, bar.report, jobs)
 
 
 def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, executor: str | None) -> int:
@@ -118,12 +161,7 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     _say(made, folder, waiting)
     executors.log_to(folder.path / "run.log")
     with _bar(made, waiting) as bar:
-        ended = (
-            executors.serial(waiting, bar.report)
-            if executor == "serial" or (executor is None and jobs == 1)
-            else executors.processes(waiting, bar.report, jobs)
-        )
-        for cell, outcome in ended:
+        for cell, outcome in _executed(waiting, bar, jobs, executor):
             if outcome.status != "finished":
                 outcomes[str(cell.id)] = {"status": outcome.status, "reason": outcome.reason}
                 folder.write("manifest.json", to_json(manifest))
@@ -164,7 +202,7 @@ def _dry_run(made: plan.Plan, folder: RunFolder) -> int:
 class _Bar:
     """The progress bar of a run, weighted by the expected cost of the cells."""
 
-    def __init__(self, cells: list[Cell], cost: dict[str, float]) -> None:
+    def __init__(self, cells: Sequence[executors.Job], cost: dict[str, float]) -> None:
         from tqdm import tqdm
 
         self._cost, self._at = cost, dict.fromkeys(map(str, (cell.id for cell in cells)), 0.0)
@@ -175,7 +213,7 @@ class _Bar:
             total=sum(cost[cell.id.method] for cell in cells), bar_format=form, file=sys.stderr, mininterval=pace
         )
 
-    def report(self, cell: Cell, fraction: float, stage: str) -> None:
+    def report(self, cell: executors.Job, fraction: float, stage: str) -> None:
         """A cell has reached a fraction of its work."""
         step = max(0.0, fraction - self._at[str(cell.id)])
         self._at[str(cell.id)] += step
@@ -183,7 +221,7 @@ class _Bar:
         self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=False)
         self.bar.update(step * self._cost[cell.id.method])
 
-    def ended(self, cell: Cell, outcome: Outcome) -> None:
+    def ended(self, cell: executors.Job, outcome: Outcome) -> None:
         """A cell has ended."""
         self.report(cell, 1.0, outcome.status)
         del self._stages[str(cell.id)]
@@ -191,7 +229,7 @@ class _Bar:
 
 
 @contextmanager
-def _bar(made: plan.Plan, waiting: list[Cell]) -> Iterator[_Bar]:
+def _bar(made: plan.Plan, waiting: Sequence[executors.Job]) -> Iterator[_Bar]:
     bar = _Bar(waiting, dict(made.costs))
     try:
         yield bar

@@ -8,22 +8,45 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from benchmarks.cells import Cell, Outcome, run_cell
-from benchmarks.store import StoreError
-
-Report = Callable[[Cell, float, str], None]
+from benchmarks.cells import Outcome, Progress
+from benchmarks.store import CellId, StoreError
 
 
-def attempt(cell: Cell, progress: Callable[[float, str], None]) -> Outcome:
-    """Run a cell; an error of the method is its outcome, an error of the run folder ends the run.
+class Job(Protocol):
+    """A cell, or anything else that is executed for a method on a data set with a seed."""
+
+    @property
+    def id(self) -> CellId:
+        """Whose results these are."""
+        ...
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        ...
+
+    def execute(self, progress: Progress) -> Outcome:
+        """Do it, and store what comes of it in the run folder.
+
+        Raises:
+            StoreError: if the run folder cannot be written.
+        """
+        ...
+
+
+Report = Callable[[Job, float, str], None]
+
+
+def attempt(cell: Job, progress: Progress) -> Outcome:
+    """Execute a cell; an error of the method is its outcome, an error of the run folder ends the run.
 
     Raises:
         StoreError: if the run folder cannot be written.
     """
     try:
-        return run_cell(cell, progress)
+        return cell.execute(progress)
     except StoreError:
         raise
     except Exception as error:
@@ -31,13 +54,13 @@ def attempt(cell: Cell, progress: Callable[[float, str], None]) -> Outcome:
         return Outcome("failed", f"{type(error).__name__}: {error}")
 
 
-def serial(cells: Sequence[Cell], report: Report) -> Iterator[tuple[Cell, Outcome]]:
+def serial(cells: Sequence[Job], report: Report) -> Iterator[tuple[Job, Outcome]]:
     """Cells one after the other, in this process."""
     for cell in cells:
         yield cell, attempt(cell, lambda fraction, stage, cell=cell: report(cell, fraction, stage))  # type: ignore[misc]
 
 
-def processes(cells: Sequence[Cell], report: Report, jobs: int) -> Iterator[tuple[Cell, Outcome]]:
+def processes(cells: Sequence[Job], report: Report, jobs: int) -> Iterator[tuple[Job, Outcome]]:
     """Up to ``jobs`` cells at a time, each in a fresh process that ends with its parent.
 
     A process that dies (killed for its memory, say) is the outcome of its cell alone.
@@ -46,7 +69,7 @@ def processes(cells: Sequence[Cell], report: Report, jobs: int) -> Iterator[tupl
         StoreError: if the run folder cannot be written.
     """
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(cells), dict[Connection, tuple[Cell, Any]]()
+    waiting, running = list(cells), dict[Connection, tuple[Job, Any]]()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -66,7 +89,7 @@ def processes(cells: Sequence[Cell], report: Report, jobs: int) -> Iterator[tupl
             process.kill()
 
 
-def _receive(connection: Connection, cell: Cell, process: Any, report: Report) -> Outcome | None:
+def _receive(connection: Connection, cell: Job, process: Any, report: Report) -> Outcome | None:
     """What a child says: None for progress, its outcome at the end."""
     try:
         message = connection.recv()
@@ -84,7 +107,7 @@ def _receive(connection: Connection, cell: Cell, process: Any, report: Report) -
     return None
 
 
-def _child(cell: Cell, connection: Connection) -> None:
+def _child(cell: Job, connection: Connection) -> None:
     os.environ["TQDM_DISABLE"] = "1"
     log_to(cell.run / "run.log", streams=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()

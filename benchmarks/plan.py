@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import audits
+from benchmarks import audits, tuning
 from benchmarks.cells import Cell
 from benchmarks.conditions import Condition, expand
 from benchmarks.errors import UsageError
@@ -17,7 +17,7 @@ from benchmarks.store import SCHEMA, CellId
 from benchmarks.suite import Suite
 from data.prompts.library import templates
 from data.prompts.template import Role, Template
-from methods.base import Compute
+from methods.base import Compute, MethodInfo
 from methods.registry import create, names, settings_of
 
 INJECT = HistoryInject.family
@@ -38,6 +38,7 @@ class Plan:
         cells: in the order they are started.
         audits: what was checked of the data before anything is fitted.
         costs: expected seconds per method, for the progress bar.
+        tuned: tuned settings in use, by data set and method.
     """
 
     suite: Suite
@@ -46,6 +47,7 @@ class Plan:
     cells: tuple[Cell, ...]
     audits: tuple[audits.Audit, ...]
     costs: Mapping[str, float]
+    tuned: Mapping[str, Mapping[str, tuning.Best]]
 
     def manifest(self) -> dict[str, Any]:
         """The plan as JSON values, for the run folder."""
@@ -77,29 +79,38 @@ class Plan:
             "test_users": len(problem.split.test_users),
             "candidates": "full" if full else problem.test.items.shape[1],
             "fingerprints": problem.fingerprints,
+            "tuned": {name: best.model_dump() for name, best in self.tuned[dataset.name].items()},
             "notes": [*dataset.notes, *problem.split.notes, *left_out],
         }
 
 
-def make_plan(suite: Suite, compute: Compute, run: Path) -> Plan:
+def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] = ()) -> Plan:
     """Read the data, draw the candidates, expand conditions, and list the cells.
 
+    Args:
+        suite: the suite with all overrides.
+        compute: where to compute.
+        run: the run folder.
+        tuned: folders with tuned settings, which go below those of the suite.
+
     Raises:
-        MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
+        TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
             or the data give cause.
     """
     methods = {name: create(name, suite.settings.get(name)).info for name in names(suite.methods)}
     wording = _templates([role for info in methods.values() for role in info.roles], suite.templates)
     problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
+    found = {problem.dataset.name: _tuned(problem, methods, compute, tuned) for problem in problems}
     cells = []
     for name, info in sorted(methods.items(), key=lambda method: _turn(method[1].cost)):
         own = {role: group for role, group in wording.items() if role == SHARED or role in info.roles}
         conditions = _conditions(suite, own)
         for problem in problems:
+            best = found[problem.dataset.name].get(name)
+            settings = {**(best.settings if best else {}), **suite.settings.get(name, {})}
             for seed in suite.seeds:
                 cell = CellId(problem.dataset.name, name, seed)
-                shown = problem.for_roles(own)
-                cells.append(Cell(cell, suite.settings.get(name, {}), shown, conditions, compute, run))
+                cells.append(Cell(cell, settings, problem.for_roles(own), conditions, compute, run))
     return Plan(
         suite,
         {problem.dataset.name: problem for problem in problems},
@@ -107,7 +118,18 @@ def make_plan(suite: Suite, compute: Compute, run: Path) -> Plan:
         tuple(cells),
         tuple(check for problem in problems for check in audits.of_problem(problem)),
         {name: info.cost for name, info in methods.items()},
+        found,
     )
+
+
+def _tuned(
+    problem: Problem, methods: Mapping[str, MethodInfo], compute: Compute, places: Sequence[Path]
+) -> dict[str, tuning.Best]:
+    """Tuned settings of the methods for these data and this language model."""
+    found = tuning.read(problem, places)
+    return {
+        name: found[name] for name, info in methods.items() if name in found and found[name].holds_for(info, compute)
+    }
 
 
 def _turn(cost: float) -> tuple[bool, float]:

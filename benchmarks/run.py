@@ -52,6 +52,19 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--users", type=int, metavar="N", help="judge a random sample of the test users")
     what.add_argument("--limit", type=int, metavar="N", help="like --users, for trying out: marked as not reportable")
     what.add_argument("--set", action="append", default=[], metavar="METHOD.SETTING=VALUE", dest="settings")
+    search = top.add_argument_group("settings that are searched for")
+    search.add_argument(
+        "--tune",
+        action="store_true",
+        help="search every method's settings on the validation part, store the best, and leave: "
+        "the same command without it runs with them",
+    )
+    search.add_argument("--trials", type=_positive, default=8, metavar="N", help="fits per method; default: 8")
+    search.add_argument(
+        "--tuned",
+        metavar="FOLDER|none",
+        help="where tuned settings are; default: the output folder's tuned/, then those that come with the project",
+    )
     where = top.add_argument_group("how to run it")
     where.add_argument("--backbone", metavar="ID|FOLDER", help="Hugging Face id or folder of the language model")
     where.add_argument("--revision", help="revision of a Hugging Face id")
@@ -78,6 +91,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _negatives(text: str) -> int | str:
     return text if text == "full" else int(text)
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
 
 
 def _batch_size(text: str) -> int | None:

@@ -3,11 +3,13 @@
 import hashlib
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, valid_targets
 
 
 def _hashed(text: str) -> float:
@@ -46,6 +48,35 @@ class Cheater(Prompted):
         return np.random.default_rng(Cheater.calls).random(requests.candidates.shape)
 
 
+class Demonstrating(Prompted):
+    """Scores by a hash of what each user demonstrates: two of the user's own training items, one by one."""
+
+    info = MethodInfo("demonstrating", "none", roles=frozenset({"demonstrate"}))
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        self._train = task.train
+        return FitReport()
+
+    def demonstrated(self, requests: Requests) -> list[tuple[SimpleNamespace, ...]]:
+        return [self._shown(requests, user) for user in requests.users.tolist()]
+
+    def _shown(self, requests: Requests, user: int) -> tuple[SimpleNamespace, ...]:
+        items = self._train[user][:2].tolist()[: requests.showing.count]
+        own = [SimpleNamespace(user=user, items=frozenset({item})) for item in items]
+        return requests.showing.ordered(own, requests.catalogue.user_ids[user])
+
+    def _score(self, requests: Requests, row: int, item: int) -> float:
+        return _hashed(f"{self._shown(requests, int(requests.users[row]))} {item}")
+
+
+class Leaking(Demonstrating):
+    """Demonstrates a candidate: sooner or later the test item, or one the user never chose."""
+
+    def _shown(self, requests: Requests, user: int) -> tuple[SimpleNamespace, ...]:
+        row = requests.users.tolist().index(user)
+        return (SimpleNamespace(user=user, items=frozenset(requests.candidates[row].tolist())),)
+
+
 class Missing(Prompted):
     """Needs what is not there."""
 
@@ -71,6 +102,27 @@ class Undefined(Prompted):
 
     def score(self, requests: Requests) -> FloatArray:
         return np.full(requests.candidates.shape, np.nan)
+
+
+@dataclass
+class Tunable(Prompted):
+    """Knows the validation items, and says so as loudly as ``skill``; some of its settings do not work."""
+
+    skill: float = 0.1
+    flaw: str = "none"
+    info = MethodInfo("tunable", "none")
+    space: ClassVar[Space] = {"skill": (0.0, 0.1, 0.3, 1.0), "flaw": ("none", "nan", "missing")}
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        if self.flaw == "missing":
+            raise NotRunnable("no tool for this setting")
+        self._chosen = dict(zip(task.valid.users.tolist(), valid_targets(task).tolist(), strict=True))
+        return FitReport(epochs=2, converged=False, loss="none to speak of", negatives="3")
+
+    def score(self, requests: Requests) -> FloatArray:
+        chosen = np.array([self._chosen[user] for user in requests.users.tolist()])
+        noise = np.sin(1.0 + requests.users[:, None] * 7 + requests.candidates)
+        return noise + (np.nan if self.flaw == "nan" else self.skill) * (requests.candidates == chosen[:, None])
 
 
 class Suicidal(Prompted):

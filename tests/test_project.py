@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report.readme import with_leaderboard
+from benchmarks.report.readme import filled
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,9 +23,8 @@ def test_continuous_integration_runs_the_test_command_of_the_readme():
     assert commands[0].replace(".[test]", ".[dev]").replace("install ", "install -q ") in script
 
 
-def test_leaderboard_in_the_readme_is_that_of_the_reference_run():
-    leaderboard = (REFERENCE / "robustness" / "leaderboard.md").read_text(encoding="utf-8")
-    assert with_leaderboard(README, leaderboard) == README
+def test_leaderboard_and_ordering_in_the_readme_are_those_of_the_reference_run():
+    assert filled(README, REFERENCE / "robustness") == README
 
 
 @pytest.mark.parametrize("manifest", sorted(REFERENCE.glob("*/manifest.json")), ids=lambda path: path.parent.name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from data.types import FloatArray, IntArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
 from methods.recbole import environment, files, training
 
 if TYPE_CHECKING:
@@ -31,14 +31,18 @@ class Declared:
         model: name of the class in RecBole.
         rows: what it is trained on.
         negatives: sampled negatives per positive; 0 for the softmax over all items.
+        loss: what training minimises.
         scores_pairs: whether it can only score (history, item) pairs.
+        space: what --tune chooses from.
     """
 
     info: MethodInfo
     model: ClassVar[str]
     rows: ClassVar[files.Rows] = "next item"
     negatives: ClassVar[int] = 0
+    loss: ClassVar[str] = "cross-entropy"
     scores_pairs: ClassVar[bool] = False
+    space: ClassVar[Space]
 
 
 @dataclass
@@ -122,7 +126,14 @@ class RecBoleModel(Declared):
     def _report(self, trained: training.Trained, rows: int, *notes: str) -> FitReport:
         if not trained.stopped:
             notes = (f"stopped at the limit of {trained.epochs} epochs, not by early stopping", *notes)
-        return FitReport(trained.epochs, trained.stopped, trained.epochs * rows, note="; ".join(notes))
+        return FitReport(
+            trained.epochs,
+            trained.stopped,
+            trained.epochs * rows,
+            note="; ".join(notes),
+            loss=self.loss,
+            negatives=str(self.negatives or "all items"),
+        )
 
     @contextlib.contextmanager
     def _progress(self) -> Iterator[Any]:

@@ -6,10 +6,14 @@ validation items (NDCG@10 over all items), never on test items. Fields are RecBo
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
-from methods.base import FitReport, MethodInfo, Task
+from methods.base import FitReport, MethodInfo, Space, Task
 from methods.recbole import files, training
 from methods.recbole.adapter import RecBoleModel
+
+RATES: Space = {"learning_rate": (5e-4, 1e-3, 2e-3, 5e-3)}
+ATTENTION: Space = {**RATES, "hidden_dropout_prob": (0.1, 0.2, 0.3, 0.5), "n_layers": (1, 2)}
 
 
 @dataclass
@@ -20,6 +24,8 @@ class BPR(RecBoleModel):
     model = "BPR"
     rows = "pairs"
     negatives = 1
+    loss = "BPR"
+    space: ClassVar[Space] = {"learning_rate": (1e-3, 2e-3, 5e-3, 1e-2), "embedding_size": (32, 64, 128)}
 
     epochs: int = 300
     patience: int = 30
@@ -36,6 +42,12 @@ class LightGCN(RecBoleModel):
     model = "LightGCN"
     rows = "pairs"
     negatives = 1
+    loss = "BPR"
+    space: ClassVar[Space] = {
+        "learning_rate": (2e-3, 5e-3, 1e-2, 2e-2),
+        "n_layers": (1, 2, 3),
+        "reg_weight": (1e-5, 1e-4, 1e-3),
+    }
 
     epochs: int = 300
     patience: int = 30
@@ -52,6 +64,7 @@ class GRU4Rec(RecBoleModel):
 
     info = MethodInfo("gru4rec", "Hidasi et al., 2016, Session-based recommendations with RNNs", cost=45)
     model = "GRU4Rec"
+    space: ClassVar[Space] = {**RATES, "hidden_size": (64, 128), "dropout_prob": (0.1, 0.3, 0.5)}
 
     learning_rate: float = 2e-3
     embedding_size: int = 64
@@ -66,6 +79,7 @@ class SASRec(RecBoleModel):
 
     info = MethodInfo("sasrec", "Kang and McAuley, 2018, Self-attentive sequential recommendation", cost=85)
     model = "SASRec"
+    space: ClassVar[Space] = ATTENTION
 
     hidden_size: int = 64
     inner_size: int = 64
@@ -82,6 +96,7 @@ class BERT4Rec(RecBoleModel):
     info = MethodInfo("bert4rec", "Sun et al., 2019, BERT4Rec", cost=90)
     model = "BERT4Rec"
     rows = "cloze"
+    space: ClassVar[Space] = {**ATTENTION, "mask_ratio": (0.1, 0.2, 0.4)}
 
     hidden_size: int = 64
     inner_size: int = 64
@@ -103,6 +118,7 @@ class HGN(RecBoleModel):
 
     info = MethodInfo("hgn", "Ma et al., 2019, Hierarchical gating networks", cost=25)
     model = "HGN"
+    space: ClassVar[Space] = {**RATES, "embedding_size": (32, 64, 128), "pooling_type": ("average", "max")}
 
     embedding_size: int = 64
     pooling_type: str = "average"
@@ -114,6 +130,7 @@ class Caser(RecBoleModel):
 
     info = MethodInfo("caser", "Tang and Wang, 2018, Caser", cost=135)
     model = "Caser"
+    space: ClassVar[Space] = {**RATES, "dropout_prob": (0.2, 0.4, 0.6), "reg_weight": (1e-5, 1e-4, 1e-3)}
 
     learning_rate: float = 2e-3
     embedding_size: int = 64
@@ -130,7 +147,9 @@ class DIN(RecBoleModel):
     info = MethodInfo("din", "Zhou et al., 2018, Deep interest network", cost=70)
     model = "DIN"
     negatives = 1
+    loss = "binary cross-entropy"
     scores_pairs = True
+    space: ClassVar[Space] = {**RATES, "embedding_size": (16, 32, 64), "dropout_prob": (0.0, 0.2, 0.4)}
 
     train_batch_size: int = 1024
     embedding_size: int = 32
@@ -144,6 +163,7 @@ class S3Rec(RecBoleModel):
 
     info = MethodInfo("s3rec", "Zhou et al., 2020, S3-Rec", cost=85)
     model = "S3Rec"
+    space: ClassVar[Space] = {**ATTENTION, "pretrain_epochs": (1, 3)}
 
     hidden_size: int = 64
     inner_size: int = 64

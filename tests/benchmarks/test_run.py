@@ -1,7 +1,10 @@
 """The command line end to end, on a small data set and methods made for the purpose."""
 
+import collections
+import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import plan, suite
+from benchmarks.report import tables
+from benchmarks.report.results import load
+from benchmarks.store import RunFolder
+from methods.base import Compute
 from tests.conftest import ROOT
 
 TABLES = (
@@ -19,6 +27,9 @@ TABLES = (
     "leaderboard.json",
     "significance.csv",
     "families.csv",
+    "cold-items.md",
+    "cold-items.csv",
+    "cold-items.tex",
 )
 
 
@@ -78,6 +89,9 @@ def test_list_names_what_there_is(run_suite, what):
         (["--datasets", "ml-10k"], "did you mean 'ml-100k'?"),
         (["--methods", "random", "--set", "random.speed=3"], "has no setting 'speed'"),
         (["--set", "random"], "expected METHOD.SETTING=VALUE"),
+        (["--tune", "--trials", "0"], "0 is not at least 1"),
+        (["--tune", "--methods", "random"], "none of these methods has settings to search"),
+        (["--tune", "--tuned", "none"], "nowhere to write"),
         (["list", "metods"], "there are methods"),
         (["report", "--output-dir", "nowhere-at-all"], "no run here"),
     ],
@@ -95,7 +109,7 @@ def test_run_folder_holds_manifest_records_scores_log_tables_and_figures(finishe
     _, run = finished
     cell = run / "cells" / "tiny" / "popularity" / "seed-0"
     names = {str(path.relative_to(run)) for path in run.rglob("*")}
-    assert {*TABLES, "manifest.json", "run.log", "index.html", "significance.md", "cost.md"} <= names
+    assert {*TABLES, "manifest.json", "run.log", "index.html", "significance.md", "ledger.md"} <= names
     assert sum(name.endswith(".png") for name in names) == 3
     assert (cell / "records.csv").read_text().startswith("condition,user,template,candidates,rank,ties,auc,hit@1")
     manifest = json.loads((run / "manifest.json").read_text())
@@ -121,6 +135,33 @@ def test_every_pair_is_compared_on_clean_unseen_and_drop(finished):
     lines = (finished[1] / "significance.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 3
     assert [line.split(",")[1] for line in lines[1:]] == ["clean"] * 3 + ["unseen"] * 3 + ["drop"] * 3
+
+
+def test_cold_items_are_judged_by_the_users_who_meet_them(finished):
+    file, run = finished
+    problem = plan.make_plan(suite.load(str(file), {}), Compute(), run).problems["tiny"]
+    trained = collections.Counter(problem.split.train.items.tolist())
+    meet = zip(problem.test.users.tolist(), problem.test.targets.tolist(), strict=True)
+    users = {problem.dataset.catalogue.user_ids[user] for user, target in meet if trained[target] < 10}
+    assert 0 < len(users) < 60
+    cold = {row["method"]: row for row in csv.DictReader((run / "cold-items.csv").open())}
+    assert len(cold) == 3
+    records = csv.DictReader((run / "cells" / "tiny" / "random" / "seed-0" / "records.csv").open())
+    clean = [float(row["ndcg@10"]) for row in records if row["condition"] == "clean" and row["user"] in users]
+    row = cold["random"]
+    assert int(row["users"]) == len(clean) == len(users)
+    assert float(row["clean"]) == float(row["unseen"]) == pytest.approx(sum(clean) / len(clean), rel=1e-4)
+    assert float(row["clean_low"]) < float(row["clean"]) < float(row["clean_high"])
+    assert "cold-items" in (run / "index.html").read_text()
+
+
+def test_cold_items_of_an_older_run_are_not_recorded(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    for file in run.rglob("records.csv"):
+        file.write_text("".join(line.rpartition(",")[0] + "\n" for line in file.read_text().splitlines()))
+    (results,) = load(RunFolder(run))
+    assert "not recorded" in tables.cold_items(results).markdown()
+    assert len(tables.leaderboard(results).rows) == 3
 
 
 def test_running_again_recomputes_nothing(finished, run_suite):
@@ -213,12 +254,19 @@ def test_method_that_fails_costs_its_own_row_only(suite_file, tmp_path, run_suit
     assert "| random |" in table
 
 
-def test_failed_audit_fails_the_run_and_marks_the_table(suite_file, tmp_path, run_suite):
+@pytest.mark.parametrize(
+    "cheat, audit",
+    [
+        ("Cheater", "wording changes nothing for a method without prompt"),
+        ("Leaking", "demonstrations show training items only"),
+    ],
+)
+def test_failed_audit_fails_the_run_and_marks_the_table(suite_file, tmp_path, run_suite, cheat, audit):
     answer = run_suite(
-        "--suite", suite_file, "--methods", "random", "tests.fakes:Cheater", "--output-dir", tmp_path / "r"
+        "--suite", suite_file, "--methods", "random", f"tests.fakes:{cheat}", "--output-dir", tmp_path / "r"
     )
     assert answer.returncode == 3
-    assert "AUDIT FAILED: tests.fakes:Cheater: wording changes nothing for a method without prompt" in answer.stderr
+    assert f"AUDIT FAILED: tests.fakes:{cheat}: {audit}" in answer.stderr
     assert "AUDIT FAILED" in (tmp_path / "r" / "leaderboard.md").read_text()
 
 

@@ -31,6 +31,7 @@ from methods.registry import MethodError, create
 GENERAL = ["bpr", "lightgcn"]
 SEQUENTIAL = ["caser", "din", "hgn", "gru4rec", "bert4rec", "sasrec", "s3rec"]
 SMALL = {"epochs": 2, "train_batch_size": 64}
+LEDGER = {"bpr": ("BPR", "1"), "lightgcn": ("BPR", "1"), "din": ("binary cross-entropy", "1")}
 USERS, ITEMS, LENGTH = 40, 30, 12
 UNTRAINED = ITEMS - 1
 
@@ -93,6 +94,7 @@ def test_every_model_fits_and_scores_all_candidates_the_untrained_item_too(
     assert report.converged is False
     assert report.interactions >= 2 * USERS * (LENGTH - 3)
     assert "limit of 2 epochs" in report.note
+    assert (report.loss, report.negatives) == LEDGER.get(name, ("cross-entropy", "all items"))
 
 
 @pytest.mark.parametrize("name", SEQUENTIAL)

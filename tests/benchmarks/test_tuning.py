@@ -1,0 +1,250 @@
+"""The search for settings: what it tries, what it keeps, and who uses what it found."""
+
+import csv
+import json
+import tomllib
+from dataclasses import replace
+from math import prod
+
+import pytest
+
+from benchmarks import suite, tuning
+from benchmarks.plan import make_plan
+from benchmarks.protocol import Problem
+from benchmarks.report.ledger import ledger
+from benchmarks.report.results import load
+from benchmarks.store import RunFolder
+from benchmarks.tuning import Best, Tuned, TuningError, propose
+from methods.base import Compute, MethodInfo
+from methods.registry import REGISTRY, create
+from tests.conftest import ROOT
+from tests.fakes import Tunable
+
+TUNABLE = "tests.fakes:Tunable"
+
+
+@pytest.fixture
+def planned(suite_file, tmp_path):
+    """Plan a run of the tunable method; keyword arguments are its settings."""
+
+    def plan(tuned=(), overrides=None, **settings):
+        chosen = {"methods": [TUNABLE], "settings": {TUNABLE: settings}, **(overrides or {})}
+        return make_plan(suite.load(str(suite_file), chosen), Compute(), tmp_path / "run", tuned)
+
+    return plan
+
+
+def search(made, trials):
+    (found,) = tuning.searches(made.cells, trials)
+    return found
+
+
+def quiet(fraction, stage):
+    pass
+
+
+def test_first_trial_is_the_defaults_and_no_trial_is_made_twice(planned):
+    found = search(planned(), trials=12)
+    found.execute(quiet)
+    stored = json.loads(found.path.read_text())["trials"]
+    assert stored[0]["settings"] == {"skill": 0.1, "flaw": "none"}
+    assert len({json.dumps(trial["settings"], sort_keys=True) for trial in stored}) == len(stored) == 12
+
+
+def test_a_stopped_search_goes_on_as_if_it_had_not_been(planned, tmp_path):
+    whole, parts = search(planned(), trials=6), search(planned(), trials=6)
+    parts = replace(parts, cell=replace(parts.cell, run=tmp_path / "other"))
+    whole.execute(quiet)
+    for trials in (2, 3, 6):
+        replace(parts, trials=trials).execute(quiet)
+    first, second = ([(t.settings, t.value) for t in s.kept()] for s in (whole, parts))
+    assert first == second
+    assert len(first) == 6
+
+
+def test_smaller_budget_counts_only_as_many_of_the_trials_that_are_there(planned, tmp_path):
+    found = search(planned(flaw="none"), trials=4)
+    found.execute(quiet)
+    for trials in (4, 1):
+        (path,) = tuning.write([replace(found, trials=trials)], tmp_path / "tuned")
+        best = Tuned.model_validate(tomllib.loads(path.read_text())).methods[TUNABLE]
+        assert (best.trials, best.settings["skill"]) == (trials, 1.0 if trials == 4 else 0.1)
+
+
+def test_trials_are_not_used_again_for_other_fixed_settings(planned):
+    search(planned(), trials=2).execute(quiet)
+    assert search(planned(), trials=2).waiting() == 0
+    assert search(planned(seconds=0.001), trials=2).waiting() == 2
+
+
+def test_what_the_suite_fixes_is_not_searched(planned):
+    assert search(planned(flaw="none"), trials=9).space.keys() == {"skill"}
+    assert search(planned(flaw="none"), trials=9).waiting() == 4  # all there is to choose from
+
+
+def test_failing_trials_are_recorded_with_their_reason(planned, tmp_path):
+    made = planned(skill=0.3)
+    found = search(made, trials=3)
+    outcome = found.execute(quiet)
+    stored = {t["settings"]["flaw"]: t for t in json.loads(found.path.read_text())["trials"]}
+    assert stored["none"]["value"] > 0
+    assert stored["nan"]["value"] is None and "not finite" in stored["nan"]["reason"]
+    assert (stored["missing"]["outcome"], stored["missing"]["reason"]) == ("not run", "no tool for this setting")
+    assert outcome.status == "finished" and outcome.reason.startswith("2 of 3 trials: ")
+    (path,) = tuning.write([found], tmp_path / "tuned")
+    assert tomllib.loads(path.read_text())["methods"][TUNABLE]["failed"] == 2
+    assert found.waiting() == 0
+
+
+def test_method_that_cannot_run_here_is_tried_again_the_next_time(planned):
+    found = search(planned(flaw="missing"), trials=3)
+    outcome = found.execute(quiet)
+    assert (outcome.status, outcome.reason) == ("not run", "no tool for this setting")
+    assert len(json.loads(found.path.read_text())["trials"]) == 1
+    assert found.waiting() == 3
+
+
+def test_search_in_which_nothing_works_has_no_best_settings(planned, tmp_path):
+    found = search(planned(flaw="nan"), trials=2)
+    assert found.execute(quiet).status == "failed"
+    (path,) = tuning.write([found], tmp_path / "tuned")
+    assert "methods" not in tomllib.loads(path.read_text())
+
+
+def test_search_never_asks_for_a_test_list(planned, monkeypatch):
+    made = planned(flaw="none")
+
+    def refuse(self):
+        raise AssertionError("the search looked at the test part")
+
+    monkeypatch.setattr(Problem, "test_requests", refuse)
+    assert search(made, trials=4).execute(quiet).reason == ""
+
+
+def test_best_settings_are_used_below_those_of_the_suite_and_only_for_the_same_data(planned, tmp_path):
+    found = search(planned(flaw="none"), trials=4)
+    found.execute(quiet)
+    tuning.write([found], tmp_path / "tuned")
+    place = (tmp_path / "tuned",)
+    assert planned(place).cells[0].settings == {"skill": 1.0}
+    assert planned(place, skill=0.3).cells[0].settings == {"skill": 0.3}
+    assert planned().cells[0].settings == {}
+    assert planned(place, overrides={"limit": 5}).cells[0].settings == {"skill": 1.0}
+    assert planned(place, overrides={"protocol": {"split": "temporal"}}).cells[0].settings == {}
+    facts = next(iter(planned(place).manifest()["datasets"].values()))["tuned"][TUNABLE]
+    assert facts["trials"] == 4 and facts["best"] > facts["default"]
+
+
+def test_tuning_another_method_keeps_what_was_found_before(planned, tmp_path):
+    found = search(planned(flaw="none"), trials=2)
+    found.execute(quiet)
+    earlier = Best(seed=0, lists=60, trials=8, best=0.5, settings={"rate": 0.1, "name": 'a "b"', "deep": True})
+    problem = found.cell.problem
+    kept = Tuned(dataset="tiny", data=tuning.data_key(problem), methods={"llmrec/eng": earlier})
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "tiny.toml").write_text(kept.toml())
+    tuning.write([found], tmp_path / "tuned")
+    both = tuning.read(problem, [tmp_path / "tuned"])
+    assert both.keys() == {"llmrec/eng", TUNABLE}
+    assert both["llmrec/eng"] == earlier
+
+
+def test_of_two_places_the_first_counts_for_the_methods_it_has(planned, tmp_path):
+    problem = search(planned(), trials=1).cell.problem
+    for place, names in (("run", ["mine"]), ("project", ["mine", "sasrec"])):
+        found = {name: Best(seed=0, lists=60, trials=8, best=0.5, settings={"from": place}) for name in names}
+        (tmp_path / place).mkdir(exist_ok=True)
+        text = Tuned(dataset="tiny", data=tuning.data_key(problem), methods=found).toml()
+        (tmp_path / place / "tiny.toml").write_text(text)
+    read = tuning.read(problem, [tmp_path / "run", tmp_path / "project"])
+    assert {name: best.settings["from"] for name, best in read.items()} == {"mine": "run", "sasrec": "project"}
+
+
+def test_settings_tuned_with_one_language_model_are_not_used_with_another():
+    info = MethodInfo("m", "none", needs=frozenset({"language model"}))
+    best = Best(seed=0, lists=1, trials=1, best=0.1, backbone="org/model")
+    assert best.holds_for(info, Compute(backbone="org/model"))
+    assert not best.holds_for(info, Compute())
+    plain = best.model_copy(update={"backbone": ""})
+    assert plain.holds_for(MethodInfo("m", "none"), Compute(backbone="org/model"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("dataset = ", "not a TOML file"), ('dataset = "tiny"\ndata = ""\nmethod = 1', "method: Extra inputs")],
+)
+def test_unreadable_file_of_tuned_settings_is_named(planned, tmp_path, text, sentence):
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "tiny.toml").write_text(text)
+    with pytest.raises(TuningError, match=f"tiny.toml: {sentence}"):
+        planned([tmp_path / "tuned"])
+
+
+def test_defaults_outside_the_search_space_are_refused(planned, monkeypatch):
+    monkeypatch.setattr(Tunable, "space", {"skill": (0.5, 1.0)})
+    with pytest.raises(TuningError, match=r"the default 0\.1 of skill is not in its search space"):
+        search(planned(), trials=2).execute(quiet)
+
+
+def test_proposals_depend_on_seed_method_and_earlier_trials_alone():
+    space = {"rate": (1e-3, 1e-2, None), "size": (16, 32, 64), "pooling": ("mean", "max")}
+    trials = [tuning.Trial({"rate": None, "size": 16, "pooling": "mean"}, "failed")]
+    assert propose(space, trials, 0, "m") == propose(space, trials, 0, "m")
+    drawn = [propose(space, trials, seed, method) for seed in range(6) for method in ("m", "n")]
+    assert len({str(settings) for settings in drawn}) > 5
+
+
+def test_every_search_space_holds_the_defaults_and_enough_to_choose_from():
+    searched = [method for method in map(create, REGISTRY) if hasattr(method, "space")]
+    assert len(searched) >= 9
+    for method in searched:
+        assert all(getattr(method, setting) in choices for setting, choices in method.space.items()), method
+        assert all(len(set(choices)) == len(choices) for choices in method.space.values()), method
+        assert prod(map(len, method.space.values())) >= 12, method
+
+
+def test_settings_that_come_with_the_project_fit_the_methods():
+    for path in (ROOT / "benchmarks" / "tuned").glob("*.toml"):
+        tuned = Tuned.model_validate(tomllib.loads(path.read_text()))
+        assert len({best.trials for best in tuned.methods.values()}) == 1, "the same budget for all"
+        for name, best in tuned.methods.items():
+            create(name, best.settings)
+            assert best.settings.keys() <= create(name).space.keys()
+
+
+def test_command_line_tunes_and_the_same_command_without_the_flag_runs_with_it(suite_file, tmp_path, run_suite):
+    run = tmp_path / "run"
+    flags = (
+        "--suite",
+        suite_file,
+        "--methods",
+        TUNABLE,
+        "random",
+        "--output-dir",
+        run,
+        "--set",
+        f"{TUNABLE}.flaw=none",
+    )
+    dry = run_suite(*flags, "--tune", "--trials", 3, "--dry-run")
+    assert f"{TUNABLE} on tiny, seed 0: 3 fits to make" in dry.stdout and "random: no settings" in dry.stdout
+    assert not run.exists()
+    assert run_suite(*flags, "--tune", "--trials", 3).returncode == 0
+    assert not (run / "leaderboard.md").exists()
+    assert "0 fits to make" in run_suite(*flags, "--tune", "--trials", 3, "--dry-run").stdout
+
+    assert run_suite(*flags).returncode == 0
+    with (run / "ledger.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert rows["random"]["settings"] == "default" and rows["random"]["search_trials"] == "0"
+    tuned = rows[TUNABLE]
+    assert (tuned["settings"], tuned["search_trials"]) == ("tuned, but for flaw", "3")
+    assert (tuned["epochs"], tuned["ended"], tuned["negatives"]) == ("2", "at its limit", "3")
+    assert float(tuned["fit_seconds"]) >= 0
+    assert run_suite(*flags, "--tuned", "none", "--dry-run").stdout.count("to run") == 1
+
+
+def test_ledger_reads_runs_from_before_the_search():
+    (results,) = load(RunFolder(ROOT / "results" / "reference" / "robustness"))
+    rows = {row["method"]: row for row in ledger(results).rows}
+    assert rows.keys() == set(results.methods)
+    assert rows["sasrec"]["search_trials"] >= 0 and rows["sasrec"]["ended"] == "converged"
