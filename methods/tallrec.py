@@ -7,20 +7,24 @@ squeezes all scores together and keeps their order only where the rest of the ma
 learns from the implicit feedback at hand with sampled negatives, and from all seen templates instead of one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from data.prompts.template import Template
 from data.random import generator
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
 
 if TYPE_CHECKING:
-    from methods.lm.backbone import Backbone
-    from methods.lm.questions import Questions
+    from methods.lm.prompts import Encoder
+    from methods.lm.questions import Questions, Sampling
+    from methods.lm.scoring import Scorer
+    from methods.lm.tuning import Tuned
 
 DEFAULT_BACKBONE = "tiny-llama"
 
@@ -66,6 +70,7 @@ class TallRec:
         needs=frozenset({"text", "language model"}),
         cost=500.0,
     )
+    space: ClassVar[Space] = {"rate": (None, 3e-4, 1e-3, 1e-2), "dropout": (0.05, 0.2), "negatives": (1, 3)}
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Tune adapters on questions about training histories; early stop on validation AUC.
@@ -76,41 +81,62 @@ class TallRec:
         from methods.lm.backbone import load_backbone
         from methods.lm.lora import Lora, add_lora, inner, merged
         from methods.lm.scoring import Scorer
-        from methods.lm.tuning import Schedule, list_auc, tune, valid_sample
 
         if not task.templates.get("recommend"):
-            raise NotRunnable("tallrec needs seen templates of role 'recommend'")
+            raise NotRunnable(f"{self.info.name} needs seen templates of role 'recommend'")
         recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
         backbone = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), recipe)
         model = add_lora(backbone.model, Lora(self.rank, self.alpha, self.dropout), seed).eval()
-        windows = self._windows(task)
-        encoder = backbone.encoder()
-        scorer = Scorer(inner(model), encoder, task.compute.batch_size)
-        valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
-        tuned = tune(
-            inner(model),
-            epochs=self._epochs(task, backbone, windows, seed),
-            measure=lambda: list_auc(scorer.label_odds(valid, "recommend")),
-            schedule=Schedule(
-                rate=self.rate or (3e-3 if backbone.embedded else 1e-4),
-                steps=self.epochs * -(-windows // self._windows_per_batch),
-                patience=self.patience,
-            ),
-            seed=seed,
-            label="tallrec",
-        )
-        self._scorer = Scorer(merged(model), encoder, task.compute.batch_size)
+        scorer = Scorer(inner(model), backbone.encoder(), task.compute.batch_size)
+        tuned = self._tune(task, scorer, self.rate or (3e-3 if backbone.embedded else 1e-4), self.epochs, seed)
+        self._scorer = Scorer(merged(model), scorer.encoder, task.compute.batch_size)
         return FitReport(
             epochs=tuned.epochs,
             converged=tuned.converged,
             interactions=tuned.questions // (1 + self.negatives),
             tokens=tuned.tokens + backbone.tokens,
             note=f"{backbone.description}; validation AUC {tuned.best:.3f}",
+            loss="cross-entropy of the answers",
+            negatives=str(self.negatives),
         )
 
     def score(self, requests: Requests) -> FloatArray:
         """Log-odds of the positive answer, shape ``[rows, candidates]``."""
-        return self._scorer.label_odds(requests, "recommend")
+        return self._scorer.label_odds(self._shown(requests), "recommend")
+
+    def _shown(self, requests: Requests) -> Requests:
+        """The requests as the model is shown them."""
+        return requests
+
+    def _asked(
+        self, task: Task, encoder: "Encoder", rng: np.random.Generator
+    ) -> "Iterator[Callable[[Template], Questions]]":
+        """Questions about random training windows, without end, each to be worded with a template."""
+        from methods.lm.questions import ask, windows
+
+        return (
+            partial(ask, encoder, task.catalogue, shown=one) for one in windows(task.train, self._sampling(task), rng)
+        )
+
+    def _sampling(self, task: Task) -> "Sampling":
+        from methods.lm.questions import Sampling
+
+        return Sampling(self.shortest, task.history_length, 1, self.negatives)
+
+    def _tune(self, task: Task, scorer: "Scorer", rate: float, epochs: int, seed: int) -> "Tuned":
+        """Teach the scorer's model, as far as it may change, the answers; early stop on validation AUC."""
+        from methods.lm.tuning import Schedule, list_auc, tune, valid_sample
+
+        name, windows = self.info.name, self._windows(task)
+        valid = self._shown(valid_sample(task, self.valid_users, self.valid_negatives, seed)[0])
+        return tune(
+            scorer.model,
+            epochs=(self._batches(task, scorer.encoder, windows, generator(seed, name, n)) for n in range(epochs)),
+            measure=lambda: list_auc(scorer.label_odds(valid, "recommend")),
+            schedule=Schedule(rate, epochs * -(-windows // self._windows_per_batch), self.patience),
+            seed=seed,
+            label=name,
+        )
 
     @property
     def _windows_per_batch(self) -> int:
@@ -121,21 +147,12 @@ class TallRec:
         available = int(np.maximum(task.train.lengths - 1, 0).sum())
         return max(1, min(available, self.max_prompts // (1 + self.negatives)))
 
-    def _epochs(
-        self, task: Task, backbone: "Backbone", windows: int, seed: int
-    ) -> "Iterator[Iterator[list[Questions]]]":
-        for epoch in range(self.epochs):
-            yield self._batches(task, backbone, windows, generator(seed, "tallrec", epoch))
-
     def _batches(
-        self, task: Task, backbone: "Backbone", windows: int, rng: np.random.Generator
+        self, task: Task, encoder: "Encoder", windows: int, rng: np.random.Generator
     ) -> "Iterator[list[Questions]]":
-        from methods.lm.questions import Sampling, ask, pick
-        from methods.lm.questions import windows as draw
+        from methods.lm.questions import pick
 
-        sampling = Sampling(self.shortest, task.history_length, 1, self.negatives)
-        encoder = backbone.encoder()
-        shown = islice(draw(task.train, sampling, rng), windows)
-        while batch := list(islice(shown, self._windows_per_batch)):
+        asked = islice(self._asked(task, encoder, rng), windows)
+        while batch := list(islice(asked, self._windows_per_batch)):
             templates = [pick(task.templates["recommend"], rng) for _ in batch]
-            yield [ask(encoder, task.catalogue, t, one) for t, one in zip(templates, batch, strict=True)]
+            yield [worded(template) for worded, template in zip(batch, templates, strict=True)]

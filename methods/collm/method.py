@@ -1,0 +1,108 @@
+"""CoLLM as a row of the leaderboard.
+
+Source: Zhang et al., "CoLLM: integrating collaborative embeddings into large language models for recommendation",
+2023, arXiv 2310.19488. The card beside this file lists what is ours.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from data.dataset import Catalogue
+from data.prompts.template import Template
+from methods.base import FitReport, MethodInfo, Requests, Space, Task
+from methods.collm.vectors import COLLABORATIVE, collaborative_vectors
+from methods.tallrec import TallRec
+
+if TYPE_CHECKING:
+    from methods.lm.prompts import Encoder
+    from methods.lm.questions import Questions, Window
+
+
+@dataclass
+class CoLlm(TallRec):
+    """A tuned language model that is then shown collaborative vectors; TALLRec's settings are those of step 1.
+
+    Args:
+        collaborative: row whose vectors are shown, ``bpr`` or ``lightgcn``.
+        hidden: width of the MLP from vectors to embeddings.
+        map_rate: learning rate of step 2.
+        map_epochs: most passes of step 2.
+    """
+
+    collaborative: str = "bpr"
+    hidden: int = 640
+    map_rate: float = 3e-3
+    map_epochs: int = 10
+
+    info = MethodInfo(
+        name="collm",
+        paper="Zhang et al., 2023, arXiv 2310.19488",
+        roles=frozenset({"recommend"}),
+        needs=frozenset({"text", "language model"}),
+        cost=700.0,
+    )
+    space: ClassVar[Space] = {
+        "collaborative": tuple(COLLABORATIVE),
+        "map_rate": (1e-3, 3e-3, 1e-2),
+        "negatives": (1, 3),
+    }
+
+    def __post_init__(self) -> None:
+        if self.collaborative not in COLLABORATIVE:
+            raise ValueError(f"no collaborative model {self.collaborative!r}: {' or '.join(COLLABORATIVE)}")
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        """Tune adapters as TALLRec does, then, with all else frozen, what makes embeddings of the vectors.
+
+        Raises:
+            NotRunnable: if TALLRec or the collaborative model cannot run.
+        """
+        from methods.collm.marks import add_marks, extend
+
+        vectors, collaborative = collaborative_vectors(self.collaborative, task, seed)
+        first = TallRec(**{field.name: getattr(self, field.name) for field in fields(TallRec)})
+        alone = first.fit(task, seed)
+        self._scorer = first._scorer
+        extend(
+            self._scorer.model, add_marks(self._scorer.encoder.tokenizer, task.catalogue), vectors, self.hidden, seed
+        )
+        tuned = self._tune(task, self._scorer, self.map_rate, self.map_epochs, seed)
+        return replace(
+            alone,
+            epochs=alone.epochs + tuned.epochs,
+            converged=tuned.converged,
+            interactions=alone.interactions + tuned.questions // (1 + self.negatives) + collaborative.interactions,
+            tokens=alone.tokens + tuned.tokens,
+            note=f"{alone.note} without and {tuned.best:.3f} with vectors of {self.collaborative}",
+        )
+
+    def _shown(self, requests: Requests) -> Requests:
+        from methods.collm.marks import marked
+
+        return marked(requests)
+
+    def _asked(
+        self, task: Task, encoder: "Encoder", rng: np.random.Generator
+    ) -> "Iterator[Callable[[Template], Questions]]":
+        from methods.collm.marks import with_titles
+        from methods.lm.questions import window
+
+        train, catalogue, sampling = task.train, with_titles(task.catalogue), self._sampling(task)
+        pools = (train.items, np.unique(train.items))
+        users = np.repeat(np.arange(len(train)), np.maximum(train.lengths - 1, 0))
+        while True:
+            for user in users[rng.permutation(len(users))].tolist():
+                shown = window(train[user], pools, sampling, rng)
+                shown = replace(shown, items=shown.items + task.catalogue.n_items)
+                yield partial(_ask, encoder, catalogue, user, shown)
+
+
+def _ask(encoder: "Encoder", catalogue: Catalogue, user: int, shown: "Window", template: Template) -> "Questions":
+    from methods.collm.marks import for_user
+    from methods.lm.questions import ask
+
+    return ask(encoder, catalogue, for_user(template, user), shown)

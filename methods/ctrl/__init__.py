@@ -1,0 +1,1 @@
+"""CTRL: a collaborative model aligned with a text encoder, then tuned and served alone."""

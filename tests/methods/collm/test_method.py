@@ -1,0 +1,94 @@
+"""CoLLM is TALLRec that is also shown vectors, and its second step learns to show them and nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.histories import Histories
+from methods import registry
+from methods.base import FitReport, NotRunnable
+from methods.collm import method as collm
+from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
+from tests.methods.test_tallrec import QUICK, auc
+
+USERS, ITEMS = 40, 32
+
+
+@pytest.fixture(autouse=True)
+def taste(monkeypatch):
+    """In place of a collaborative model, which is tested beside this file: vectors that say which films one likes."""
+    vectors = torch.cat([torch.arange(USERS) % 2, torch.arange(ITEMS) // 16])[:, None] * 2.0 - 1
+    vectors = torch.cat([vectors, torch.randn(USERS + ITEMS, 3, generator=torch.Generator().manual_seed(0))], dim=1)
+    monkeypatch.setattr(collm, "collaborative_vectors", lambda *_: (vectors.clone(), FitReport(interactions=1000)))
+    return vectors
+
+
+def task_without_words(cache):
+    """Who chooses more than one film chooses those of one kind, and titles do not say which are of it."""
+    task = make_task(cache, users=USERS)
+    catalogue = replace(task.catalogue, titles=("Red Space",) * ITEMS)
+    odd = np.arange(1, USERS, 2)
+    train = Histories.of(row if user % 2 else row[:1] for user, row in enumerate(task.train))
+    valid = replace(task.valid, catalogue=catalogue).select(odd)
+    return replace(task, catalogue=catalogue, train=train, valid=valid, valid_positive=task.valid_positive[odd])
+
+
+def test_it_is_registered_with_its_role():
+    method = registry.create("collm")
+    assert method.info.name == "collm" and method.info.roles == {"recommend"}
+
+
+def test_what_only_the_vectors_know_is_learnt_and_all_but_the_mlp_keeps_every_bit(tmp_path, taste):
+    task = task_without_words(tmp_path)
+    first = {**QUICK, "valid_users": 20, "patience": 9}
+    tallrec = registry.create("tallrec", first)
+    method = registry.create("collm", {**first, "map_rate": 3e-2, "hidden": 16})
+    tallrec.fit(task, seed=0)
+    report = method.fit(task, seed=0)
+    assert auc(tallrec.score(task.valid), task.valid_positive) == 0.5
+    assert auc(method.score(task.valid), task.valid_positive) > 0.9
+    assert "without and" in report.note and "vectors of bpr" in report.note and report.interactions > 1000
+    alone, model = tallrec._scorer.model.state_dict(), method._scorer.model
+    state = {name.replace("embed_tokens.words", "embed_tokens"): value for name, value in model.state_dict().items()}
+    assert all(torch.equal(value, state[name]) for name, value in alone.items())
+    assert torch.equal(model.get_input_embeddings().vectors, taste)
+
+
+def test_the_users_vector_reaches_the_score(tmp_path):
+    task = make_task(tmp_path, users=USERS)
+    method = registry.create("collm", {**QUICK, "map_epochs": 0})
+    method.fit(task, seed=0)
+    torch.nn.init.ones_(method._scorer.model.get_input_embeddings().mlp[2].weight)
+    assert (method.score(task.valid) != method.score(replace(task.valid, users=task.valid.users[::-1]))).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_decoder_of_the_hub_serves(tmp_path, family):
+    folder = tmp_path / family
+    make_model(family, len(make_tokenizer())).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    method = registry.create("collm", {**QUICK, "map_epochs": 1})
+    task = make_task(tmp_path, users=USERS, backbone=str(folder))
+    method.fit(task, seed=0)
+    assert np.isfinite(method.score(task.valid)).all()
+
+
+def test_the_same_seed_gives_the_same_scores_and_leaves_the_global_random_state_alone(tmp_path):
+    task = make_task(tmp_path, users=USERS)
+    state = torch.get_rng_state()
+    scores = []
+    for _ in range(2):
+        method = registry.create("collm", {**QUICK, "map_epochs": 1, "map_rate": 1e-2})
+        method.fit(task, seed=0)
+        scores.append(method.score(task.valid))
+    np.testing.assert_array_equal(*scores)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_it_needs_is_said(tmp_path):
+    with pytest.raises(registry.MethodError, match="no collaborative model 'mf': bpr or lightgcn"):
+        registry.create("collm", {"collaborative": "mf"})
+    with pytest.raises(NotRunnable, match="seen templates of role 'recommend'"):
+        registry.create("collm").fit(replace(make_task(tmp_path, users=USERS), templates={}), seed=0)
