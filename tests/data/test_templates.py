@@ -110,6 +110,13 @@ def test_templates_are_read_from_a_file(tmp_path: Path) -> None:
 GOOD = 'id = "x"\nfamily = "seen"\ntext = "After {history}, {target}?"'
 
 
+def test_a_template_that_demonstrates_has_a_place_for_demonstrations(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f'role = "demonstrate"\n[[template]]\n{GOOD}\n', encoding="utf-8")
+    with pytest.raises(TemplateError, match=r"role 'demonstrate' needs slots \['demonstrations'\]"):
+        read_templates(path)
+
+
 @pytest.mark.parametrize(
     ("tables", "message"),
     [

@@ -1,0 +1,1 @@
+"""P5: one encoder-decoder for several families of prompts."""

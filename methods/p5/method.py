@@ -1,0 +1,103 @@
+"""P5: recommendation as language processing, with titles instead of item numbers.
+
+Source: Geng et al., "Recommendation as language processing (RLP): a unified pretrain, personalized prompt &
+predict paradigm (P5)", RecSys 2022, arXiv 2203.13366. Deviations are listed in the README beside this module.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from data.prompts.template import Role
+from data.types import FloatArray
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+
+if TYPE_CHECKING:
+    from methods.lm.backbone import Backbone
+    from methods.lm.tuning import Tuned
+
+ROLE: Role = "sequential"
+
+
+@dataclass
+class P5:
+    """Encoder-decoder trained on several families of templates; candidates ranked by the likelihood of their titles.
+
+    Args:
+        epochs: most passes; 0 uses the backbone as it is, such as the folder of a P5 checkpoint.
+        prompts: prompts per pass, drawn anew for every pass.
+        questions: share of prompts that ask whether one title comes next.
+        choices: share of prompts that offer titles to choose from; the others ask for the next title.
+        ahead: items that come next, each an answer to the same question for the next title (1 in the paper).
+        offered: negatives in a prompt that offers titles (99 in the paper).
+        shortest: least number of history items.
+        rate: highest learning rate (1e-3 in the paper).
+        warmup: share of the steps in which the rate rises (paper).
+        batch: prompts per optimiser step.
+        patience: evaluations without a better validation AUC before it stops.
+        valid_users: validation users scored after every pass.
+        valid_negatives: negatives of each of them.
+        normalised: whether the log-likelihood of a title is divided by its number of tokens.
+        backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
+    """
+
+    epochs: int = 4
+    prompts: int = 3200
+    questions: float = 0.1
+    choices: float = 0.1
+    ahead: int = 8
+    offered: int = 9
+    shortest: int = 3
+    rate: float = 2e-3
+    warmup: float = 0.05
+    batch: int = 16
+    patience: int = 4
+    valid_users: int = 200
+    valid_negatives: int = 19
+    normalised: bool = False
+    backbone_steps: int | None = None
+
+    info = MethodInfo(
+        name="p5",
+        paper="Geng et al., RecSys 2022, arXiv 2203.13366",
+        roles=frozenset({ROLE}),
+        needs=frozenset({"text", "language model"}),
+        cost=400.0,
+    )
+
+    def __post_init__(self) -> None:
+        if not (self.questions >= 0 <= self.choices and self.questions + self.choices <= 1):
+            raise ValueError("questions and choices are shares of the prompts: not negative, and at most 1 together")
+        if self.offered < 1:
+            raise ValueError("offered is the number of negatives in a prompt, at least 1")
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        """Train on the training part; early stop on validation AUC.
+
+        Raises:
+            NotRunnable: if there is no seen template, or the backbone cannot be had or is no encoder-decoder.
+        """
+        backbone, tuned = self._trained(task, seed)
+        note = f"; validation AUC {tuned.best:.3f}" if tuned.epochs else ""
+        return FitReport(
+            epochs=tuned.epochs,
+            converged=tuned.converged,
+            interactions=tuned.questions,
+            tokens=tuned.tokens + backbone.tokens,
+            note=f"{backbone.description}{note}",
+            loss="cross-entropy of the answers" if tuned.epochs else "",
+            negatives=f"1 asked about, {self.offered} offered" if tuned.epochs else "",
+        )
+
+    def score(self, requests: Requests) -> FloatArray:
+        """Log-likelihood of each candidate's title as the answer, shape ``[rows, candidates]``."""
+        return self.scorer.title_likelihood(requests, ROLE, self.normalised)
+
+    def _trained(self, task: Task, seed: int) -> "tuple[Backbone, Tuned]":
+        """The trained model and what it took; sets the scorer."""
+        from methods.p5 import training
+
+        if not task.templates.get(ROLE):
+            raise NotRunnable(f"{self.info.name} needs seen templates of role {ROLE!r}")
+        backbone, tuned = training.trained(task, self, seed)
+        self.scorer = training.scorer(backbone, task.compute.batch_size)
+        return backbone, tuned

@@ -1,0 +1,1 @@
+"""PAP-REC: prompts searched for a frozen recommendation language model."""

@@ -1,0 +1,68 @@
+"""What a search found, in readable form, for the run folder."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, fields
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from data.types import IntArray
+from methods.paprec.search import Search, Step
+
+
+def gap(search: Search) -> Iterator[str]:
+    """What each kind of rounds gained on the part it accepts on, and on the part held out."""
+    for name, gain in search.gains.items():
+        undone = " (last round undone)" if gain.undone else ""
+        yield f"{name} triggers: surrogate {gain.search:+.3f} where searched, {gain.held:+.3f} held out{undone}"
+
+
+def files(
+    search: Search, shared: int, user_ids: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: int = 20
+) -> dict[str, str]:
+    """Name and text of each file: the triggers in words, and the steps of the search.
+
+    Args:
+        search: after it has run.
+        shared: how many of the triggers are global; they come first.
+        user_ids: ids of all users.
+        tokenizer: turns tokens into words.
+        most: how many of the most frequent user triggers are listed.
+    """
+    words: dict[int, str] = {id: str(tokenizer.decode([id])).strip() for id in np.unique(search.tokens).tolist()}
+    common, own = search.tokens[:1, :shared], search.tokens[:, shared:]
+    counts = Counter(own.ravel().tolist()).most_common(most) if own.size else []
+    steps = (astuple(step) for step in search.steps)
+    lines = [
+        f"Global triggers: {_text(words, common[0]) if common.size else 'none'}",
+        "",
+        *(f"{line[0].upper()}{line[1:]}." for line in gap(search)),
+        f"{search.evaluations} candidate tokens tried, each for all users at once.",
+        "",
+        "| user trigger | times |",
+        "|---|---|",
+        *(f"| {words[id]} | {count} |" for id, count in counts),
+    ]
+    return {
+        "triggers.md": "\n".join(lines) + "\n",
+        "user-triggers.csv": _table(
+            ["user", "triggers"], ((user, _text(words, row)) for user, row in zip(user_ids, own, strict=True))
+        ),
+        "search.csv": _table([field.name for field in fields(Step)], steps),
+    }
+
+
+def _text(words: dict[int, str], tokens: IntArray) -> str:
+    return " ".join(words[token] for token in tokens.tolist())
+
+
+def _table(header: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
