@@ -8,7 +8,13 @@ from typing import get_args
 
 from data.prompts.template import ListStyle, Role, Template, TemplateError, parse
 
-REQUIRED_SLOTS: dict[str, frozenset[str]] = {"recommend": frozenset({"history", "target"})}
+REQUIRED_SLOTS: dict[str, frozenset[str]] = {
+    "recommend": frozenset({"history", "target"}),
+    "sequential": frozenset({"history"}),
+    "choose": frozenset({"history", "candidates"}),
+    "attribute": frozenset({"history", "attribute"}),
+    "demonstrate": frozenset({"demonstrations", "history", "target"}),
+}
 KEYS = {"id", "family", "text", "labels", "replaces", "strategy", "separator"}
 
 

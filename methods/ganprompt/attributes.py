@@ -1,0 +1,270 @@
+"""The five attributes of a data set: what most of its users seem to look for.
+
+The paper's template is filled with a user's history, and a source says what fits in the place of the attribute. The
+five most frequent fillings are the attributes of the data set (section 3.2). The paper's source is BERT.
+"""
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from data.dataset import Catalogue
+from data.fingerprint import fingerprint
+from data.prompts.template import Prompt, Template
+from data.random import generator
+from methods.base import NotRunnable, Requests, Task
+from methods.llmrec.encoder import Encoder
+from methods.lm.answers import LlmError
+from methods.lm.client import LlmClient, NotAnswered
+from methods.lm.open import LlmChoice, open_client
+from methods.lm.store import Store
+
+log = logging.getLogger(__name__)
+GENERATE = "attribute-generate"
+"""Id of the template that is filled."""
+CATEGORY_FIELDS = ("genres", "categories", "category", "class")
+GENERAL = (
+    "brand",
+    "price",
+    "quality",
+    "design",
+    "style",
+    "size",
+    "colour",
+    "material",
+    "features",
+    "durability",
+    "popularity",
+    "reviews",
+    "age",
+    "plot",
+    "director",
+    "cast",
+    "characters",
+    "soundtrack",
+    "language",
+    "release date",
+)
+"""Ours, beside the data set's own categories."""
+FILLERS = frozenset(
+    {"and", "any", "for", "its", "some", "that", "the", "their", "them", "these", "this", "those", "what"}
+)
+"""Frequent words that are no attributes; shorter ones are none anyway."""
+
+
+class Source(Protocol):
+    """Fills in attributes."""
+
+    @property
+    def identity(self) -> str:
+        """All that its fillings depend on, for the cache."""
+        ...
+
+    def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
+        """Fillings of the open slot ``{attribute}`` of every prompt, the best one first; empty if there is none.
+
+        Raises:
+            NotRunnable: if the model it needs is not there.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LexiconSource:
+    """Ranks a lexicon by the similarity of each word to the prompt, in the space of a sentence encoder (ours).
+
+    Args:
+        words: to choose from.
+        encoder: texts to vectors.
+    """
+
+    words: tuple[str, ...]
+    encoder: Encoder
+
+    @property
+    def identity(self) -> str:
+        """Words and encoder."""
+        return fingerprint("lexicon", self.words, self.encoder.model, self.encoder.revision)
+
+    def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
+        """The whole lexicon for every prompt, words alike the prompt first."""
+        texts = self.encoder.encode([prompt.prefix.rstrip() for prompt in prompts])
+        similarity = texts @ self.encoder.encode(self.words).T
+        return [[self.words[n] for n in row] for row in np.argsort(-similarity, axis=1, kind="stable").tolist()]
+
+
+@dataclass(frozen=True)
+class MaskedSource:
+    """A masked language model, as in the paper.
+
+    Args:
+        model: Hugging Face id or local folder.
+        device: torch device.
+        batch: prompts per forward pass.
+        depth: fillings per prompt.
+    """
+
+    model: str
+    device: str = "cpu"
+    batch: int = 16
+    depth: int = 10
+
+    @property
+    def identity(self) -> str:
+        """The model."""
+        return fingerprint("masked", self.model, self.depth)
+
+    def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
+        """The most probable words in place of the mask."""
+        import torch
+        from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.model)
+            model = AutoModelForMaskedLM.from_pretrained(self.model).to(self.device).eval()
+        except (OSError, ValueError, KeyError) as error:
+            raise NotRunnable(f"masked language model {self.model!r} cannot be loaded: {error}") from error
+        if tokenizer.mask_token is None:
+            raise NotRunnable(f"{self.model!r} has no mask token: attribute_model takes a masked language model")
+        known = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        words = [n for n, token in enumerate(known) if _is_word(token.lstrip("▁Ġ"))]
+        texts = [prompt.with_value("attribute", tokenizer.mask_token).text for prompt in prompts]
+        found: list[list[str]] = []
+        tokenizer.truncation_side = "left"  # the mask stands at the end
+        for start in range(0, len(texts), self.batch):
+            inputs = tokenizer(texts[start : start + self.batch], padding=True, truncation=True, return_tensors="pt")
+            inputs = inputs.to(self.device)
+            with torch.inference_mode():
+                logits = model(**inputs).logits[inputs["input_ids"] == tokenizer.mask_token_id][:, words]
+            best = logits.topk(min(self.depth, len(words))).indices.tolist()
+            found += [[known[words[n]].lstrip("▁Ġ").lower() for n in row] for row in best]
+        return found
+
+
+@dataclass(frozen=True)
+class LlmSource:
+    """A language model that goes on where the prompt ends, behind the response cache.
+
+    Args:
+        client: whom to ask.
+        name: what the user typed to choose the model.
+    """
+
+    client: LlmClient
+    name: str
+
+    @property
+    def identity(self) -> str:
+        """The model."""
+        return fingerprint("llm", self.name)
+
+    def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
+        """The first word of every answer that could be an attribute."""
+        try:
+            answers = self.client.ask([prompt.prefix.rstrip() for prompt in prompts], what="attributes")
+        except NotAnswered as error:
+            raise NotRunnable(f"{error}; {HOW_TO_FILL}") from error
+        except LlmError as error:
+            raise NotRunnable(str(error)) from error
+        return [list(filter(_is_word, re.findall(r"[a-z]+", (answer or "").lower())))[:1] for answer in answers]
+
+
+HOW_TO_FILL = (
+    "to have a language model name attributes: OPENAI_BASE_URL=... OPENAI_API_KEY=... python -m benchmarks.run "
+    "--methods ganprompt --set ganprompt.attributes=llm --llm endpoint:MODEL"
+)
+
+
+def open_source(task: Task, kind: Literal["lexicon", "llm", "masked"], model: str, choice: LlmChoice) -> Source:
+    """The source of a kind.
+
+    Args:
+        task: whose attributes are wanted.
+        kind: ``lexicon``, ``llm`` or ``masked``.
+        model: masked language model; BERT if empty.
+        choice: language model for ``llm``.
+
+    Raises:
+        NotRunnable: if nobody would answer.
+    """
+    compute = task.compute
+    if kind == "masked":
+        return MaskedSource(model or "bert-base-uncased", compute.device)
+    if kind == "lexicon":
+        return LexiconSource(
+            lexicon(task.catalogue), Encoder(device=compute.device, cache=compute.cache / "embeddings")
+        )
+    try:
+        client = open_client(choice, task.catalogue.name, compute.cache, compute.device)
+    except LlmError as error:
+        raise NotRunnable(f"{error}; {HOW_TO_FILL}") from error
+    return LlmSource(client, choice.llm)
+
+
+def lexicon(catalogue: Catalogue, most: int = 60) -> tuple[str, ...]:
+    """The most frequent categories of a data set's items, and general attributes."""
+    texts = (text for name in CATEGORY_FIELDS for text in catalogue.fields.get(name, ()))
+    parts = (part.strip().lower() for text in texts for part in re.split(r"[,>|;/]", text))
+    frequent = [word for word, _ in Counter(filter(None, parts)).most_common(most)]
+    return tuple(dict.fromkeys([*frequent, *GENERAL]))
+
+
+def prompts(task: Task, template: Template, users: int) -> list[Prompt]:
+    """The template filled with the latest training items of some users, the same for all seeds."""
+    rows = np.sort(generator("attribute users").permutation(len(task.train))[:users])
+    latest = task.train.select(rows).last(task.history_length)
+    nothing = np.empty((len(rows), 0), np.int64)
+    asked = Requests(rows, latest, nothing, task.catalogue, {"attribute": (template,) * len(rows)})
+    return [asked.prompt("attribute", row) for row in range(len(rows))]
+
+
+def attributes(task: Task, source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
+    """The most frequent fillings; found once per source and prompts, and kept in the cache.
+
+    Raises:
+        NotRunnable: if the source finds fewer, or what it needs is not there.
+    """
+    key = fingerprint(source.identity, [prompt.prefix for prompt in asked], count)
+    with closing(Store(task.compute.cache / "attributes.sqlite")) as store:
+        if key not in (known := store.get([key])):
+            found = most_frequent(source.fill(asked), count)
+            if len(found) < count:
+                raise NotRunnable(f"{len(found)} attributes found, {count} are needed: {', '.join(found) or 'none'}")
+            store.put({key: json.dumps(found).encode()})
+            known = store.get([key])
+    names = tuple(json.loads(known[key]))
+    log.info("attributes of %s: %s", task.catalogue.name, ", ".join(names))
+    return names
+
+
+def most_frequent(fillings: Sequence[Sequence[str]], count: int) -> list[str]:
+    """The fillings that are the best one of most prompts; where too few ever are, those that come next.
+
+    Ties are broken by the mean place in the lists, then by the alphabet.
+
+    >>> most_frequent([["plot", "cast"], ["plot", "price"], ["cast", "price"]], 2)
+    ['plot', 'cast']
+    """
+    first = Counter(words[0] for words in fillings if words)
+    places: dict[str, list[int]] = {}
+    for words in fillings:
+        for place, word in enumerate(words):
+            places.setdefault(word, []).append(place)
+    longest = max(map(len, fillings), default=0)
+
+    def order(word: str) -> tuple[float, float, str]:
+        missing = len(fillings) - len(places[word])
+        return -first[word], sum(places[word]) + missing * longest, word
+
+    return sorted(places, key=order)[:count]
+
+
+def _is_word(token: str) -> bool:
+    return token.isalpha() and len(token) > 2 and token.lower() not in FILLERS

@@ -1,0 +1,308 @@
+"""GANPrompt as rows of the leaderboard: the whole method, and without or with other parts of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.prompts import library
+from data.prompts.template import Role, Template
+from data.types import FloatArray
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from methods.ganprompt.attributes import Source
+    from methods.ganprompt.diversity import DistanceName
+    from methods.ganprompt.prompts import Attributes
+    from methods.ganprompt.stage1 import Adversarial, Game
+    from methods.ganprompt.stage2 import Answers, EncDecAnswers, TargetSide
+    from methods.ganprompt.training import Lessons
+    from methods.lm.backbone import Backbone
+
+PAPER = "Li et al. 2024, arXiv 2408.09671"
+ROLE: Role = "attribute"
+DEFAULT_BACKBONE = "tiny-t5"
+CHOICES: Mapping[str, tuple[object, ...]] = {
+    "attributes": ("lexicon", "llm", "masked"),
+    "distance": ("cosine-js", "euclidean", "mmd"),
+    "adversarial": ("cooperative", "zero-sum", "none"),
+    "target_side": (None, "encoder", "decoder"),
+    "scoring": ("plain", "mean"),
+}
+
+
+@dataclass
+class GanPrompt:
+    """A generator of diverse prompt embeddings (stage 1), and a decoder tuned behind it (stage 2).
+
+    Args:
+        row: name of the row behind ``ganprompt/``; empty for the whole method.
+        attributes: ``lexicon``, ``llm`` or ``masked``.
+        attribute_model: masked language model, Hugging Face id or folder; where it is given, attributes are ``masked``.
+        llm: who names attributes for ``llm``: ``recorded:FILE``, ``endpoint:MODEL`` or ``local:MODEL``.
+        llm_budget: hard caps such as ``requests=1000,tokens=2e6``.
+        llm_run: what the caps hold for; empty for this method alone.
+        count: attributes (paper: 5).
+        attribute_users: users whose histories the attributes are asked for.
+        gan: False for plain yes/no tuning, without attributes and stage 1.
+        joint: one stage, in which encoder and adapters learn together.
+        alpha: weight of the cosine term.
+        beta: weight of the Jensen-Shannon term.
+        gamma: weight of the diversity.
+        distance: ``cosine-js`` (paper), ``euclidean`` or ``mmd``.
+        literal_sign: the printed formula, whose Jensen-Shannon term pulls embeddings together.
+        adversarial: ``cooperative``, ``zero-sum`` or ``none``.
+        adversarial_weight: weight of the discriminator's term in the generator's loss.
+        stage1_steps: steps of the generator.
+        stage1_batch: histories per step, each in all classes (paper: 256).
+        stage1_rate: learning rate of the encoder; 5e-5 (paper) for trained backbones, 5e-3 for embedded ones.
+        discriminator_rate: learning rate of the discriminator.
+        hidden: width of the discriminator.
+        target_side: where the target stands, ``encoder`` or ``decoder``; by default ``encoder`` (the paper's template)
+            for trained backbones, and ``decoder`` for embedded ones.
+        decoder_backbone: decoder-only language model behind soft prompts; empty for the encoder's own decoder.
+        scoring: ``plain`` prompts, or the ``mean`` of the log-odds over the attributes.
+        rank: rank of the adapters.
+        lora_alpha: scale of the adapters.
+        dropout: dropout of the adapters.
+        rate: learning rate of the adapters; 1e-5 (paper) for trained backbones, 3e-3 for embedded ones.
+        epochs: most passes of stage 2.
+        max_prompts: most questions per pass.
+        negatives: negatives asked about beside each next item.
+        batch: questions per step (paper: 128).
+        patience: evaluations without a better validation AUC before stage 2 stops.
+        valid_users: validation users asked after every pass.
+        valid_negatives: negatives of each of them.
+        shortest: least number of history items in training (paper: 3).
+        shown_users: users whose embeddings are drawn before and after stage 1.
+        backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
+    """
+
+    row: str = ""
+    attributes: "Literal['lexicon', 'llm', 'masked']" = "lexicon"
+    attribute_model: str = ""
+    llm: str = "recorded"
+    llm_budget: str = ""
+    llm_run: str = ""
+    count: int = 5
+    attribute_users: int = 200
+    gan: bool = True
+    joint: bool = False
+    alpha: float = 1.0
+    beta: float = 1.0
+    gamma: float = 1.0
+    distance: "DistanceName" = "cosine-js"
+    literal_sign: bool = False
+    adversarial: "Adversarial" = "cooperative"
+    adversarial_weight: float = 1.0
+    stage1_steps: int = 100
+    stage1_batch: int = 16
+    stage1_rate: float | None = None
+    discriminator_rate: float = 3e-3
+    hidden: int = 128
+    target_side: "TargetSide | None" = None
+    decoder_backbone: str = ""
+    scoring: "Literal['plain', 'mean']" = "plain"
+    rank: int = 8
+    lora_alpha: int = 16
+    dropout: float = 0.05
+    rate: float | None = None
+    epochs: int = 6
+    max_prompts: int = 3200
+    negatives: int = 4
+    batch: int = 64
+    patience: int = 2
+    valid_users: int = 200
+    valid_negatives: int = 19
+    shortest: int = 3
+    shown_users: int = 100
+    backbone_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}")
+        if self.decoder_backbone and self.target_side == "encoder":
+            raise ValueError("behind soft prompts the target stands in the decoder: leave target_side out")
+        roles: tuple[Role, ...] = ("recommend", ROLE) if self.scoring == "mean" else ("recommend",)
+        self.info = MethodInfo(
+            name="/".join(filter(None, ("ganprompt", self.row))),
+            paper=PAPER,
+            roles=frozenset(roles),
+            needs=frozenset({"text", "language model"}),
+            cost=200.0,
+        )
+        self.artifacts: dict[str, str | bytes] = {}
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        """Find the attributes, make the encoder a generator, tune the decoder.
+
+        Raises:
+            NotRunnable: if there is no seen template, the backbone or the source of attributes cannot be had, or
+                the generator collapsed.
+        """
+        from methods.ganprompt.separation import artifacts, separation
+        from methods.ganprompt.stage1 import generate
+        from methods.ganprompt.stage2 import label_loss, tune
+        from methods.lm.backbone import load_backbone
+        from methods.lm.tuning import list_auc, valid_sample
+
+        for role in sorted(self.info.roles):
+            if not task.templates.get(role):
+                raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
+        recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
+        backbone = load_backbone(task, DEFAULT_BACKBONE, ("encoder-decoder",), recipe)
+        encoder_rate, rate = self._rates(backbone)
+        self._attributes = self._find_attributes(task, backbone) if self.gan else None
+        own = self._own_answers(task, backbone)
+        game = self._game(own, self._attributes, seed) if self._attributes else None
+        before = separation(game, task.valid, self.shown_users) if game else None
+        if game and not self.joint:
+            histories = self.stage1_steps * self.stage1_batch
+            lessons = self._lessons(task, seed, 1, histories, self.stage1_batch)
+            generate(game, partial(label_loss, own), lessons, encoder_rate)
+        self._answers = self._adapted(own, task, seed)
+        histories, batch = (max(1, questions // (1 + self.negatives)) for questions in (self.max_prompts, self.batch))
+        histories = min(histories, int(np.maximum(task.train.lengths - 1, 0).sum()))
+        valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
+        tuned = tune(
+            self._answers,
+            self._lessons(task, seed, 2, histories, batch, self._attributes),
+            self.epochs,
+            rate,
+            measure=lambda: list_auc(self.score(valid)),
+            patience=self.patience,
+            joint=(game, encoder_rate) if game and self.joint else None,
+        )
+        notes = [backbone.description]
+        if game and before:
+            after = separation(game, task.valid, self.shown_users)
+            self.artifacts = {"ganprompt-stage1.csv": game.watch.table(), **artifacts(before=before, after=after)}
+            notes += [f"attributes {', '.join(game.attributes.names)}", game.watch.summary(), f"{before} to {after}"]
+        return FitReport(
+            epochs=tuned.epochs,
+            converged=tuned.converged,
+            interactions=tuned.epochs * histories,
+            tokens=backbone.tokens + self._answers.tokens + (game.tokens if game else 0),
+            note="; ".join([*notes, f"validation AUC {tuned.best:.3f}"]),
+            loss="binary cross-entropy",
+            negatives=str(self.negatives),
+        )
+
+    def score(self, requests: Requests) -> FloatArray:
+        """Log-odds of the positive answer, shape ``[rows, candidates]``."""
+        from methods.ganprompt.prompts import joined
+
+        if not self._attributes or self.scoring == "plain":
+            return self._answers.score(requests)
+        rows = list(zip(requests.templates["recommend"], requests.templates[ROLE], strict=True))
+        scores = np.zeros(requests.candidates.shape)
+        for name in self._attributes.names:
+            worded: dict[Role, tuple[Template, ...]] = {
+                "recommend": tuple(joined(template, wording, name) for template, wording in rows)
+            }
+            scores += self._answers.score(replace(requests, templates=worded))
+        return scores / len(self._attributes.names)
+
+    def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
+        """What having a language model name the attributes would take."""
+        from methods.ganprompt.attributes import LlmSource, prompts
+
+        if not self.gan or not isinstance(source := self._source(task), LlmSource):
+            return "asks nothing"
+        asked = prompts(task, self._wordings(task)[0], self.attribute_users)
+        return str(source.client.estimate([prompt.prefix.rstrip() for prompt in asked]))
+
+    def _find_attributes(self, task: Task, backbone: "Backbone") -> "Attributes":
+        from methods.ganprompt.attributes import attributes, prompts
+        from methods.ganprompt.prompts import Attributes
+        from methods.ganprompt.vocabulary import learn_words
+
+        wordings = self._wordings(task)
+        names = attributes(task, self._source(task), prompts(task, wordings[0], self.attribute_users), self.count)
+        learn_words(backbone.model, backbone.tokenizer, names)
+        return Attributes(names, wordings)
+
+    def _wordings(self, task: Task) -> tuple[Template, ...]:
+        """Seen wordings of the attribute; the first is the one that is asked with."""
+        own = tuple(template for template in library.templates(ROLE) if template.family == "seen")
+        return task.templates.get(ROLE, own)
+
+    def _source(self, task: Task) -> "Source":
+        from methods.ganprompt.attributes import open_source
+        from methods.lm.open import LlmChoice
+
+        choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
+        return open_source(task, "masked" if self.attribute_model else self.attributes, self.attribute_model, choice)
+
+    def _rates(self, backbone: "Backbone") -> tuple[float, float]:
+        """Learning rates of encoder and adapters; small models made from scratch need larger ones."""
+        own = (5e-3, 3e-3) if backbone.embedded else (5e-5, 1e-5)
+        return self.stage1_rate or own[0], self.rate or own[1]
+
+    def _own_answers(self, task: Task, backbone: "Backbone") -> "EncDecAnswers":
+        from methods.ganprompt.stage2 import EncDecAnswers
+
+        side = self.target_side or ("decoder" if backbone.embedded else "encoder")
+        return EncDecAnswers(backbone.model, backbone.encoder(), task.catalogue, side, task.compute.batch_size)
+
+    def _adapted(self, own: "EncDecAnswers", task: Task, seed: int) -> "Answers":
+        """What stage 2 tunes: the decoder, or another language model behind the encoder."""
+        from methods.ganprompt.soft import SoftAnswers
+        from methods.lm.backbone import load_backbone
+        from methods.lm.lora import Lora
+
+        lora = Lora(self.rank, self.lora_alpha, self.dropout)
+        if not self.decoder_backbone:
+            own.adapt(lora, seed)
+            return own
+        compute = replace(task.compute, backbone=self.decoder_backbone, revision=None)
+        decoder = load_backbone(replace(task, compute=compute), self.decoder_backbone, ("decoder",))
+        return SoftAnswers(own, decoder, lora, seed)
+
+    def _game(self, own: "EncDecAnswers", attributes: "Attributes", seed: int) -> "Game":
+        from methods.ganprompt.discriminator import Discriminator
+        from methods.ganprompt.diversity import Diversity
+        from methods.ganprompt.stage1 import Game
+
+        size, classes = own.model.config.d_model, 1 + len(attributes.names)
+        return Game(
+            own.model,
+            own.reader,
+            own.catalogue,
+            attributes,
+            Diversity(self.alpha, self.beta, self.gamma, self.distance, self.literal_sign),
+            self.adversarial,
+            self.adversarial_weight,
+            Discriminator(size, classes, self.hidden, self.discriminator_rate, seed, own.model.device),
+            seed,
+        )
+
+    def _lessons(
+        self, task: Task, seed: int, stage: int, histories: int, batch: int, attributes: "Attributes | None" = None
+    ) -> "Lessons":
+        from methods.ganprompt.training import Lessons
+        from methods.lm.questions import Sampling
+
+        sampling = Sampling(self.shortest, task.history_length, 1, self.negatives)
+        return Lessons(task, sampling, attributes, histories, batch, seed, f"ganprompt stage {stage}")
+
+
+no_gan = partial(GanPrompt, row="no-gan", gan=False)
+no_diversity = partial(GanPrompt, row="no-diversity", gamma=0.0)
+cosine = partial(GanPrompt, row="cosine", beta=0.0)
+js = partial(GanPrompt, row="js", alpha=0.0)
+euclidean = partial(GanPrompt, row="euclidean", distance="euclidean")
+mmd = partial(GanPrompt, row="mmd", distance="mmd")
+gamma_tenth = partial(GanPrompt, row="gamma-0.1", gamma=0.1)
+gamma_third = partial(GanPrompt, row="gamma-0.3", gamma=0.3)
+gamma_triple = partial(GanPrompt, row="gamma-3", gamma=3.0)
+gamma_tenfold = partial(GanPrompt, row="gamma-10", gamma=10.0)
+literal_sign = partial(GanPrompt, row="literal-sign", literal_sign=True)
+zero_sum = partial(GanPrompt, row="zero-sum", adversarial="zero-sum")
+no_adversary = partial(GanPrompt, row="no-adversary", adversarial="none")
+joint = partial(GanPrompt, row="joint", joint=True)

@@ -1,0 +1,153 @@
+"""The decoder-only variant: encoder states, projected, are soft prompts of another language model.
+
+Source: the paper's section 3.3, sigma(W E + b). The target stands behind the soft prompt, as in its formula.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.dataset import Catalogue
+from data.prompts.template import Template
+from data.types import FloatArray, IntArray
+from methods.base import Requests
+from methods.ganprompt.stage2 import Contrast, EncDecAnswers, contrasted
+from methods.ganprompt.training import Example, Part
+from methods.lm.attention import Group
+from methods.lm.backbone import Backbone
+from methods.lm.encdec import CUE, Reader
+from methods.lm.forward import padded
+from methods.lm.lora import Lora, add_lora, inner, merged
+from methods.lm.prompts import as_ids
+from methods.lm.scoring import check_scores, chunks
+from methods.lm.t5 import encoded
+
+QUESTION = 64
+"""Tokens of the decoder's window that are kept for the question behind the soft prompt."""
+
+
+class Projection(nn.Module):
+    """tanh(W e + b), from encoder states to token embeddings.
+
+    The paper does not say what its sigma is. tanh has both signs, as embeddings have; W starts so that the soft
+    embeddings are of the size of the decoder's own.
+    """
+
+    def __init__(self, size: int, embeddings: Tensor, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            self.linear = nn.Linear(size, embeddings.shape[1])
+            self.linear.weight.normal_(std=float(embeddings.float().std()) * size**-0.5)
+            self.linear.bias.zero_()
+        self.to(embeddings)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Soft embeddings ``[..., width]`` of encoder states ``[..., size]``."""
+        soft: Tensor = torch.tanh(self.linear(states))
+        return soft
+
+
+@dataclass
+class SoftAnswers:
+    """A decoder-only model behind the encoder of another.
+
+    Args:
+        own: the encoder-decoder whose encoder reads the prompt.
+        decoder: the language model that answers.
+        lora: its adapters.
+        seed: of adapters and projection.
+        tokens: tokens computed in training, those of ``own`` counted.
+    """
+
+    own: EncDecAnswers
+    decoder: Backbone
+    lora: Lora
+    seed: int
+    tokens: int = field(init=False)
+    _questions: dict[str, IntArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.own.tokens
+        room = replace(self.own.encoder, window=min(self.own.encoder.window, self.decoder.window - QUESTION))
+        self._reader = Reader.of(self.own.model, room)
+        self._adapted = add_lora(self.decoder.model, self.lora, self.seed).eval()
+        self._model = inner(self._adapted)
+        self._encoder = self.decoder.encoder()
+        embeddings: Any = self._model.get_input_embeddings().weight
+        self._projection = Projection(self.own.model.config.d_model, embeddings.detach(), self.seed)
+
+    def parts(self, rate: float) -> list[Part]:
+        """Adapters and projection."""
+        adapters = tuple(p for p in self._model.parameters() if p.requires_grad)
+        return [Part(self._model, adapters, rate), Part(self._projection, tuple(self._projection.parameters()), rate)]
+
+    def finish(self) -> None:
+        """Add the adapters to the weights."""
+        self._model = merged(self._adapted)
+
+    def odds(self, batch: Sequence[Example]) -> Tensor:
+        """Log-odds of the label words for every item of every example."""
+        asked = [(e.template, e.shown.history, e.shown.items) for e in batch]
+        groups, words = self._groups(asked, self.own.catalogue)
+        self.tokens += sum(group.tokens for group in groups)
+        return contrasted(self._model, self._states(groups), words)
+
+    def score(self, requests: Requests) -> FloatArray:
+        """Log-odds for every candidate, shape ``[rows, candidates]``."""
+        templates = requests.templates["recommend"]
+        scores = np.empty(requests.candidates.shape)
+        for rows in chunks(len(requests)):
+            asked = [(templates[row], requests.histories[row], requests.candidates[row]) for row in rows]
+            groups, words = self._groups(asked, requests.catalogue)
+            with torch.inference_mode():
+                odds = contrasted(self._model, self._states(groups), words)
+            scores[rows] = odds.cpu().numpy().reshape(len(rows), -1)
+        check_scores(scores, requests, "recommend")
+        return scores
+
+    def _groups(
+        self, asked: Sequence[tuple[Template, IntArray, IntArray]], catalogue: Catalogue
+    ) -> tuple[list[Group], list[Contrast]]:
+        """What the encoder and, behind it, the decoder read of template, history and items; and the label words."""
+        groups, words = [], []
+        for template, history, items in asked:
+            word = Contrast.of(*(self._encoder.word(label, CUE) for label in template.labels))
+            titles = [[catalogue.titles[item] for item in some.tolist()] for some in (history, items)]
+            prompt = self._reader.prompt(template, catalogue.domain, titles[0])
+            questions = tuple(as_ids([*self._question(title), *word.shared]) for title in titles[1])
+            groups.append(Group(prompt, questions))
+            words += [word] * len(questions)
+        return groups, words
+
+    def _question(self, title: str) -> IntArray:
+        if title not in self._questions:
+            self._questions[title] = as_ids(self._encoder.encode([title + CUE])[0])
+        return self._questions[title]
+
+    def _states(self, groups: Sequence[Group]) -> Tensor:
+        """Last hidden state behind every question, shape ``[questions, width]``."""
+        states, mask = encoded(self.own.model, [group.prefix for group in groups])
+        soft = self._projection(states.to(self._projection.linear.weight))
+        lengths = mask.sum(1).tolist()
+        return torch.cat([self._behind(own[:length], g) for own, length, g in zip(soft, lengths, groups, strict=True)])
+
+    def _behind(self, soft: Tensor, group: Group) -> Tensor:
+        """States of one group: the soft prompt is computed once for all its questions."""
+        base: Any = self._model.base_model
+        past = base(inputs_embeds=soft[None], use_cache=True).past_key_values
+        ids, mask = padded(group.suffixes, self._model.device)
+        past.batch_repeat_interleave(len(ids))
+        states = base(
+            input_ids=ids,
+            attention_mask=torch.cat([mask.new_ones(len(ids), len(soft)), mask], dim=1),
+            position_ids=torch.arange(len(soft), len(soft) + ids.shape[1], device=ids.device)[None],
+            past_key_values=past,
+            use_cache=True,
+        )
+        last: Tensor = states.last_hidden_state[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
+        return last

@@ -1,0 +1,224 @@
+"""Stage 1: the encoder becomes a generator of diverse prompt embeddings.
+
+In every step the discriminator learns to tell the classes apart, then the encoder takes a step on
+
+    L_G = L_LM + diversity term + weight * (+ or -) cross-entropy of the discriminator
+
+with the decoder and the word embeddings, which both share, frozen. The paper's text calls the game zero-sum (the
+encoder deceives the discriminator), its figure 3 shows classes that are pulled apart (both work together).
+"""
+
+import csv
+import io
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Literal, get_args
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from data.dataset import Catalogue
+from data.random import generator
+from data.types import IntArray
+from methods.base import NotRunnable
+from methods.ganprompt.discriminator import Discriminator
+from methods.ganprompt.diversity import Diversity, cosine_distance, mean_pairwise
+from methods.ganprompt.prompts import Attributes, classes
+from methods.ganprompt.training import Example, Lessons, Part, optimise
+from methods.lm.encdec import Reader
+from methods.lm.questions import pick
+from methods.lm.t5 import pooled_states
+
+log = logging.getLogger(__name__)
+Adversarial = Literal["cooperative", "zero-sum", "none"]
+
+
+class GeneratorCollapsed(NotRunnable):
+    """Stage 1 went wrong in a way that going on cannot mend."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of stage 1 saw.
+
+    Args:
+        step: number, from 1.
+        generator: L_G.
+        language: L_LM.
+        discriminator: cross-entropy of the discriminator before its own step.
+        accuracy: share of classes it named rightly.
+        diversity: mean cosine distance between the classes of a user.
+    """
+
+    step: int
+    generator: float
+    language: float
+    discriminator: float
+    accuracy: float
+    diversity: float
+
+
+@dataclass
+class Watch:
+    """Keeps the steps and stops when the generator has collapsed.
+
+    Args:
+        classes: number of classes.
+        remedy: settings to change, for the messages.
+        patience: steps for which diversity is gone, or the discriminator at chance, before it stops.
+        gone: share of the first diversity that counts as none.
+        margin: accuracy above chance that still counts as chance.
+        warmup: steps in which the discriminator has not learnt yet.
+    """
+
+    classes: int
+    remedy: str
+    patience: int = 30
+    gone: float = 0.01
+    margin: float = 0.05
+    warmup: int = 50
+    steps: list[Step] = field(default_factory=list)
+
+    def see(self, step: Step) -> None:
+        """Keep and log a step.
+
+        Raises:
+            GeneratorCollapsed: if a number is none, diversity is gone or the discriminator guesses.
+        """
+        self.steps.append(step)
+        log.info("stage 1: %s", ", ".join(f"{name} {value:.4g}" for name, value in asdict(step).items()))
+        if not all(map(math.isfinite, asdict(step).values())):
+            self._stop("a loss is not a number; lower stage1_rate, or use --dtype float32")
+        late = self.steps[-self.patience :]
+        if len(late) < self.patience:
+            return
+        if max(s.diversity for s in late) <= self.gone * self.steps[0].diversity:
+            self._stop(f"the embeddings of all attributes have become one; {self.remedy}")
+        chance = 1 / self.classes + self.margin
+        if step.step >= self.warmup + self.patience and sum(s.accuracy for s in late) <= chance * len(late):
+            self._stop(
+                f"for {self.patience} steps the discriminator has named {chance:.0%} of the classes or fewer, "
+                f"which is guessing; {self.remedy}"
+            )
+
+    def summary(self) -> str:
+        """First and last step in words."""
+        first, last = self.steps[0], self.steps[-1]
+        return f"diversity {first.diversity:.4f} to {last.diversity:.4f}, discriminator accuracy {last.accuracy:.2f}"
+
+    def table(self) -> str:
+        """All steps as CSV."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.name for column in fields(Step)])
+        writer.writerows([f"{value:.6g}" for value in asdict(step).values()] for step in self.steps)
+        return text.getvalue()
+
+    def _stop(self, reason: str) -> None:
+        raise GeneratorCollapsed(f"the generator collapsed in step {self.steps[-1].step} of stage 1: {reason}")
+
+
+@dataclass
+class Game:
+    """The generator's loss, and the discriminator beside it.
+
+    Args:
+        model: the encoder-decoder whose encoder is the generator.
+        reader: makes prompts for it.
+        catalogue: item titles.
+        attributes: classes and their wordings.
+        diversity: what is asked of the embeddings.
+        adversarial: ``cooperative`` helps the discriminator, ``zero-sum`` deceives it, ``none`` ignores it.
+        weight: of the adversarial term.
+        discriminator: tells classes apart.
+        seed: of the wordings drawn.
+        tokens: tokens computed.
+    """
+
+    model: PreTrainedModel
+    reader: Reader
+    catalogue: Catalogue
+    attributes: Attributes
+    diversity: Diversity
+    adversarial: Adversarial
+    weight: float
+    discriminator: Discriminator
+    seed: int
+    tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self._rng = generator(self.seed, "ganprompt wordings")
+        self._sign = {"cooperative": 1, "zero-sum": -1, "none": 0}[self.adversarial]
+        self.watch = Watch(
+            self.discriminator.classes,
+            f"raise gamma (now {self.diversity.gamma:g}), lower stage1_rate or stage1_steps, or set adversarial to "
+            + " or ".join(mode for mode in get_args(Adversarial)[::2] if mode != self.adversarial),
+        )
+
+    def loss(self, batch: Sequence[Example], language: Tensor) -> Tensor:
+        """L_G of a batch after one step of the discriminator; ``language`` is L_LM.
+
+        Raises:
+            GeneratorCollapsed: see :class:`Watch`.
+        """
+        embeddings = self.embeddings([example.shown.history for example in batch], self._rng)
+        wrong, accuracy = self.discriminator.learn(embeddings)
+        total = language + self.diversity.term(embeddings)
+        if self._sign:
+            total = total + self._sign * self.weight * self.discriminator.loss(embeddings)
+        apart = mean_pairwise(cosine_distance, embeddings)
+        generator, lm, diversity = (float(value.detach()) for value in (total, language, apart))
+        self.watch.see(Step(len(self.watch.steps) + 1, generator, lm, wrong, accuracy, diversity))
+        return total
+
+    def embeddings(self, histories: Sequence[IntArray], rng: np.random.Generator) -> Tensor:
+        """Mean encoder states of every history in every class, shape ``[histories, classes, size]``.
+
+        The wording is drawn for every history and is the same for its classes.
+        """
+        prompts = []
+        for history in histories:
+            titles = [self.catalogue.titles[item] for item in history.tolist()]
+            worded = classes(pick(self.attributes.wordings, rng), self.attributes.names)
+            prompts += [self.reader.prompt(template, self.catalogue.domain, titles) for template in worded]
+        self.tokens += sum(map(len, prompts))
+        pooled = pooled_states(self.model, prompts)
+        return pooled.view(len(histories), -1, pooled.shape[1])
+
+
+def encoder_part(model: PreTrainedModel, rate: float) -> Part:
+    """What stage 1 changes: the encoder without the word embeddings, which the decoder uses, too."""
+    encoder, shared = model.get_encoder(), model.get_input_embeddings().weight
+    parameters = tuple(p for p in encoder.parameters() if p is not shared)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return Part(encoder, parameters, rate)
+
+
+def generate(game: Game, language: Callable[[Sequence[Example]], Tensor], lessons: Lessons, rate: float) -> None:
+    """Make the encoder a generator, and freeze it.
+
+    Args:
+        game: the generator's loss.
+        language: L_LM of a batch.
+        lessons: one epoch of plain examples.
+        rate: learning rate of the encoder.
+
+    Raises:
+        GeneratorCollapsed: see :class:`Watch`.
+    """
+    part = encoder_part(game.model, rate)
+    steps = -(-lessons.windows // lessons.batch)
+    optimise(
+        [part],
+        [lessons.epoch(0)],
+        lambda batch: game.loss(batch, language(batch)),
+        steps,
+        lessons.seed,
+        lessons.purpose,
+    )
+    for parameter in part.parameters:
+        parameter.requires_grad_(False)

@@ -1,0 +1,139 @@
+"""Attributes come from a lexicon, a masked language model or a client, are counted, cached and logged."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from data.prompts.template import Prompt
+from methods.base import NotRunnable
+from methods.ganprompt.attributes import (
+    LexiconSource,
+    MaskedSource,
+    attributes,
+    lexicon,
+    most_frequent,
+    open_source,
+    prompts,
+)
+from methods.llmrec.encoder import Encoder
+from methods.lm.open import LlmChoice
+from methods.lm.words import word_tokenizer
+from tests.methods.ganprompt.world import SEEN, make
+
+TEMPLATE = next(t for t in SEEN if t.id == "attribute-generate")
+
+
+@dataclass
+class Fixed:
+    """Fills in what it is told to."""
+
+    fillings: Sequence[Sequence[str]]
+    identity: str = "fixed"
+    asked: int = 0
+
+    def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
+        self.asked += 1
+        return [list(words) for words in self.fillings]
+
+
+def test_the_most_frequent_fillings_win() -> None:
+    assert most_frequent([["a", "b"], ["c", "a"], ["c", "b"], ["a", "c"], ["c", "a"]], 2) == ["c", "a"]
+
+
+def test_where_too_few_are_ever_the_best_those_that_come_next_follow() -> None:
+    assert most_frequent([["a", "b", "c"], ["a", "c", "b"], ["a", "c", "b"]], 3) == ["a", "c", "b"]
+    assert most_frequent([[], ["a"]], 3) == ["a"]
+
+
+def test_the_lexicon_has_the_data_sets_own_categories_and_general_words(tmp_path: Path) -> None:
+    catalogue = make(tmp_path).catalogue
+    fields = {"genres": ("Action, Drama", "Drama") * 16, "categories": ("Toys & Games > Puzzles", "") * 16}
+    words = lexicon(replace(catalogue, fields=fields), most=3)
+    assert words[0] == "drama" and {"action", "plot", "brand"} <= set(words) and "" not in words
+
+
+def test_prompts_are_the_papers_template_up_to_the_attribute(tmp_path: Path) -> None:
+    task = make(tmp_path)
+    asked = prompts(task, TEMPLATE, users=5)
+    assert len(asked) == 5
+    assert asked[0].prefix.startswith("You are a professional shopper")
+    assert asked[0].prefix.endswith("If you recommend movies to this user, you should focus on ")
+    titles = [task.catalogue.titles[item] for item in task.train[0].tolist()[-task.history_length :]]
+    assert ", ".join(titles) in prompts(task, TEMPLATE, users=100)[0].prefix
+
+
+def test_the_lexicon_is_ranked_by_similarity_to_the_prompt(tmp_path: Path) -> None:
+    task = make(tmp_path)
+    catalogue = replace(task.catalogue, titles=("The Cheapest Bargain at the Lowest Cost",) * 32)
+    asked = prompts(replace(task, catalogue=catalogue), TEMPLATE, users=2)
+    source = LexiconSource(("soundtrack", "price", "director"), Encoder(cache=tmp_path))
+    assert [row[0] for row in source.fill(asked)] == ["price", "price"]
+
+
+def test_a_masked_language_model_fills_the_mask(tmp_path: Path) -> None:
+    task = make(tmp_path)
+    asked = prompts(task, TEMPLATE, users=3)
+    tokenizer = word_tokenizer([asked[0].prefix, "plot the director", "[MASK]"], 256)
+    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **small))
+    with torch.no_grad():
+        bias = model.cls.predictions.decoder.bias
+        for word, value in {"director": 30.0, "plot": 20.0, "the": 40.0, ",": 50.0}.items():
+            bias[tokenizer.convert_tokens_to_ids(word)] = value
+    model.save_pretrained(tmp_path / "masked")
+    tokenizer.save_pretrained(tmp_path / "masked")
+    found = MaskedSource(str(tmp_path / "masked")).fill(asked)
+    assert [row[:2] for row in found] == [["director", "plot"]] * 3
+
+
+def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
+    asked = prompts(make(tmp_path), TEMPLATE, users=1)
+    with pytest.raises(NotRunnable, match="cannot be loaded"):
+        MaskedSource(str(tmp_path)).fill(asked)
+
+
+def test_recorded_answers_of_a_language_model_are_attributes(tmp_path: Path) -> None:
+    task = make(tmp_path)
+    asked = prompts(task, TEMPLATE, users=3)
+    file = tmp_path / "answers.jsonl"
+    keys = [hashlib.sha256(prompt.prefix.rstrip().encode()).hexdigest() for prompt in asked]
+    answers = ({"item_id": "", "request_sha256": key, "response": "the PLOT, above all."} for key in keys)
+    file.write_text("".join(f"{json.dumps(answer)}\n" for answer in answers))
+    source = open_source(task, "llm", "", LlmChoice(f"recorded:{file}"))
+    assert source.fill(asked) == [["plot"]] * 3
+
+
+def test_without_anybody_to_ask_the_command_that_would_is_given(tmp_path: Path) -> None:
+    with pytest.raises(NotRunnable, match=r"no recorded answers for two-tastes.*--llm endpoint:MODEL"):
+        open_source(make(tmp_path), "llm", "", LlmChoice())
+
+
+def test_attributes_are_found_once_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = make(tmp_path)
+    asked, source = prompts(task, TEMPLATE, users=2), Fixed([["plot", "cast"], ["cast", "plot"]])
+    with caplog.at_level(logging.INFO):
+        first, again = (attributes(task, source, asked, 2) for _ in range(2))
+    assert first == again == ("cast", "plot") and source.asked == 1
+    assert "attributes of two-tastes: cast, plot" in caplog.text
+
+
+def test_another_source_or_other_prompts_are_asked_anew(tmp_path: Path) -> None:
+    task = make(tmp_path)
+    asked = prompts(task, TEMPLATE, users=2)
+    attributes(task, Fixed([["plot"]]), asked, 1)
+    assert attributes(task, Fixed([["cast"]], "other"), asked, 1) == ("cast",)
+    assert attributes(task, Fixed([["price"]]), asked[:1], 1) == ("price",)
+
+
+def test_too_few_attributes_are_an_error(tmp_path: Path) -> None:
+    task = make(tmp_path)
+    with pytest.raises(NotRunnable, match="1 attributes found, 5 are needed: plot"):
+        attributes(task, Fixed([["plot"]]), prompts(task, TEMPLATE, users=1), 5)

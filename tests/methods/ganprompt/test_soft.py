@@ -1,0 +1,84 @@
+"""Soft prompts: a decoder-only model answers behind the projected states of a frozen encoder."""
+
+import numpy as np
+import pytest
+import torch
+
+from methods.base import Task
+from methods.ganprompt.soft import SoftAnswers
+from methods.ganprompt.stage2 import label_loss, tune
+from methods.ganprompt.training import Example
+from methods.lm.backbone import Backbone
+from methods.lm.lora import Lora
+from methods.lm.questions import Window
+from tests.methods.ganprompt.world import answers, batch, lessons, make, tokenizer
+from tests.methods.lm.small import FAMILIES, make_model
+
+
+@pytest.fixture
+def task(tmp_path) -> Task:
+    return make(tmp_path)
+
+
+def soft(task: Task, family: str = "llama") -> SoftAnswers:
+    words = tokenizer()
+    decoder = Backbone(make_model(family, len(words)), words, "decoder", family, 256, local=True)
+    return SoftAnswers(answers(task), decoder, Lora(4, 8, 0.0), seed=0)
+
+
+def plain(found: SoftAnswers, task: Task, row: int, title: str) -> float:
+    """Log-odds from one forward pass without cache and padding."""
+    request = task.valid
+    prompt = request.prompt("recommend", row).with_value("target", found.own.reader.blank).text
+    ids = torch.tensor([found.own.encoder.tokenizer(prompt)["input_ids"]])
+    states = found.own.model.get_encoder()(input_ids=ids).last_hidden_state
+    embed = found._model.get_input_embeddings()
+    question = torch.tensor([found.decoder.tokenizer(f"{title}?")["input_ids"]])
+    inputs = torch.cat([torch.tanh(found._projection.linear(states)), embed(question)], dim=1)
+    logits = found._model(inputs_embeds=inputs).logits[0, -1]
+    yes, no = (found.decoder.tokenizer.convert_tokens_to_ids(word) for word in ("Yes", "No"))
+    return float(logits[yes] - logits[no])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_those_of_one_question_at_a_time(task, family):
+    found = soft(task, family)
+    scores = found.score(task.valid.select(np.arange(3)))
+    with torch.no_grad():
+        for row, column in np.ndindex(3, 4):
+            title = task.catalogue.titles[int(task.valid.candidates[row, column])]
+            assert scores[row, column] == pytest.approx(plain(found, task, row, title), abs=1e-4)
+    assert scores.std() > 1e-3
+
+
+def test_the_odds_learnt_are_the_scores_ranked_by(task):
+    found = soft(task)
+    examples = [
+        Example(task.valid.templates["recommend"][row], Window(task.valid.histories[row], items, items >= 0))
+        for row, items in enumerate(task.valid.candidates[:3])
+    ]
+    with torch.no_grad():
+        odds = found.odds(examples).view(3, -1).numpy()
+    np.testing.assert_allclose(odds, found.score(task.valid.select(np.arange(3))), atol=1e-5)
+
+
+def test_soft_embeddings_begin_with_the_size_of_the_decoders_own(task):
+    found = soft(task)
+    states = torch.randn(200, 32)
+    spread = float(found._model.get_input_embeddings().weight.std())
+    assert float(found._projection(states).std()) == pytest.approx(spread, rel=0.3)
+
+
+def test_the_encoder_does_not_change_and_adapters_and_projection_learn(task):
+    found = soft(task)
+    encoder = {name: value.clone() for name, value in found.own.model.state_dict().items()}
+    shown, projection = batch(task, 12), found._projection.linear.weight.detach().clone()
+    with torch.no_grad():
+        before = float(label_loss(found, shown))
+    measured = iter(range(99))
+    tune(found, lessons(task, 12, 4), 6, 1e-2, lambda: next(measured), patience=9)
+    with torch.no_grad():
+        assert float(label_loss(found, shown)) < before
+    torch.testing.assert_close(found.own.model.state_dict(), encoder, rtol=0, atol=0)
+    assert not torch.equal(found._projection.linear.weight, projection)
+    assert found.tokens > 0
