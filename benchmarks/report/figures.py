@@ -1,6 +1,7 @@
 """The figures of a run."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from benchmarks.report.results import Results
 from benchmarks.report.tables import PRIMARY, severity_curve
 from benchmarks.robustness import performance_drop_rate
+from benchmarks.store import CellId
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +35,17 @@ def draw(results: Results, folder: Path) -> list[Path]:
         if figure is not None:
             paths.append(folder / f"{results.dataset}-{name}.png")
             figure.savefig(paths[-1], dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return paths + _kept(results, folder)
+
+
+def _kept(results: Results, folder: Path) -> list[Path]:
+    """Pictures that methods keep beside their results, those of the first seed: ``<dataset>-<method>-<name>``."""
+    paths = []
+    for method in results.methods:
+        cell = results.folder.cell(CellId(results.dataset, method, results.seeds[0]))
+        for picture in sorted(cell.glob("*.png")):
+            paths.append(folder / f"{results.dataset}-{method.replace('/', '-')}-{picture.name}")
+            shutil.copyfile(picture, paths[-1])
     return paths
 
 

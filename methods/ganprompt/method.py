@@ -181,7 +181,7 @@ class GanPrompt:
         notes = [backbone.description]
         if game and before:
             after = separation(game, task.valid, self.shown_users)
-            self.artifacts = {"ganprompt-stage1.csv": game.watch.table(), **artifacts(before=before, after=after)}
+            self.artifacts = {"stage1.csv": game.watch.table(), **artifacts(before=before, after=after)}
             notes += [f"attributes {', '.join(game.attributes.names)}", game.watch.summary(), f"{before} to {after}"]
         return FitReport(
             epochs=tuned.epochs,

@@ -104,8 +104,8 @@ def separation(game: Game, requests: Requests, users: int) -> Separation:
 
 def artifacts(**stages: Separation) -> dict[str, str | bytes]:
     """Pictures of all stages, and the numbers they show, by file name."""
-    pictures = {f"ganprompt-embeddings-{stage}.png": found.picture(stage) for stage, found in stages.items()}
-    return {"ganprompt-embeddings.csv": table(stages), **pictures}
+    pictures = {f"embeddings-{stage}.png": found.picture(stage) for stage, found in stages.items()}
+    return {"embeddings.csv": table(stages), **pictures}
 
 
 def table(stages: Mapping[str, Separation]) -> str:

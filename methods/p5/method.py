@@ -40,7 +40,7 @@ class P5:
         backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
     """
 
-    epochs: int = 4
+    epochs: int = 8
     prompts: int = 3200
     questions: float = 0.1
     choices: float = 0.1

@@ -1,11 +1,13 @@
 """What a method found while fitting becomes files beside its results."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 from benchmarks.cells import Cell, run_cell
 from benchmarks.conditions import expand
 from benchmarks.protocol import Protocol, prepare
-from benchmarks.store import CellId
+from benchmarks.report import figures
+from benchmarks.store import CellId, RunFolder
 from data.prompts.library import templates
 from methods.base import Compute, FitReport, Task
 from tests.conftest import write_atomic
@@ -35,3 +37,15 @@ def test_what_a_method_keeps_is_written_beside_its_record(tmp_path):
     assert written.read_text(encoding="utf-8") == "a word: \u00e9\n"
     assert (written.parent / "record.json").exists()
     assert (written.parent / "seen.png").read_bytes() == b"\x89PNG"
+
+
+def test_pictures_of_the_first_seed_are_figures_of_the_run(tmp_path):
+    run, folder = RunFolder(tmp_path), tmp_path / "figures"
+    folder.mkdir()
+    results = SimpleNamespace(dataset="tiny", methods=("a/b", "c"), seeds=(3, 4), folder=run)
+    for seed, content in ((3, b"first"), (4, b"second")):
+        cell = run.cell(CellId("tiny", "a/b", seed))
+        cell.mkdir(parents=True)
+        (cell / "seen.png").write_bytes(content)
+    (path,) = figures._kept(results, folder)
+    assert path.name == "tiny-a-b-seen.png" and path.read_bytes() == b"first"

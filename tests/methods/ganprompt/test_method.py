@@ -208,12 +208,12 @@ def test_what_stage_1_did_is_kept_and_said(task: Task) -> None:
     method = registry.create("ganprompt", QUICK)
     report = method.fit(task, seed=0)
     assert set(method.artifacts) == {
-        "ganprompt-stage1.csv",
-        "ganprompt-embeddings.csv",
-        "ganprompt-embeddings-before.png",
-        "ganprompt-embeddings-after.png",
+        "stage1.csv",
+        "embeddings.csv",
+        "embeddings-before.png",
+        "embeddings-after.png",
     }
-    assert len(method.artifacts["ganprompt-stage1.csv"].splitlines()) == 1 + QUICK["stage1_steps"]
+    assert len(method.artifacts["stage1.csv"].splitlines()) == 1 + QUICK["stage1_steps"]
     for words in ("plot, cast, price", "diversity", "discriminator accuracy", "silhouette", "validation AUC"):
         assert words in report.note
     assert report.tokens > 0 and report.interactions == report.epochs * 12

@@ -45,13 +45,13 @@ def test_the_plane_is_the_same_every_time_and_centred() -> None:
 def test_pictures_and_the_numbers_they_show_are_kept() -> None:
     files = artifacts(before=separation(0.1), after=separation(2.0))
     assert set(files) == {
-        "ganprompt-embeddings.csv",
-        "ganprompt-embeddings-before.png",
-        "ganprompt-embeddings-after.png",
+        "embeddings.csv",
+        "embeddings-before.png",
+        "embeddings-after.png",
     }
-    pictures = [files[f"ganprompt-embeddings-{stage}.png"] for stage in ("before", "after")]
+    pictures = [files[f"embeddings-{stage}.png"] for stage in ("before", "after")]
     assert all(picture.startswith(b"\x89PNG") for picture in pictures) and pictures[0] != pictures[1]
-    rows = list(csv.DictReader(io.StringIO(files["ganprompt-embeddings.csv"])))
+    rows = list(csv.DictReader(io.StringIO(files["embeddings.csv"])))
     assert len(rows) == 2 * 30 * 3
     assert float(rows[-1]["silhouette"]) == pytest.approx(separation(2.0).silhouette, abs=1e-5)
     assert [float(rows[90]["x"]), float(rows[90]["y"])] == pytest.approx(separation(2.0).plane[0, 0].tolist(), rel=1e-4)
