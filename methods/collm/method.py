@@ -89,20 +89,15 @@ class CoLlm(TallRec):
         self, task: Task, encoder: "Encoder", rng: np.random.Generator
     ) -> "Iterator[Callable[[Template], Questions]]":
         from methods.collm.marks import with_titles
-        from methods.lm.questions import window
+        from methods.lm.questions import windows
 
-        train, catalogue, sampling = task.train, with_titles(task.catalogue), self._sampling(task)
-        pools = (train.items, np.unique(train.items))
-        users = np.repeat(np.arange(len(train)), np.maximum(train.lengths - 1, 0))
-        while True:
-            for user in users[rng.permutation(len(users))].tolist():
-                shown = window(train[user], pools, sampling, rng)
-                shown = replace(shown, items=shown.items + task.catalogue.n_items)
-                yield partial(_ask, encoder, catalogue, user, shown)
+        catalogue, n_items = with_titles(task.catalogue), task.catalogue.n_items
+        for shown in windows(task.train, self._sampling(task), rng):
+            yield partial(_ask, encoder, catalogue, replace(shown, items=shown.items + n_items))
 
 
-def _ask(encoder: "Encoder", catalogue: Catalogue, user: int, shown: "Window", template: Template) -> "Questions":
+def _ask(encoder: "Encoder", catalogue: Catalogue, shown: "Window", template: Template) -> "Questions":
     from methods.collm.marks import for_user
     from methods.lm.questions import ask
 
-    return ask(encoder, catalogue, for_user(template, user), shown)
+    return ask(encoder, catalogue, for_user(template, shown.user), shown)

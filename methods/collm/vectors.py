@@ -42,7 +42,7 @@ def collaborative_vectors(name: str, task: Task, seed: int) -> "tuple[Tensor, Fi
     row, vectors_of = COLLABORATIVE[name]
     model = row()
     report = model.fit(task, seed)
-    trained = model._trained
+    trained = model.trained
     with torch.no_grad():
         users, items = (part.detach().cpu() for part in vectors_of(trained.model))
     parts = (

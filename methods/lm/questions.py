@@ -1,7 +1,7 @@
 """Yes/no questions about training histories, many per history."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,11 +21,13 @@ class Window:
         history: items shown, oldest first.
         items: items asked about.
         chosen: whether the user chose the item afterwards, shape as ``items``.
+        user: whose history it is; -1 where that does not matter.
     """
 
     history: IntArray
     items: IntArray
     chosen: BoolArray
+    user: int = -1
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def windows(train: Histories, sampling: Sampling, rng: np.random.Generator) -> I
         raise ValueError("no user has two training items: there is nothing to ask about")
     while True:
         for user in users[rng.permutation(len(users))].tolist():
-            yield window(train[user], pools, sampling, rng)
+            yield replace(window(train[user], pools, sampling, rng), user=user)
 
 
 def window(items: IntArray, pools: tuple[IntArray, IntArray], sampling: Sampling, rng: np.random.Generator) -> Window:

@@ -87,7 +87,7 @@ class RecBoleModel(Declared):
             tempfile.TemporaryDirectory(prefix="promptrec-bench-") as folder,
         ):
             training.check_options(self.model, self.options)
-            report, self._trained = self._fit(task, Path(folder), seed)
+            report, self.trained = self._fit(task, Path(folder), seed)
         return report
 
     def score(self, requests: Requests) -> FloatArray:
@@ -105,7 +105,7 @@ class RecBoleModel(Declared):
     @property
     def validation(self) -> Mapping[str, float]:
         """RecBole's own metrics of the kept epoch: validation items among all items."""
-        return self._trained.valid
+        return self.trained.valid
 
     def _fit(self, task: Task, folder: Path, seed: int) -> tuple[FitReport, training.Trained]:
         written = files.write(task, folder, self.rows)
@@ -147,9 +147,9 @@ class RecBoleModel(Declared):
         import torch
         from recbole.data.interaction import Interaction
 
-        model, items = self._trained.model, self._trained.items[requests.candidates]
+        model, items = self.trained.model, self.trained.items[requests.candidates]
         device = next(model.parameters()).device
-        columns = {"user_id": self._trained.users[requests.users]}
+        columns = {"user_id": self.trained.users[requests.users]}
         if self.rows != "pairs":
             columns |= self._lists(requests)
         if self.scores_pairs:
@@ -164,13 +164,13 @@ class RecBoleModel(Declared):
 
     def _lists(self, requests: Requests) -> dict[str, IntArray]:
         """Histories as RecBole takes them: padded at the right with item 0."""
-        lists = np.zeros((len(requests), self._trained.length), np.int64)
+        lists = np.zeros((len(requests), self.trained.length), np.int64)
         lengths = np.ones(len(requests), np.int64)  # an empty history is one padding item
-        room = self._trained.length - (self.rows == "cloze")
+        room = self.trained.length - (self.rows == "cloze")
         for row, history in enumerate(requests.histories):
             shown = history[max(0, len(history) - room) :]
             if self.rows == "cloze":
                 shown = files.double_first(shown)
-            lists[row, : len(shown)] = self._trained.items[shown]
+            lists[row, : len(shown)] = self.trained.items[shown]
             lengths[row] = max(1, len(shown))
         return {"item_id_list": lists, "item_length": lengths}
