@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks import audits, metrics
 from benchmarks.conditions import Condition
 from benchmarks.protocol import Problem
+from benchmarks.provenance import peak_memory
 from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
 from data.fingerprint import fingerprint
 from data.types import FloatArray
@@ -119,6 +120,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "fit": asdict(report),
                 "ledger": asdict(method.ledger) if hasattr(method, "ledger") else None,
                 "seconds": seconds,
+                "memory": peak_memory(),
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in checks],
                 "fingerprints": cell.fingerprints,

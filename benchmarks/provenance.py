@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,20 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
+
+
+def peak_memory() -> dict[str, float]:
+    """Largest memory of this process so far in MiB: resident (``host``) and, if it used a GPU, on it (``gpu``)."""
+    found = {}
+    if sys.platform != "win32":
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        found["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        found["gpu"] = torch.cuda.max_memory_allocated() / 2**20
+    return found
 
 
 def _version(package: str) -> str | None:

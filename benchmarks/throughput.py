@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import provenance
 from benchmarks.protocol import Protocol, prepare
 from data.prompts.library import templates
 from data.types import FloatArray
@@ -357,15 +358,13 @@ def peak_memory(users: int) -> float:
 
     The users of ml-100k come again and again.
     """
-    import resource
-
     from benchmarks.cells import score
 
     requests = problem_requests(500)
     tokenizer = _tokenizer(CASES[0], requests)
     method = Narrow(_scorer(_llama(len(tokenizer), 16, 16, 1, 2, 2).eval(), _encoder(tokenizer)))
     score(method, requests.select(np.arange(users) % len(requests)))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return provenance.peak_memory().get("host", math.nan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """What every method was given: trials, passes, negatives, time."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ LEDGER = (
     Column("tokens", "Tokens seen"),
     Column("fit_seconds", "Fit [s]", digits=1),
     Column("seconds_per_1000", "Score 1000 rankings [s]", digits=2),
+    Column("host_memory", "Peak memory [MiB]", digits=0),
+    Column("gpu_memory", "Peak GPU memory [MiB]", digits=0),
 )
 ENDED = {True: "converged", False: "at its limit", None: None}
 
@@ -32,7 +35,8 @@ def ledger(results: Results) -> Table:
         [_row(results, method) for method in results.methods],
         f"{results.dataset}: means over seeds; the machine is in manifest.json. Search trials: fits of --tune on the "
         "validation part, the first of them with the method's defaults; 0 where the method runs with its defaults. "
-        "Trials in the fit: what the method itself tries on validation. Negatives: per positive in training.",
+        "Trials in the fit: what the method itself tries on validation. Negatives: per positive in training. Peak "
+        "memory: of the process that fitted and scored, libraries included.",
     )
 
 
@@ -50,7 +54,13 @@ def _row(results: Results, method: str) -> dict[str, Any]:
         **{key: reports[0].get(key) or None for key in ("negatives", "loss")},
         "fit_seconds": float(np.mean([record["seconds"]["fit"] for record in records])),
         "seconds_per_1000": float(np.mean([record["seconds"]["score"] for record in records])),
+        **{f"{where}_memory": _peak(records, where) for where in ("host", "gpu")},
     }
+
+
+def _peak(records: Sequence[Mapping[str, Any]], where: str) -> float | None:
+    """Largest memory over the seeds; None where it was not recorded or not used."""
+    return max((record["memory"][where] for record in records if where in record.get("memory", {})), default=None)
 
 
 def _origin(settings: dict[str, Any], tuned: dict[str, Any] | None) -> str:

@@ -239,7 +239,7 @@ def test_command_line_tunes_and_the_same_command_without_the_flag_runs_with_it(s
     tuned = rows[TUNABLE]
     assert (tuned["settings"], tuned["search_trials"]) == ("tuned, but for flaw", "3")
     assert (tuned["epochs"], tuned["ended"], tuned["negatives"]) == ("2", "at its limit", "3")
-    assert float(tuned["fit_seconds"]) >= 0
+    assert float(tuned["fit_seconds"]) >= 0 and float(tuned["host_memory"]) > 0
     assert run_suite(*flags, "--tuned", "none", "--dry-run").stdout.count("to run") == 1
 
 
