@@ -16,7 +16,7 @@ from data.prompts.template import Template
 from data.types import FloatArray, IntArray
 from methods.base import Requests
 from methods.ganprompt.stage2 import Contrast, EncDecAnswers, contrasted
-from methods.ganprompt.training import Example, Part
+from methods.ganprompt.training import Example
 from methods.lm.attention import Group
 from methods.lm.backbone import Backbone
 from methods.lm.encdec import CUE, Reader
@@ -25,6 +25,7 @@ from methods.lm.lora import Lora, add_lora, inner, merged
 from methods.lm.prompts import as_ids
 from methods.lm.scoring import check_scores, chunks
 from methods.lm.t5 import encoded
+from methods.lm.tuning import Part
 
 QUESTION = 64
 """Tokens of the decoder's window that are kept for the question behind the soft prompt."""

@@ -27,10 +27,11 @@ from methods.base import NotRunnable
 from methods.ganprompt.discriminator import Discriminator
 from methods.ganprompt.diversity import Diversity, cosine_distance, mean_pairwise
 from methods.ganprompt.prompts import Attributes, classes
-from methods.ganprompt.training import Example, Lessons, Part, optimise
+from methods.ganprompt.training import Example, Lessons
 from methods.lm.encdec import Reader
 from methods.lm.questions import pick
 from methods.lm.t5 import pooled_states
+from methods.lm.tuning import Part, Schedule, optimise
 
 log = logging.getLogger(__name__)
 Adversarial = Literal["cooperative", "zero-sum", "none"]
@@ -216,7 +217,7 @@ def generate(game: Game, language: Callable[[Sequence[Example]], Tensor], lesson
         [part],
         [lessons.epoch(0)],
         lambda batch: game.loss(batch, language(batch)),
-        steps,
+        Schedule(rate, steps),
         lessons.seed,
         lessons.purpose,
     )

@@ -13,7 +13,7 @@ from data.dataset import Catalogue
 from data.types import FloatArray
 from methods.base import Requests
 from methods.ganprompt.stage1 import Game, encoder_part
-from methods.ganprompt.training import Example, Lessons, Outcome, Part, optimise
+from methods.ganprompt.training import Example, Lessons
 from methods.lm.attention import Group
 from methods.lm.encdec import EncDecScorer, Reader
 from methods.lm.encdec_questions import decoded_questions, encoded_questions
@@ -22,6 +22,7 @@ from methods.lm.prompts import Encoder, as_ids
 from methods.lm.questions import Questions
 from methods.lm.scoring import ScoringError
 from methods.lm.t5 import decoder_states
+from methods.lm.tuning import Outcome, Part, Schedule, optimise
 
 TargetSide = Literal["encoder", "decoder"]
 
@@ -204,11 +205,10 @@ def tune(
         parts,
         map(lessons.epoch, range(epochs)),
         loss,
-        epochs * -(-lessons.windows // lessons.batch),
+        Schedule(rate, epochs * -(-lessons.windows // lessons.batch), patience),
         lessons.seed,
         lessons.purpose,
         measure,
-        patience,
     )
     answers.finish()
     return outcome

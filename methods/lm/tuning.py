@@ -1,12 +1,14 @@
 """Tuning a language model on questions, with early stopping on validation lists."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -18,6 +20,7 @@ from methods.lm.questions import Questions
 from methods.lm.t5 import decoder_loss
 
 log = logging.getLogger(__name__)
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,40 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """What tuning took.
+class Part:
+    """A module that learns.
 
     Args:
-        epochs: passes made.
-        converged: whether it stopped because validation no longer got better.
-        questions: questions learnt from, repeated ones counted.
-        tokens: tokens computed in training.
-        best: best validation AUC.
+        module: in training mode during a step, and only then.
+        parameters: those of its parameters that learn.
+        rate: their highest learning rate; that of the schedule if None.
     """
+
+    module: nn.Module
+    parameters: Sequence[nn.Parameter]
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Epochs made, whether validation ended them, and the best validation value (not a number if none was asked)."""
 
     epochs: int
     converged: bool
+    best: float
+
+
+@dataclass(frozen=True)
+class Tuned(Outcome):
+    """What tuning took.
+
+    Args:
+        questions: questions learnt from, repeated ones counted.
+        tokens: tokens computed in training.
+    """
+
     questions: int
     tokens: int
-    best: float
 
 
 def tune(
@@ -74,22 +95,64 @@ def tune(
         seed: seed of dropout.
         label: name of the progress bar.
     """
-    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(learnt, lr=schedule.rate, weight_decay=0.0)
+    asked = tokens = 0
+
+    def loss(batch: Sequence[Questions]) -> Tensor:
+        nonlocal asked, tokens
+        groups, answers = [q.group for q in batch], [count for q in batch for count in q.answers]
+        asked, tokens = asked + len(answers), tokens + sum(group.tokens for group in groups)
+        if model.config.is_encoder_decoder:
+            return decoder_loss(model, groups, answers)
+        return answer_loss(model, groups, answers, shortcut_for(model))
+
+    part = Part(model, [parameter for parameter in model.parameters() if parameter.requires_grad])
+    outcome = optimise([part], epochs, loss, schedule, seed, label, measure)
+    return Tuned(outcome.epochs, outcome.converged, outcome.best, asked, tokens)
+
+
+def optimise(
+    parts: Sequence[Part],
+    epochs: Iterable[Iterable[Batch]],
+    loss: Callable[[Batch], Tensor],
+    schedule: Schedule,
+    seed: int,
+    label: str,
+    measure: Callable[[], float] | None = None,
+) -> Outcome:
+    """Minimise any loss with AdamW without weight decay, gradients clipped to norm 1.
+
+    Args:
+        parts: what learns.
+        epochs: batches of every epoch.
+        loss: of a batch.
+        schedule: rates, steps and patience.
+        seed: seed of dropout.
+        label: name of the progress bar.
+        measure: quality on validation, asked before the first and after every epoch; the weights that were best
+            are kept. None to keep the last ones.
+    """
+    learnt = [parameter for part in parts for parameter in part.parameters]
+    groups = [{"params": list(part.parameters), "lr": part.rate or schedule.rate} for part in parts]
+    optimiser = torch.optim.AdamW(groups, lr=schedule.rate, weight_decay=0.0)
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(schedule.steps, schedule.warmup))
-    best, kept, since = measure(), _copy(learnt), 0
-    done = asked = tokens = 0
-    devices = [model.device.index or 0] if model.device.type == "cuda" else []
+    best, kept = (measure(), _copy(learnt)) if measure else (float("nan"), [])
+    done = since = 0
+    devices = [device.index or 0 for device in {p.device for p in learnt} if device.type == "cuda"]
     with torch.random.fork_rng(devices=devices), tqdm(total=schedule.steps, desc=label, unit="step") as bar:
         torch.manual_seed(seed)
         for batches in epochs:
             for batch in batches:
-                _learn(model, batch, optimiser, learnt)
+                with _learning(parts):
+                    loss(batch).backward()
+                torch.nn.utils.clip_grad_norm_(learnt, 1.0)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
                 rates.step()
                 bar.update()
-                asked += sum(len(questions.answers) for questions in batch)
-                tokens += sum(questions.group.tokens for questions in batch)
-            done, since, quality = done + 1, since + 1, measure()
+            done += 1
+            if measure is None:
+                continue
+            quality, since = measure(), since + 1
             bar.set_postfix(validation=f"{quality:.3f}")
             log.info("%s: epoch %d, validation %.4f", label, done, quality)
             if quality > best:
@@ -97,29 +160,19 @@ def tune(
             if since >= schedule.patience:
                 break
     with torch.no_grad():
-        for parameter, value in zip(learnt, kept, strict=True):
+        for parameter, value in zip(learnt, kept, strict=False):
             parameter.copy_(value)
-    return Tuned(done, since >= schedule.patience, asked, tokens, best)
+    return Outcome(done, since >= schedule.patience, best)
 
 
-def _learn(
-    model: PreTrainedModel,
-    batch: Sequence[Questions],
-    optimiser: torch.optim.Optimizer,
-    learnt: Sequence[Tensor],
-) -> None:
-    """One step; the model is in training mode only meanwhile."""
-    answers = [count for questions in batch for count in questions.answers]
-    model.train()
-    groups = [questions.group for questions in batch]
-    if model.config.is_encoder_decoder:
-        decoder_loss(model, groups, answers).backward()
-    else:
-        answer_loss(model, groups, answers, shortcut_for(model)).backward()
-    torch.nn.utils.clip_grad_norm_(learnt, 1.0)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    model.eval()
+@contextmanager
+def _learning(parts: Sequence[Part]) -> Iterator[None]:
+    """Training mode for what learns; what is frozen stays in evaluation mode, without dropout."""
+    for part in parts:
+        part.module.train()
+    yield
+    for part in parts:
+        part.module.eval()
 
 
 def _copy(parameters: Sequence[Tensor]) -> list[Tensor]:
