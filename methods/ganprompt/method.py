@@ -59,7 +59,7 @@ class GanPrompt:
         adversarial_weight: weight of the discriminator's term in the generator's loss.
         stage1_steps: steps of the generator.
         stage1_batch: histories per step, each in all classes (paper: 256).
-        stage1_rate: learning rate of the encoder; 5e-5 (paper) for trained backbones, 5e-3 for embedded ones.
+        stage1_rate: learning rate of the encoder; 5e-5 (paper) for trained backbones, 1e-3 for embedded ones.
         discriminator_rate: learning rate of the discriminator.
         hidden: width of the discriminator.
         target_side: where the target stands, ``encoder`` or ``decoder``; by default ``encoder`` (the paper's template)
@@ -241,7 +241,7 @@ class GanPrompt:
 
     def _rates(self, backbone: "Backbone") -> tuple[float, float]:
         """Learning rates of encoder and adapters; small models made from scratch need larger ones."""
-        own = (5e-3, 3e-3) if backbone.embedded else (5e-5, 1e-5)
+        own = (1e-3, 3e-3) if backbone.embedded else (5e-5, 1e-5)
         return self.stage1_rate or own[0], self.rate or own[1]
 
     def _own_answers(self, task: Task, backbone: "Backbone") -> "EncDecAnswers":
