@@ -129,7 +129,7 @@ def contrasted(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     Answers to one prompt have a form in common ("Emphasise ..."): on ml-100k their mean has up to 44 % of the squared
     length, and most for the prompts that ask for tags or characteristics (own choice; the paper says nothing).
 
-    >>> contrasted(np.array([[1, 4], [1, 2]], np.float32)).round(3).tolist()
+    >>> contrasted(np.array([[1, 4], [1, 2]], np.float32)).astype(float).round(3).tolist()
     [[0.0, 1.414], [0.0, -1.414]]
     """
     own = vectors - vectors.mean(axis=0)
