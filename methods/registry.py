@@ -37,6 +37,8 @@ REGISTRY: dict[str, str] = {
     "ganprompt/joint": "methods.ganprompt.method:joint",
     "lrgd/zero-shot": "methods.lrgd.method:ZeroShot",
     "lrgd/random": "methods.lrgd.method:RandomDemonstrations",
+    "lrgd/recent": "methods.lrgd.method:RecentDemonstrations",
+    "lrgd/similar": "methods.lrgd.method:SimilarDemonstrations",
     "lrgd/stage1": "methods.lrgd.method:StageOne",
     "lrgd": "methods.lrgd.method:Lrgd",
     "bpr": "methods.recbole:BPR",

@@ -224,6 +224,24 @@ class RandomDemonstrations(Lrgd):
 
 
 @dataclass
+class RecentDemonstrations(Lrgd):
+    """The user's own latest behaviour as demonstrations; the model as it is."""
+
+    strategy: "Strategy" = "recent"
+    stage_two: bool = False
+    info = _info("lrgd/recent", 110.0)
+
+
+@dataclass
+class SimilarDemonstrations(Lrgd):
+    """The stretches of others with most evidence as demonstrations; the model as it is."""
+
+    strategy: "Strategy" = "similar"
+    stage_two: bool = False
+    info = _info("lrgd/similar", 110.0)
+
+
+@dataclass
 class ZeroShot(Lrgd):
     """No demonstrations; the same model."""
 

@@ -30,7 +30,9 @@ def fitted(task):
     return fit
 
 
-@pytest.mark.parametrize("name", ["lrgd/zero-shot", "lrgd/random", "lrgd/stage1", "lrgd"])
+@pytest.mark.parametrize(
+    "name", ["lrgd/zero-shot", "lrgd/random", "lrgd/recent", "lrgd/similar", "lrgd/stage1", "lrgd"]
+)
 def test_every_row_is_registered_fits_and_scores(task, name):
     method = create(name, {**SMALL, "shots": 0} if name == "lrgd/zero-shot" else SMALL)
     assert method.info.name == name and method.info.roles == {"demonstrate"}
