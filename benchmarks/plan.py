@@ -17,7 +17,7 @@ from benchmarks.store import SCHEMA, CellId
 from benchmarks.suite import Suite
 from data.prompts.library import templates
 from data.prompts.template import Role, Template
-from methods.base import Compute, MethodInfo
+from methods.base import Compute, Method
 from methods.registry import create, names, settings_of
 
 INJECT = HistoryInject.family
@@ -97,13 +97,13 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
             or the data give cause.
     """
-    methods = {name: create(name, suite.settings.get(name)).info for name in names(suite.methods)}
-    wording = _templates([role for info in methods.values() for role in info.roles], suite.templates)
+    methods = {name: create(name, suite.settings.get(name)) for name in names(suite.methods)}
+    wording = _templates([role for method in methods.values() for role in method.info.roles], suite.templates)
     problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
     found = {problem.dataset.name: _tuned(problem, methods, compute, tuned) for problem in problems}
     cells = []
-    for name, info in sorted(methods.items(), key=lambda method: _turn(method[1].cost)):
-        own = {role: group for role, group in wording.items() if role == SHARED or role in info.roles}
+    for name, method in sorted(methods.items(), key=lambda item: _turn(item[1].info.cost)):
+        own = {role: group for role, group in wording.items() if role == SHARED or role in method.info.roles}
         conditions = _conditions(suite, own)
         for problem in problems:
             best = found[problem.dataset.name].get(name)
@@ -117,19 +117,18 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         _conditions(suite, {SHARED: wording[SHARED]}),
         tuple(cells),
         tuple(check for problem in problems for check in audits.of_problem(problem)),
-        {name: info.cost for name, info in methods.items()},
+        {name: method.info.cost for name, method in methods.items()},
         found,
     )
 
 
 def _tuned(
-    problem: Problem, methods: Mapping[str, MethodInfo], compute: Compute, places: Sequence[Path]
+    problem: Problem, methods: Mapping[str, Method], compute: Compute, places: Sequence[Path]
 ) -> dict[str, tuning.Best]:
     """Tuned settings of the methods for these data and this language model."""
     found = tuning.read(problem, places)
-    return {
-        name: found[name] for name, info in methods.items() if name in found and found[name].holds_for(info, compute)
-    }
+    chosen = {name: found.get(getattr(method, "tuned_as", name)) for name, method in methods.items()}
+    return {name: best for name, best in chosen.items() if best and best.holds_for(methods[name].info, compute)}
 
 
 def _turn(cost: float) -> tuple[bool, float]:

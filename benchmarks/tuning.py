@@ -119,7 +119,7 @@ class Search:
         trials = self.kept()
         for number in range(len(trials), len(trials) + self.waiting()):
             progress(number / self.trials, f"trial {number} of {self.trials}")
-            trials.append(self._try(propose(self.space, trials, *self._seed) if number else self.defaults(), number))
+            trials.append(self._try(propose(self.space, trials, *self._seed) if number else self.defaults()))
             with disk_errors(self.path):
                 write_atomically(self.path, to_json({"key": self.key, "trials": [asdict(trial) for trial in trials]}))
             if _missing(trials):
@@ -147,22 +147,26 @@ class Search:
     def _seed(self) -> tuple[object, ...]:
         return self.id.seed, "tuning", self.id.method
 
-    def _try(self, settings: Mapping[str, Any], number: int) -> Trial:
+    def _try(self, settings: Mapping[str, Any]) -> Trial:
         started = time.perf_counter()
         try:
-            value = self._measure(settings, int(generator(*self._seed, "fit", number).integers(2**31)))
+            value = self._measure(settings)
         except NotRunnable as reason:
             return Trial(settings, "not run", str(reason))
         except Exception as error:  # as in a run, it is the outcome of this trial
             return Trial(settings, "failed", f"{type(error).__name__}: {error}", None, time.perf_counter() - started)
         return Trial(settings, "finished", "", value, time.perf_counter() - started)
 
-    def _measure(self, settings: Mapping[str, Any], seed: int) -> float:
-        """Mean ndcg@10 of the validation lists after a fit with these settings."""
+    def _measure(self, settings: Mapping[str, Any]) -> float:
+        """Mean ndcg@10 of the validation lists after a fit with these settings.
+
+        All trials of all methods have one seed, which is no run's: trials differ by their settings alone, and what
+        methods share, such as a trained P5, is made once.
+        """
         cell, lists = self.cell, self.cell.problem.valid
         method = create(cell.id.method, {**cell.settings, **settings})
         task = cell.problem.task(cell.compute)
-        method.fit(task, seed)
+        method.fit(task, int(generator(self.id.seed, "tuning fit").integers(2**31)))
         rank = metrics.rank_of_positive(score(method, for_roles(task.valid, method)), lists.positive, lists.mask)
         return float(metrics.ndcg(rank, CUTOFF).mean())
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -121,6 +121,8 @@ class GanPrompt:
     shortest: int = 3
     shown_users: int = 100
     backbone_steps: int | None = None
+
+    space: ClassVar[Space] = {"rate": (None, 1e-3, 1e-2), "stage1_rate": (None, 3e-4), "negatives": (1, 4)}
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():

@@ -1,7 +1,7 @@
 """The recommender with demonstrations in its prompts, and its rows."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from data.prompts import library
 from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
 from methods.lrgd.demonstrations import Demonstration, PoolSize
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Lrgd:
     negatives: int = 32
     training_steps: int = 400
     backbone_steps: int | None = None
+
+    space: ClassVar[Space] = {"shown": (2, 3, 5), "others": (6, 12, 24), "redundancy": (0.0, 0.5, 1.0)}
 
     info = _info("lrgd", 160.0)
 

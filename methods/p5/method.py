@@ -5,11 +5,11 @@ predict paradigm (P5)", RecSys 2022, arXiv 2203.13366. Deviations are listed in 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from data.prompts.template import Role
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
 
 if TYPE_CHECKING:
     from methods.lm.backbone import Backbone
@@ -55,6 +55,8 @@ class P5:
     valid_negatives: int = 19
     normalised: bool = False
     backbone_steps: int | None = None
+
+    space: ClassVar[Space] = {"rate": (1e-3, 2e-3, 4e-3), "ahead": (4, 8), "questions": (0.0, 0.1, 0.3)}
 
     info = MethodInfo(
         name="p5",

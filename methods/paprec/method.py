@@ -5,13 +5,13 @@ Deviations are listed in the README beside this module.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from data.random import generator
 from data.types import FloatArray, IntArray
-from methods.base import FitReport, MethodInfo, Requests, Task
+from methods.base import FitReport, MethodInfo, Requests, Space, Task
 from methods.p5.method import P5, ROLE
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class PapRec(P5):
     gradient_sample: int = 256
     watch: "Watch | None" = field(init=False, repr=False, default=None)
     artifacts: dict[str, str] = field(init=False, repr=False, default_factory=dict)
+
+    space: ClassVar[Space] = {}  # the triggers are searched on the validation lists: nothing is left to judge on
+    tuned_as: ClassVar[str] = P5.info.name
 
     info = _info("paprec", 800.0)
 

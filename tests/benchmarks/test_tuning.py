@@ -160,6 +160,18 @@ def test_of_two_places_the_first_counts_for_the_methods_it_has(planned, tmp_path
     assert {name: best.settings["from"] for name, best in read.items()} == {"mine": "run", "sasrec": "project"}
 
 
+def test_method_built_on_another_runs_with_what_was_chosen_for_that(planned, tmp_path):
+    problem = search(planned(), trials=1).cell.problem
+    best = Best(seed=0, lists=60, trials=8, best=0.5, settings={"rate": 1e-3})
+    (tmp_path / "tuned").mkdir()
+    text = Tuned(dataset="tiny", data=tuning.data_key(problem), methods={"p5": best}).toml()
+    (tmp_path / "tuned" / "tiny.toml").write_text(text)
+    made = planned([tmp_path / "tuned"], overrides={"methods": ["p5", "paprec/*"]})
+    assert len(made.cells) == 4
+    assert all(cell.settings == {"rate": 1e-3} for cell in made.cells)
+    assert not any("paprec" in search.id.method for search in tuning.searches(made.cells, trials=2))
+
+
 def test_settings_tuned_with_one_language_model_are_not_used_with_another():
     info = MethodInfo("m", "none", needs=frozenset({"language model"}))
     best = Best(seed=0, lists=1, trials=1, best=0.1, backbone="org/model")
@@ -195,8 +207,10 @@ def test_proposals_depend_on_seed_method_and_earlier_trials_alone():
 
 
 def test_every_search_space_holds_the_defaults_and_enough_to_choose_from():
-    searched = [method for method in map(create, REGISTRY) if hasattr(method, "space")]
-    assert len(searched) >= 9
+    searched = [method for method in map(create, REGISTRY) if getattr(method, "space", {})]
+    robustness = [create(name) for name in suite.load("robustness").methods]
+    alone = {method.info.name for method in robustness if method not in searched}
+    assert alone == {"random", "popularity", "paprec"}, "nothing to choose, or the validation lists are used up"
     for method in searched:
         assert all(getattr(method, setting) in choices for setting, choices in method.space.items()), method
         assert all(len(set(choices)) == len(choices) for choices in method.space.values()), method
