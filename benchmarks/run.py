@@ -7,7 +7,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+Group: TypeAlias = argparse._ArgumentGroup
 COMMANDS = ("run", "list", "report")
 
 DESCRIPTION = "Compare prompt-based and classical recommenders, and see whether the ranking holds under unseen prompts."
@@ -34,59 +36,68 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("command", nargs="?", default="run", help="run (default), list or report")
     top.add_argument("what", nargs="?", help="for list: methods, datasets, suites, conditions or templates")
-    what = top.add_argument_group("what to run (the command line wins over the suite file)")
-    what.add_argument("--suite", default="robustness", metavar="NAME|FILE", help="default: robustness")
-    what.add_argument(
-        "--methods", nargs="+", metavar="NAME", help="names, patterns like 'llmrec/*', package.module:Class"
-    )
-    what.add_argument(
-        "--method", action="append", default=[], metavar="NAME", help="add one method to those of the suite"
-    )
-    what.add_argument(
-        "--datasets", nargs="+", metavar="NAME|FOLDER", help="names, or folders with RecBole atomic files"
-    )
-    what.add_argument("--seed", type=int, help="one seed")
-    what.add_argument("--seeds", type=int, nargs="+", help="several seeds")
-    what.add_argument("--split", choices=("leave-one-out", "temporal"))
-    what.add_argument("--negatives", type=_negatives, metavar="N|full", help="sampled negatives, or full ranking")
-    what.add_argument("--users", type=int, metavar="N", help="judge a random sample of the test users")
-    what.add_argument("--limit", type=int, metavar="N", help="like --users, for trying out: marked as not reportable")
-    what.add_argument("--set", action="append", default=[], metavar="METHOD.SETTING=VALUE", dest="settings")
-    search = top.add_argument_group("settings that are searched for")
-    search.add_argument(
-        "--tune",
-        action="store_true",
-        help="search every method's settings on the validation part, store the best, and leave: "
-        "the same command without it runs with them",
-    )
-    search.add_argument("--trials", type=_positive, default=8, metavar="N", help="fits per method; default: 8")
-    search.add_argument(
-        "--tuned",
-        metavar="FOLDER|none",
-        help="where tuned settings are; default: the output folder's tuned/, then those that come with the project",
-    )
-    where = top.add_argument_group("how to run it")
-    where.add_argument("--backbone", metavar="ID|FOLDER", help="Hugging Face id or folder of the language model")
-    where.add_argument("--revision", help="revision of a Hugging Face id")
-    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    where.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    where.add_argument(
-        "--batch-size", type=_batch_size, default=None, metavar="N|auto", help="prompts per forward pass"
-    )
-    where.add_argument(
-        "--jobs", type=int, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
-    )
-    where.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
-    where.add_argument("--output-dir", type=Path, help="default: results/<suite>")
-    where.add_argument(
-        "--cache-dir", type=Path, default=Path(".cache"), help="trained backbones, embeddings; default: .cache"
-    )
+    _what_to_run(top.add_argument_group("what to run (the command line wins over the suite file)"))
+    _search(top.add_argument_group("settings that are searched for"))
+    _how_to_run(top.add_argument_group("how to run it"))
     asked = top.add_argument_group("methods that ask a language model for text")
     asked.add_argument("--llm", metavar="WHO", help="recorded (default), endpoint:MODEL or local:MODEL")
     asked.add_argument("--llm-budget", metavar="CAPS", help="requests=1000,tokens=2e6,usd=5,usd-in=0.15,usd-out=0.6")
     top.add_argument("--dry-run", action="store_true", help="say what would be run and asked, and do nothing")
     top.add_argument("--version", action="store_true", help="print the version and leave")
     return top
+
+
+def _what_to_run(group: Group) -> None:
+    group.add_argument("--suite", default="robustness", metavar="NAME|FILE", help="default: robustness")
+    group.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="names, patterns like 'llmrec/*', package.module:Class"
+    )
+    group.add_argument(
+        "--method", action="append", default=[], metavar="NAME", help="add one method to those of the suite"
+    )
+    group.add_argument(
+        "--datasets", nargs="+", metavar="NAME|FOLDER", help="names, or folders with RecBole atomic files"
+    )
+    group.add_argument("--seed", type=int, help="one seed")
+    group.add_argument("--seeds", type=int, nargs="+", help="several seeds")
+    group.add_argument("--split", choices=("leave-one-out", "temporal"))
+    group.add_argument("--negatives", type=_negatives, metavar="N|full", help="sampled negatives, or full ranking")
+    group.add_argument("--users", type=int, metavar="N", help="judge a random sample of the test users")
+    group.add_argument("--limit", type=int, metavar="N", help="like --users, for trying out: marked as not reportable")
+    group.add_argument("--set", action="append", default=[], metavar="METHOD.SETTING=VALUE", dest="settings")
+
+
+def _search(group: Group) -> None:
+    group.add_argument(
+        "--tune",
+        action="store_true",
+        help="search every method's settings on the validation part, store the best, and leave: "
+        "the same command without it runs with them",
+    )
+    group.add_argument("--trials", type=_positive, default=8, metavar="N", help="fits per method; default: 8")
+    group.add_argument(
+        "--tuned",
+        metavar="FOLDER|none",
+        help="where tuned settings are; default: the output folder's tuned/, then those that come with the project",
+    )
+
+
+def _how_to_run(group: Group) -> None:
+    group.add_argument("--backbone", metavar="ID|FOLDER", help="Hugging Face id or folder of the language model")
+    group.add_argument("--revision", help="revision of a Hugging Face id")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    group.add_argument(
+        "--batch-size", type=_batch_size, default=None, metavar="N|auto", help="prompts per forward pass"
+    )
+    group.add_argument(
+        "--jobs", type=int, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
+    )
+    group.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
+    group.add_argument("--output-dir", type=Path, help="default: results/<suite>")
+    group.add_argument(
+        "--cache-dir", type=Path, default=Path(".cache"), help="trained backbones, embeddings; default: .cache"
+    )
 
 
 def _negatives(text: str) -> int | str:
