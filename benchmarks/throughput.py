@@ -7,20 +7,17 @@ speed does not depend on them. Prints a Markdown table.
 
 import argparse
 import math
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks import provenance
 from benchmarks.protocol import Protocol, prepare
 from data.prompts.library import templates
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, Requests, Task
+from methods.base import Requests
 
 if TYPE_CHECKING:
     import torch
@@ -55,15 +52,16 @@ def tiny_llama(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     from methods.lm.tiny import TinyLlama
 
     sizes = TinyLlama()
-    return _llama(len(tokenizer), sizes.width, sizes.inner, sizes.layers, sizes.heads, sizes.heads)
+    return llama(len(tokenizer), sizes.width, sizes.inner, sizes.layers, sizes.heads, sizes.heads)
 
 
 def llama_1b(_: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     """A decoder of the sizes of Llama 3.2 1B."""
-    return _llama(VOCABULARY["llama-1b"], 2048, 8192, 16, 32, 8)
+    return llama(VOCABULARY["llama-1b"], 2048, 8192, 16, 32, 8)
 
 
-def _llama(vocabulary: int, width: int, inner: int, layers: int, heads: int, key_heads: int) -> "PreTrainedModel":
+def llama(vocabulary: int, width: int, inner: int, layers: int, heads: int, key_heads: int) -> "PreTrainedModel":
+    """A Llama of these sizes with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -226,7 +224,7 @@ def measure(case: Case, requests: Requests, compared: int, device: str, dtype: "
     from torch.utils.flop_counter import FlopCounterMode
 
     torch.manual_seed(0)
-    tokenizer = _tokenizer(case, requests)
+    tokenizer = tokenizer_for(case, requests)
     model: Any = case.model(tokenizer)
     model = model.to(device=device, dtype=dtype).eval()
     encoder = _encoder(tokenizer)
@@ -253,7 +251,8 @@ def measure(case: Case, requests: Requests, compared: int, device: str, dtype: "
     return Row(case.name, count, count / own, len(texts) / plain, other, operations / own, peak, difference)
 
 
-def _tokenizer(case: Case, requests: Requests) -> "PreTrainedTokenizerBase":
+def tokenizer_for(case: Case, requests: Requests) -> "PreTrainedTokenizerBase":
+    """A tokenizer that knows every word of the requests, in the form the case needs."""
     from methods.lm.encdec import BLANK
     from methods.lm.tiny_t5 import end_texts
     from methods.lm.words import word_tokenizer
@@ -336,37 +335,6 @@ def rows(cases: Sequence[Case], requests: Requests, compared: int, device: str, 
         yield measure(case, requests, compared, device, dtype, peak)
 
 
-@dataclass
-class Narrow:
-    """A method with one narrow layer: what is measured of it is what scoring holds on to."""
-
-    scorer: Any
-    info = MethodInfo("narrow", "", frozenset({"recommend"}))
-
-    def fit(self, task: Task, seed: int) -> FitReport:
-        """Nothing to learn."""
-        return FitReport()
-
-    def score(self, requests: Requests) -> FloatArray:
-        """Log-odds of the label words."""
-        odds: FloatArray = self.scorer.label_odds(requests, "recommend")
-        return odds
-
-
-def peak_memory(users: int) -> float:
-    """Largest resident memory, in MiB, of a process that scores 100 candidates of so many users.
-
-    The users of ml-100k come again and again.
-    """
-    from benchmarks.cells import score
-
-    requests = problem_requests(500)
-    tokenizer = _tokenizer(CASES[0], requests)
-    method = Narrow(_scorer(_llama(len(tokenizer), 16, 16, 1, 2, 2).eval(), _encoder(tokenizer)))
-    score(method, requests.select(np.arange(users) % len(requests)))
-    return provenance.peak_memory().get("host", math.nan)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
@@ -376,14 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compared", type=int, default=8, help="of these, users the slower ways score")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--large", action="store_true", help="also measure models of 220 M and 1.2 G parameters")
-    parser.add_argument("--memory", type=int, nargs="+", metavar="USERS", help="print peak memory by users instead")
     given = parser.parse_args(arguments)
-    if given.memory:
-        context = multiprocessing.get_context("spawn")
-        for users in given.memory:
-            with ProcessPoolExecutor(1, context) as fresh:
-                print(f"{users} users: {fresh.submit(peak_memory, users).result():.0f} MiB")
-        return 0
     import torch
     from tqdm import tqdm
 
