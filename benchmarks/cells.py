@@ -116,7 +116,8 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "method": cell.id.method,
                 "seed": cell.id.seed,
                 "settings": dict(cell.settings),
-                "info": asdict(method.info) | {key: sorted(getattr(method.info, key)) for key in ("roles", "needs")},
+                "info": asdict(method.info)
+                | {key: sorted(getattr(method.info, key)) for key in ("roles", "learns", "needs")},
                 "fit": asdict(report),
                 "ledger": asdict(method.ledger) if hasattr(method, "ledger") else None,
                 "seconds": seconds,

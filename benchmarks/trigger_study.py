@@ -1,9 +1,10 @@
 """What searched triggers are worth: ``python -m benchmarks.trigger_study --output-dir FOLDER``.
 
 PAP-REC accepts triggers by a surrogate metric on validation lists. For searches with few and with many validation
-users, and for random triggers, the study says what a prompt's surrogate tells about its quality on the test lists of
-the same users, and what a user's gain on the one tells about the gain on the other. Nothing is chosen by it. Writes
-``prompts.csv``, ``users.csv``, ``triggers.json`` (correlations, cost) and ``triggers.png``.
+users, and for random triggers, all for the same frozen P5, the study says what a prompt's surrogate tells about its
+quality on the test lists of the same users, and what a user's gain on the one tells about the gain on the other.
+Nothing is chosen by it. Writes ``prompts.csv``, ``users.csv``, ``triggers.json`` (correlations, cost) and
+``triggers.png``.
 """
 
 import argparse
@@ -11,8 +12,9 @@ import csv
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,6 +107,18 @@ class Lists:
 
 def _surrogate(rank: FloatArray) -> FloatArray:
     return ndcg(rank, 5) + hit(rank, 5)
+
+
+def freeze(dataset: str, compute: Compute, settings: dict[str, Any], seed: int, folder: str) -> Compute:
+    """Train P5 with all validation users, save it, and let it be the backbone."""
+    from methods.p5.method import P5
+
+    problem = prepare(dataset, Protocol(), {role: templates(role) for role in ROLES})
+    method = P5(**{field.name: settings[field.name] for field in fields(P5) if field.name in settings})
+    method.fit(problem.task(compute), seed)
+    method.scorer.model.save_pretrained(folder)
+    method.scorer.encoder.tokenizer.save_pretrained(folder)
+    return replace(compute, backbone=folder)
 
 
 def searched(
@@ -215,12 +229,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     prompts: list[Prompt] = []
     gains: list[Gain] = []
-    for users in sorted(given.users):
-        problem = prepare(given.dataset, Protocol(valid_users=users), {role: templates(role) for role in ROLES})
-        compute = Compute(device=given.device, cache=given.cache_dir)
-        random = given.random if users == max(given.users) else 0
-        passed, gains = searched(problem, compute, dict(given.set), given.seed, random)
-        prompts += passed
+    settings, compute = dict(given.set), Compute(device=given.device, cache=given.cache_dir)
+    with TemporaryDirectory() as scratch:
+        compute = freeze(given.dataset, compute, settings, given.seed, scratch)
+        for users in sorted(given.users):
+            problem = prepare(given.dataset, Protocol(valid_users=users), {role: templates(role) for role in ROLES})
+            random = given.random if users == max(given.users) else 0
+            passed, gains = searched(problem, compute, {**settings, "epochs": 0}, given.seed, random)
+            prompts += passed
     _write(folder / "prompts.csv", prompts)
     _write(folder / "users.csv", gains)
     numbers = correlations(prompts, gains)

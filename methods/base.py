@@ -30,7 +30,8 @@ class MethodInfo:
     Args:
         name: name on the command line and in tables.
         paper: where it is described.
-        roles: roles of the prompts it shows to a model; empty if it has no prompt.
+        roles: roles of the prompts it shows to a model when it ranks; empty if it has no prompt.
+        learns: roles of further prompts it learns from.
         needs: what must be there for it to run.
         cost: expected seconds on two cores with the embedded default; cheap methods run first.
     """
@@ -38,6 +39,7 @@ class MethodInfo:
     name: str
     paper: str
     roles: frozenset[Role] = frozenset()
+    learns: frozenset[Role] = field(default=frozenset(), kw_only=True)
     needs: frozenset[Need] = frozenset()
     cost: float = 1.0
 
@@ -182,6 +184,7 @@ class FitReport:
         note: what a reader of the row should know.
         loss: what training minimised; empty where nothing is trained.
         negatives: items beside each positive, a number or such as ``all items``.
+        reused: seconds of training that had been done before, for another row or run, and came from the cache.
     """
 
     epochs: int = 0
@@ -192,6 +195,7 @@ class FitReport:
     note: str = ""
     loss: str = ""
     negatives: str = ""
+    reused: float = 0.0
 
 
 class Method(Protocol):

@@ -95,7 +95,8 @@ class TallRec:
             converged=tuned.converged,
             interactions=tuned.questions // (1 + self.negatives),
             tokens=tuned.tokens + backbone.tokens,
-            note=f"{backbone.description}; validation AUC {tuned.best:.3f}",
+            reused=backbone.reused,
+            note=f"{backbone.description}; {tuned}",
             loss="cross-entropy of the answers",
             negatives=str(self.negatives),
         )

@@ -35,8 +35,9 @@ def ledger(results: Results) -> Table:
         [_row(results, method) for method in results.methods],
         f"{results.dataset}: means over seeds; the machine is in manifest.json. Search trials: fits of --tune on the "
         "validation part, the first of them with the method's defaults; 0 where the method runs with its defaults. "
-        "Trials in the fit: what the method itself tries on validation. Negatives: per positive in training. Peak "
-        "memory: of the process that fitted and scored, libraries included.",
+        "Trials in the fit: what the method itself tries on validation. Negatives: per positive in training. "
+        "Fit: with the seconds of what another row had trained before; weights that come with the project count as "
+        "tokens alone. Peak memory: of the process that fitted and scored, libraries included.",
     )
 
 
@@ -52,7 +53,7 @@ def _row(results: Results, method: str) -> dict[str, Any]:
         **{key: mean(reports, key) for key in ("epochs", "interactions", "tokens", "trials")},
         "ended": ENDED[converged(reports)],
         **{key: reports[0].get(key) or None for key in ("negatives", "loss")},
-        "fit_seconds": float(np.mean([record["seconds"]["fit"] for record in records])),
+        "fit_seconds": float(np.mean([r["seconds"]["fit"] + r["fit"].get("reused", 0.0) for r in records])),
         "seconds_per_1000": float(np.mean([record["seconds"]["score"] for record in records])),
         **{f"{where}_memory": _peak(records, where) for where in ("host", "gpu")},
     }

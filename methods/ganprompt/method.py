@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
@@ -135,6 +134,7 @@ class GanPrompt:
             name="/".join(filter(None, ("ganprompt", self.row))),
             paper=PAPER,
             roles=frozenset(roles),
+            learns=frozenset({ROLE}) if self.gan else frozenset(),
             needs=frozenset({"text", "language model"}),
             cost=200.0,
         )
@@ -153,7 +153,7 @@ class GanPrompt:
         from methods.lm.backbone import load_backbone
         from methods.lm.tuning import list_auc, valid_sample
 
-        for role in sorted(self.info.roles):
+        for role in sorted(self.info.roles | self.info.learns):
             if not task.templates.get(role):
                 raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
         recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
@@ -190,7 +190,8 @@ class GanPrompt:
             converged=tuned.converged,
             interactions=tuned.epochs * histories,
             tokens=backbone.tokens + self._answers.tokens + (game.tokens if game else 0),
-            note="; ".join([*notes, f"validation AUC {tuned.best:.3f}"]),
+            note="; ".join([*notes, str(tuned)]),
+            reused=backbone.reused,
             loss="binary cross-entropy",
             negatives=str(self.negatives),
         )
@@ -216,7 +217,7 @@ class GanPrompt:
 
         if not self.gan or not isinstance(source := self._source(task), LlmSource):
             return "asks nothing"
-        asked = prompts(task, self._wordings(task)[0], self.attribute_users)
+        asked = prompts(task, task.templates[ROLE][0], self.attribute_users)
         return str(source.client.estimate([prompt.prefix.rstrip() for prompt in asked]))
 
     def _find_attributes(self, task: Task, backbone: "Backbone") -> "Attributes":
@@ -224,15 +225,10 @@ class GanPrompt:
         from methods.ganprompt.prompts import Attributes
         from methods.ganprompt.vocabulary import learn_words
 
-        wordings = self._wordings(task)
+        wordings = task.templates[ROLE]
         names = attributes(task, self._source(task), prompts(task, wordings[0], self.attribute_users), self.count)
         learn_words(backbone.model, backbone.tokenizer, names)
         return Attributes(names, wordings)
-
-    def _wordings(self, task: Task) -> tuple[Template, ...]:
-        """Seen wordings of the attribute; the first is the one that is asked with."""
-        own = tuple(template for template in library.templates(ROLE) if template.family == "seen")
-        return task.templates.get(ROLE, own)
 
     def _source(self, task: Task) -> "Source":
         from methods.ganprompt.attributes import open_source

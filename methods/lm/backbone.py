@@ -46,6 +46,7 @@ class Backbone:
         window: longest sequence in tokens.
         local: whether its tokenizer works on pieces between white space and punctuation.
         tokens: tokens it was trained on here; 0 for one that came trained.
+        reused: seconds that training had taken, where it came from the cache.
     """
 
     model: PreTrainedModel
@@ -55,6 +56,7 @@ class Backbone:
     window: int
     local: bool = False
     tokens: int = 0
+    reused: float = 0.0
 
     @property
     def embedded(self) -> bool:
@@ -98,6 +100,7 @@ def load_backbone(
             made.window,
             local=True,
             tokens=made.tokens,
+            reused=made.reused,
         )
     source = _source(name, compute.revision)
     config = _loaded(AutoConfig, name, source)

@@ -29,7 +29,7 @@ from methods.lm.tiny_t5 import TinyT5, train_tiny_t5
 log = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent / "weights"
 """Folders as the cache holds them: copy one from ``.cache/backbones`` here, under the name of its recipe."""
-WEIGHTS, FACTS = "model.safetensors", "training.json"
+WEIGHTS, FACTS, SECONDS = "model.safetensors", "training.json", "seconds.txt"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Embedded:
     description: str
     window: int
     tokens: int
+    reused: float = 0.0
 
 
 def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
@@ -89,27 +90,32 @@ def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
     if (shipped := shipped_folder(name, key)) is not None:
         return _read(shipped, name, recipe, settings.window)
     folder = task.compute.cache / "backbones" / f"{name}-{key[:20]}"
-    kept(folder, lambda scratch: _train_into(scratch, recipe, settings, task, templates, key))
-    return _read(folder, name, recipe, settings.window)
+    reused = kept(folder, lambda scratch: _train_into(scratch, recipe, settings, task, templates, key))
+    return replace(_read(folder, name, recipe, settings.window), reused=reused)
 
 
-def kept(folder: Path, make: Callable[[Path], None]) -> None:
+def kept(folder: Path, make: Callable[[Path], None]) -> float:
     """Have a folder of the cache, filled by ``make`` if it is not there; it appears only when it is complete.
 
     Two processes that need the same folder make it once: the second waits for the first.
+
+    Returns:
+        Seconds it took when it was made, if that was not now.
     """
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.exists():
-            return
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            return float((folder / SECONDS).read_text(encoding="utf-8"))
+        scratch, start = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)), time.monotonic()
         try:
             make(scratch)
+            (scratch / SECONDS).write_text(f"{time.monotonic() - start:.1f}", encoding="utf-8")
             os.replace(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+    return 0.0
 
 
 def cache_key(name: str, recipe: Recipe, settings: Any, task: Task) -> str:

@@ -57,11 +57,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Epochs made, whether validation ended them, and the best validation value (not a number if none was asked)."""
+    """How tuning went.
+
+    Args:
+        epochs: epochs made.
+        converged: whether validation ended them.
+        best: best validation value; not a number if none was asked.
+        kept: the epoch whose weights were kept, 0 for those it began with.
+    """
 
     epochs: int
     converged: bool
     best: float
+    kept: int
+
+    def __str__(self) -> str:
+        return f"validation AUC {self.best:.3f} {f'after epoch {self.kept}' if self.kept else 'before tuning'}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ def tune(
 
     part = Part(model, [parameter for parameter in model.parameters() if parameter.requires_grad])
     outcome = optimise([part], epochs, loss, schedule, seed, label, measure)
-    return Tuned(outcome.epochs, outcome.converged, outcome.best, asked, tokens)
+    return Tuned(**vars(outcome), questions=asked, tokens=tokens)
 
 
 def optimise(
@@ -135,8 +146,10 @@ def optimise(
     groups = [{"params": list(part.parameters), "lr": part.rate or schedule.rate} for part in parts]
     optimiser = torch.optim.AdamW(groups, lr=schedule.rate, weight_decay=0.0)
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(schedule.steps, schedule.warmup))
-    best, kept = (measure(), _copy(learnt)) if measure else (float("nan"), [])
-    done = since = 0
+    best, weights = (measure(), _copy(learnt)) if measure else (float("nan"), [])
+    done = since = kept = 0
+    if measure:
+        log.info("%s: before, validation %.4f", label, best)
     devices = [device.index or 0 for device in {p.device for p in learnt} if device.type == "cuda"]
     with torch.random.fork_rng(devices=devices), tqdm(total=schedule.steps, desc=label, unit="step") as bar:
         torch.manual_seed(seed)
@@ -156,13 +169,13 @@ def optimise(
             bar.set_postfix(validation=f"{quality:.3f}")
             log.info("%s: epoch %d, validation %.4f", label, done, quality)
             if quality > best:
-                best, kept, since = quality, _copy(learnt), 0
+                best, weights, kept, since = quality, _copy(learnt), done, 0
             if since >= schedule.patience:
                 break
     with torch.no_grad():
-        for parameter, value in zip(learnt, kept, strict=False):
+        for parameter, value in zip(learnt, weights, strict=False):
             parameter.copy_(value)
-    return Outcome(done, since >= schedule.patience, best)
+    return Outcome(done, since >= schedule.patience, best, kept if measure else done)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from data.prompts import library
 from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
@@ -28,7 +27,9 @@ DEFAULT_BACKBONE = "tiny-llama"
 
 
 def _info(name: str, cost: float) -> MethodInfo:
-    return MethodInfo(name, PAPER, frozenset({ROLE}), frozenset({"text", "language model"}), cost)
+    needs = frozenset({"text", "language model"})
+    # The embedded backbone learns from the role recommend.
+    return MethodInfo(name, PAPER, frozenset({ROLE}), needs, cost, learns=frozenset({"recommend"}))  # type: ignore[arg-type]
 
 
 @dataclass
@@ -89,16 +90,13 @@ class Lrgd:
         from methods.lrgd.selection import STRATEGIES, Selection, Selector
         from methods.lrgd.training import IclTraining, accustomed
 
-        if not task.templates.get(ROLE):
-            raise NotRunnable(f"{self.info.name} needs seen templates of role {ROLE!r}")
+        for role in sorted(self.info.roles | self.info.learns):
+            if not task.templates.get(role):
+                raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
         if self.strategy not in STRATEGIES:
             raise NotRunnable(f"no strategy {self.strategy!r}: choices are {', '.join(STRATEGIES)}")
         size = PoolSize(self.own, self.others, self.shown)
         recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
-        if not task.templates.get("recommend"):
-            # The embedded backbone learns from them, whatever a run's methods show.
-            recommend = tuple(t for t in library.templates("recommend") if t.family == "seen")
-            task = replace(task, templates={**task.templates, "recommend": recommend})
         plain = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), recipe)
         training = IclTraining(steps=self.training_steps)
         # Nobody chooses an item twice: own earlier choices would only teach that demonstrations are to be ignored.
@@ -114,6 +112,7 @@ class Lrgd:
             choice = self._second_stage(task, backbone, seed)
         return FitReport(
             tokens=plain.tokens + tokens,
+            reused=backbone.reused,
             trials=choice.trials if choice else 0,
             note=f"{backbone.description}; {self._account(choice)}",
             loss="cross-entropy of the next token" if tokens else "",

@@ -74,12 +74,12 @@ def accustomed(backbone: Backbone, task: Task, training: IclTraining, size: Pool
     if not backbone.embedded or not training.steps:
         return backbone, 0
     folder = task.compute.cache / "backbones" / f"icl-{_key(backbone, task, training, size)[:20]}"
-    kept(folder, lambda scratch: _make(scratch, backbone, task, training, size))
+    reused = backbone.reused + kept(folder, lambda scratch: _make(scratch, backbone, task, training, size))
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     model = model.to(device=backbone.model.device, dtype=backbone.model.dtype).eval()
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     description = f"{backbone.description}, {facts['tokens'] / 1e6:.2f} M more with demonstrations"
-    return replace(backbone, model=model, description=description), int(facts["tokens"])
+    return replace(backbone, model=model, description=description, reused=reused), int(facts["tokens"])
 
 
 def _key(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> str:

@@ -62,6 +62,7 @@ class P5:
         name="p5",
         paper="Geng et al., RecSys 2022, arXiv 2203.13366",
         roles=frozenset({ROLE}),
+        learns=frozenset({"recommend", "choose"}),
         needs=frozenset({"text", "language model"}),
         cost=400.0,
     )
@@ -79,12 +80,13 @@ class P5:
             NotRunnable: if there is no seen template, or the backbone cannot be had or is no encoder-decoder.
         """
         backbone, tuned = self._trained(task, seed)
-        note = f"; validation AUC {tuned.best:.3f}" if tuned.epochs else ""
+        note = f"; {tuned}" if tuned.epochs else ""
         return FitReport(
             epochs=tuned.epochs,
             converged=tuned.converged,
             interactions=tuned.questions,
             tokens=tuned.tokens + backbone.tokens,
+            reused=backbone.reused,
             note=f"{backbone.description}{note}",
             loss="cross-entropy of the answers" if tuned.epochs else "",
             negatives=f"1 asked about, {self.offered} offered" if tuned.epochs else "",
@@ -98,8 +100,9 @@ class P5:
         """The trained model and what it took; sets the scorer."""
         from methods.p5 import training
 
-        if not task.templates.get(ROLE):
-            raise NotRunnable(f"{self.info.name} needs seen templates of role {ROLE!r}")
+        for role in sorted(self.info.roles | self.info.learns):
+            if not task.templates.get(role):
+                raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
         backbone, tuned = training.trained(task, self, seed)
         self.scorer = training.scorer(backbone, task.compute.batch_size)
         return backbone, tuned

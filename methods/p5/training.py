@@ -10,7 +10,6 @@ import numpy as np
 
 from data.dataset import Catalogue
 from data.fingerprint import fingerprint
-from data.prompts import library
 from data.prompts.template import Role, Slot, Template, Wording
 from data.random import generator
 from methods.base import Task
@@ -81,7 +80,6 @@ def trained(task: Task, settings: P5, seed: int) -> tuple[Backbone, Tuned]:
     Raises:
         BackboneError: if the backbone cannot be had or is no encoder-decoder.
     """
-    task = replace(task, templates={**task.templates, **{role: _seen(role, task) for role in FAMILIES}})
     recipe = {} if settings.backbone_steps is None else {"steps": settings.backbone_steps}
 
     def load(name: str | None, dtype: str) -> Backbone:
@@ -90,19 +88,15 @@ def trained(task: Task, settings: P5, seed: int) -> tuple[Backbone, Tuned]:
 
     compute = task.compute
     if not settings.epochs:
-        return load(compute.backbone, compute.dtype), Tuned(0, True, float("nan"), questions=0, tokens=0)
+        return load(compute.backbone, compute.dtype), Tuned(0, True, float("nan"), 0, questions=0, tokens=0)
     # Trained with weights as they were read, whatever precision they are used in.
     plain = load(compute.backbone, "float32")
     folder = compute.cache / "backbones" / f"p5-{_key(plain, task, settings, seed)[:20]}"
-    kept(folder, lambda scratch: _train_into(scratch, plain, task, settings, seed))
+    reused = plain.reused + kept(folder, lambda scratch: _train_into(scratch, plain, task, settings, seed))
     tuned = Tuned(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
     description = f"{plain.description}, trained as P5 on {tuned.tokens / 1e6:.2f} M tokens"
-    return replace(plain, model=load(str(folder), compute.dtype).model, description=description), tuned
-
-
-def _seen(role: Role, task: Task) -> tuple[Template, ...]:
-    """Seen templates of a role; a run holds those of other roles than that of the scores only by chance."""
-    return task.templates.get(role) or tuple(t for t in library.templates(role) if t.family == "seen")
+    model = load(str(folder), compute.dtype).model
+    return replace(plain, model=model, description=description, reused=reused), tuned
 
 
 def _key(backbone: Backbone, task: Task, settings: P5, seed: int) -> str:

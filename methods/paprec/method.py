@@ -12,7 +12,7 @@ import numpy as np
 from data.random import generator
 from data.types import FloatArray, IntArray
 from methods.base import FitReport, MethodInfo, Requests, Space, Task
-from methods.p5.method import P5, ROLE
+from methods.p5.method import P5
 
 if TYPE_CHECKING:
     from methods.paprec.prompts import Placed
@@ -23,7 +23,8 @@ Evidence = Literal["validation", "training"]
 
 def _info(name: str, cost: float) -> MethodInfo:
     needs = frozenset({"text", "language model"})
-    return MethodInfo(name, "Li et al., 2024, arXiv 2402.00284", frozenset({ROLE}), needs, cost)  # type: ignore[arg-type]
+    paper = "Li et al., 2024, arXiv 2402.00284"
+    return MethodInfo(name, paper, P5.info.roles, needs, cost, learns=P5.info.learns)  # type: ignore[arg-type]
 
 
 @dataclass

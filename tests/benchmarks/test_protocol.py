@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import suite
 from benchmarks.cells import Cell
+from benchmarks.plan import make_plan
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
@@ -124,3 +125,16 @@ def test_patterns_select_methods_and_unknown_settings_are_refused():
         names(["sasrex"])
     with pytest.raises(MethodError, match="has no setting 'x'"):
         create("random", {"x": 1})
+
+
+def test_prompts_a_method_learns_from_are_in_its_task_and_its_key_and_in_no_condition(suite_file, tmp_path):
+    overrides = {"methods": ["p5", "tallrec"], "conditions": {"unseen": True}}
+    chosen = suite.load(str(suite_file), overrides)
+    p5, tallrec = sorted(make_plan(chosen, Compute(), tmp_path).cells, key=lambda cell: cell.id.method)
+    assert p5.fingerprints.keys() == {"data", "recommend", "sequential", "choose"}
+    assert tallrec.fingerprints.keys() == {"data", "recommend"}
+    task = p5.problem.task(Compute())
+    assert {template.family for template in task.templates["choose"]} == {"seen"}
+    assert [condition.describe()["name"] for condition in p5.conditions] == [
+        condition.describe()["name"] for condition in tallrec.conditions
+    ]
