@@ -24,11 +24,13 @@ class Statistics(BaseModel, frozen=True, extra="forbid"):
         draws: sign flips per permutation test.
         resamples: bootstrap resamples.
         level: level of intervals; 1 - level is the threshold of significance marks.
+        against: the method that all others are compared with; without it, every pair is compared.
     """
 
     draws: int = Field(default=10_000, ge=99)
     resamples: int = Field(default=2_000, ge=99)
     level: float = Field(default=0.95, gt=0, lt=1)
+    against: str = ""
 
 
 class Suite(BaseModel):

@@ -45,7 +45,7 @@ class TallRec:
         patience: evaluations without a better validation AUC before it stops (10 in the paper).
         valid_users: validation users asked after every pass.
         valid_negatives: negatives of each of them.
-        shortest: least number of history items in training.
+        shortest: least number of history items in training, where there are that many.
         backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
     """
 

@@ -228,23 +228,25 @@ def failed_audits(results: Results) -> list[str]:
 
 
 def comparisons(results: Results) -> Table:
-    """Every pair of methods on clean quality, quality under unseen templates, and the drop between them."""
+    """Pairs of methods on clean quality, quality under unseen templates, and the drop between them."""
     if not results.methods:
         return Table(SIGNIFICANCE, [])
     values = results.values(PRIMARY).transpose(0, 2, 1, 3)
     clean, unseen = values[:, :, :1], values[:, :, results.unseen]
     quantities = {"clean": clean, "unseen": unseen, "drop": clean - unseen} if len(results.unseen) else {"clean": clean}
+    pairs, alpha = _pairs(results), 1 - results.manifest["suite"]["statistics"]["level"]
+    # the smallest p a test can give must stay well below the threshold after adjustment
+    draws = max(results.manifest["suite"]["statistics"]["draws"], round(4 * len(quantities) * len(pairs) / alpha))
     rows = [
         {
             "quantity": quantity,
             "a": results.methods[a],
             "b": results.methods[b],
-            **_compared(results, quantity, cube, a, b),
+            **_compared(results, quantity, cube, a, b, draws),
         }
         for quantity, cube in quantities.items()
-        for a, b in combinations(range(len(results.methods)), 2)
+        for a, b in pairs
     ]
-    alpha = 1 - results.manifest["suite"]["statistics"]["level"]
     for row, adjusted in zip(rows, significance.holm(np.array([row["p"] for row in rows])).tolist(), strict=True):
         row |= {"holm": adjusted, "significant": adjusted < alpha}
     return Table(
@@ -257,11 +259,18 @@ def comparisons(results: Results) -> Table:
     )
 
 
-def _compared(results: Results, quantity: str, cube: FloatArray, a: int, b: int) -> dict[str, Any]:
+def _pairs(results: Results) -> list[tuple[int, int]]:
+    """Every two methods, or every other one with the one that the suite names."""
+    every = range(len(results.methods))
+    against = results.manifest["suite"]["statistics"].get("against")  # runs from before it lack it
+    if against not in results.methods:
+        return list(combinations(every, 2))
+    fixed = results.methods.index(against)
+    return [(other, fixed) for other in every if other != fixed]
+
+
+def _compared(results: Results, quantity: str, cube: FloatArray, a: int, b: int, draws: int) -> dict[str, Any]:
     statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
-    pairs = 3 * len(results.methods) * (len(results.methods) - 1) // 2
-    # the smallest p a test can give must stay well below the threshold after adjustment
-    draws = max(statistics["draws"], round(4 * pairs / (1 - statistics["level"])))
     found = significance.compare(
         cube[a],
         cube[b],

@@ -35,7 +35,7 @@ class Sampling:
     """How windows are drawn.
 
     Args:
-        shortest: least number of items shown.
+        shortest: least number of items shown, where that many came before.
         longest: most items shown.
         positives: items asked about that come next, one after the other.
         negatives: items asked about that the user did not choose in training.

@@ -137,6 +137,19 @@ def test_every_pair_is_compared_on_clean_unseen_and_drop(finished):
     assert [line.split(",")[1] for line in lines[1:]] == ["clean"] * 3 + ["unseen"] * 3 + ["drop"] * 3
 
 
+def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["suite"]["statistics"]["against"] = "popularity"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    (results,) = load(RunFolder(run))
+    table = tables.comparisons(results)
+    assert {(row["a"], row["b"]) for row in table.rows} == {
+        (method, "popularity") for method in results.methods if method != "popularity"
+    }
+    assert len(table.rows) == 3 * 2 and "over the 6 comparisons" in table.caption
+
+
 def test_cold_items_are_judged_by_the_users_who_meet_them(finished):
     file, run = finished
     problem = plan.make_plan(suite.load(str(file), {}), Compute(), run).problems["tiny"]
