@@ -110,8 +110,7 @@ def run(options: Namespace) -> int:
 def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None) -> int:
     """Search the settings of every method that declares a space, and write the best after each method."""
     searches = tuning.searches(made.cells, trials)
-    if not searches:
-        raise UsageError("--tune: none of these methods has settings to search")
+    tuning.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")
     failed = False
     with _bar(made, searches) as bar:
@@ -128,8 +127,9 @@ def _dry_tune(made: plan.Plan, trials: int) -> int:
     searches = tuning.searches(made.cells, trials)
     for search in searches:
         print(f"{search.id}: {search.waiting()} fits to make, of {trials} trials over {', '.join(search.space)}")
-    for method in sorted({cell.id.method for cell in made.cells} - {search.id.method for search in searches}):
-        print(f"{method}: no settings to search")
+    for name in sorted({cell.id.method for cell in made.cells} - {search.id.method for search in searches}):
+        row = tuning.tuned_as(name, create(name, made.suite.settings.get(name)))
+        print(f"{name}: {'no settings to search' if row == name else f'runs with the settings of {row}'}")
     return 0
 
 

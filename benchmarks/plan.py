@@ -98,13 +98,15 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
             or the data give cause.
     """
     methods = {name: create(name, suite.settings.get(name)) for name in names(suite.methods)}
-    wording = _templates([role for method in methods.values() for role in method.info.roles], suite.templates)
+    roles = [role for method in methods.values() for role in method.info.roles | method.info.learns]
+    wording = _templates(roles, suite.templates)
     problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
-    found = {problem.dataset.name: _tuned(problem, methods, compute, tuned) for problem in problems}
+    found = {problem.dataset.name: _tuned(problem, methods, suite, compute, tuned) for problem in problems}
     cells = []
     for name, method in sorted(methods.items(), key=lambda item: _turn(item[1].info.cost)):
-        own = {role: group for role, group in wording.items() if role == SHARED or role in method.info.roles}
-        conditions = _conditions(suite, own)
+        shown = method.info.roles | {SHARED}
+        own = {role: group for role, group in wording.items() if role in shown | method.info.learns}
+        conditions = _conditions(suite, {role: group for role, group in own.items() if role in shown})
         for problem in problems:
             best = found[problem.dataset.name].get(name)
             settings = {**(best.settings if best else {}), **suite.settings.get(name, {})}
@@ -123,12 +125,15 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
 
 
 def _tuned(
-    problem: Problem, methods: Mapping[str, Method], compute: Compute, places: Sequence[Path]
+    problem: Problem, methods: Mapping[str, Method], suite: Suite, compute: Compute, places: Sequence[Path]
 ) -> dict[str, tuning.Best]:
-    """Tuned settings of the methods for these data and this language model."""
-    found = tuning.read(problem, places)
-    chosen = {name: found.get(getattr(method, "tuned_as", name)) for name, method in methods.items()}
-    return {name: best for name, best in chosen.items() if best and best.holds_for(methods[name].info, compute)}
+    """Tuned settings that hold for the rows of these data."""
+    files = tuning.read(problem, places)
+    found = {
+        name: tuning.choose(files, name, method, compute, suite.settings.get(name, {}))
+        for name, method in methods.items()
+    }
+    return {name: best for name, best in found.items() if best}
 
 
 def _turn(cost: float) -> tuple[bool, float]:

@@ -12,7 +12,7 @@ are its own, below those of the suite and of ``--set``.
 import json
 import time
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from math import prod
@@ -27,8 +27,8 @@ from benchmarks.protocol import Problem
 from benchmarks.store import SCHEMA, CellId, component, disk_errors, to_json, write_atomically
 from data.fingerprint import fingerprint
 from data.random import generator
-from methods.base import Compute, MethodInfo, NotRunnable, Space
-from methods.registry import create
+from methods.base import Compute, Method, MethodInfo, NotRunnable, Space
+from methods.registry import MethodError, create
 
 CUTOFF = 10
 HEADER = "# Written by --tune: the best of each method's trials by mean ndcg@10 of the validation lists.\n"
@@ -98,12 +98,19 @@ class Search:
         )
 
     def kept(self) -> list[Trial]:
-        """Trials made earlier, in order."""
+        """Trials made earlier, in order.
+
+        Raises:
+            TuningError: if the file with them cannot be read.
+        """
         if not self.path.exists():
             return []
-        stored = json.loads(self.path.read_text(encoding="utf-8"))
-        trials = [Trial(**trial) for trial in stored["trials"]]
-        return trials if stored["key"] == self.key and not _missing(trials) else []
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            trials = [Trial(**trial) for trial in stored["trials"]] if stored["key"] == self.key else []
+        except (ValueError, KeyError, TypeError) as error:
+            raise TuningError(f"{self.path}: no file of trials: {error}; delete it to search anew") from error
+        return [] if _missing(trials) else trials
 
     def waiting(self) -> int:
         """Fits that are left to be made."""
@@ -114,7 +121,7 @@ class Search:
 
         Raises:
             StoreError: if the run folder cannot be written.
-            TuningError: if the defaults are not in the search space.
+            TuningError: if the defaults are not in the search space, or earlier trials cannot be read.
         """
         trials = self.kept()
         for number in range(len(trials), len(trials) + self.waiting()):
@@ -176,14 +183,34 @@ def _missing(trials: Sequence[Trial]) -> bool:
     return bool(trials) and trials[0].outcome == "not run"
 
 
+def tuned_as(name: str, method: Method) -> str:
+    """The row whose tuned settings a row runs with: that of its family, unless its class names another.
+
+    Rows of one family differ by what they vary alone; nothing of it is in the family's space.
+    """
+    return str(getattr(method, "tuned_as", name.partition("/")[0]))
+
+
 def searches(cells: Iterable[Cell], trials: int) -> list[Search]:
-    """One search per data set and method that declares a ``space``; what the suite or --set fixes is not searched."""
+    """One search per data set and method that declares a ``space``; what the suite or --set fixes is not searched.
+
+    Raises:
+        TuningError: if there is nothing to search.
+    """
     found: dict[tuple[str, str], Search] = {}
+    others = {}
     for cell in cells:
-        space = getattr(create(cell.id.method, cell.settings), "space", {})
+        method = create(cell.id.method, cell.settings)
+        if (row := tuned_as(cell.id.method, method)) != cell.id.method:
+            others[cell.id.method] = row
+            continue
+        space = getattr(method, "space", {})
         free = {name: choices for name, choices in space.items() if name not in cell.settings}
         if free:
             found.setdefault((cell.id.dataset, cell.id.method), Search(cell, free, trials))
+    if not found:
+        hints = [f"; {name} runs with what --tune finds for {row}" for name, row in others.items()]
+        raise TuningError(f"none of these methods has settings to search{''.join(hints)}")
     return list(found.values())
 
 
@@ -223,6 +250,7 @@ class Best(BaseModel):
         default: mean ndcg@10 on validation with the method's defaults (trial 0); None if that trial failed.
         best: the same of the best trial.
         backbone: language model the method was tuned with, as named on the command line.
+        fixed: settings that the suite or --set gave to all trials.
         settings: of the best trial.
     """
 
@@ -235,11 +263,19 @@ class Best(BaseModel):
     default: float | None = None
     best: float
     backbone: str = ""
+    fixed: dict[str, Any] = {}
     settings: dict[str, Any] = {}
 
-    def holds_for(self, info: MethodInfo, compute: Compute) -> bool:
-        """Whether the method would run with the language model it was tuned with; others need no such thing."""
-        return self.backbone == _backbone(info, compute)
+    def holds_for(self, info: MethodInfo, compute: Compute, given: Mapping[str, Any]) -> bool:
+        """Whether a row would run as the trials did: with their language model, if it needs one, and what they fixed.
+
+        Args:
+            info: of the row.
+            compute: of the run.
+            given: settings that the suite or --set gives to the row.
+        """
+        same = all(key in given and given[key] == value for key, value in self.fixed.items())
+        return same and self.backbone == _backbone(info, compute)
 
 
 class Tuned(BaseModel):
@@ -248,6 +284,7 @@ class Tuned(BaseModel):
     Args:
         dataset: its name.
         data: fingerprint of its interactions and split; the settings are used with no others.
+        trials: what every method was given; a smaller space has fewer.
         methods: by name.
     """
 
@@ -255,18 +292,23 @@ class Tuned(BaseModel):
 
     dataset: str
     data: str
+    trials: int
     methods: dict[str, Best] = {}
 
     def toml(self) -> str:
         """The file's text; settings of None, a method's own choice, are left out."""
-        facts = self.model_dump(exclude={"methods"})
-        lines = [HEADER, *(f"{key} = {json.dumps(value)}" for key, value in facts.items())]
+        lines = [HEADER, *_lines(self.model_dump(exclude={"methods"}))]
         for name, found in sorted(self.methods.items()):
-            facts = found.model_dump(exclude={"settings"}, exclude_defaults=True)
-            settings = {f"settings.{key}": value for key, value in found.settings.items() if value is not None}
-            lines += ["", f"[methods.{json.dumps(name)}]"]
-            lines += [f"{key} = {json.dumps(value)}" for key, value in {**facts, **settings}.items()]
+            lines += ["", f"[methods.{json.dumps(name)}]", *_lines(found.model_dump(exclude_defaults=True))]
         return "\n".join(lines) + "\n"
+
+
+def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _lines(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key} = {json.dumps(value)}"
 
 
 def _backbone(info: MethodInfo, compute: Compute) -> str:
@@ -280,18 +322,43 @@ def data_key(problem: Problem) -> str:
     return fingerprint(problem.dataset.fingerprint, problem.split.fingerprint)
 
 
-def write(done: Sequence[Search], folder: Path) -> list[Path]:
-    """Write the best settings of the searches, beside those the folder has of other methods; returns the paths."""
+def write(made: Sequence[Search], folder: Path) -> list[Path]:
+    """Write the best settings of the searches that have ended, beside those the folder has of other methods.
+
+    Returns:
+        The paths of what is written.
+
+    Raises:
+        StoreError: if the folder cannot be written.
+        TuningError: for a file that these settings cannot go into, or trials that cannot be read.
+    """
     paths = []
-    for dataset in dict.fromkeys(search.id.dataset for search in done):
-        own = [search for search in done if search.id.dataset == dataset]
-        problem = own[0].cell.problem
-        found = {search.id.method: best for search in own if (best := _best(search))}
-        tuned = Tuned(dataset=dataset, data=data_key(problem), methods={**read(problem, (folder,)), **found})
-        paths.append(_path(folder, dataset))
-        with disk_errors(folder):
-            write_atomically(paths[-1], tuned.toml())
+    for dataset in dict.fromkeys(search.id.dataset for search in made):
+        own = [search for search in made if search.id.dataset == dataset]
+        path = _path(folder, dataset)
+        earlier = _earlier(path, own)
+        if found := {search.id.method: best for search in own if not search.waiting() and (best := _best(search))}:
+            data, methods = data_key(own[0].cell.problem), {**earlier, **found}
+            tuned = Tuned(dataset=dataset, data=data, trials=own[0].trials, methods=methods)
+            with disk_errors(folder):
+                write_atomically(path, tuned.toml())
+            paths.append(path)
     return paths
+
+
+def _earlier(path: Path, made: Sequence[Search]) -> dict[str, Best]:
+    """What the file has that may stand beside the settings these searches find."""
+    if not path.exists():
+        return {}
+    tuned, trials = _load(path), made[0].trials
+    if tuned.data != data_key(made[0].cell.problem):
+        raise TuningError(f"{path} was found on another split or part of the data: move it, or name another --tuned")
+    if tuned.trials == trials:
+        return tuned.methods
+    if others := tuned.methods.keys() - {search.id.method for search in made}:
+        had = f"{', '.join(sorted(others))} had {tuned.trials} trials"
+        raise TuningError(f"{path}: {had}, not {trials}: give --trials {tuned.trials}, or search them again too")
+    return {}
 
 
 def _best(search: Search) -> Best | None:
@@ -310,6 +377,7 @@ def _best(search: Search) -> Best | None:
         default=trials[0].value,
         best=value,
         backbone=_backbone(info, search.cell.compute),
+        fixed=dict(search.cell.settings),
         settings=dict(trials[-number].settings),
     )
 
@@ -321,15 +389,40 @@ def folders(given: str | None, run: Path) -> tuple[Path, ...]:
     return run / "tuned", Path(str(resources.files("benchmarks"))) / "tuned"
 
 
-def read(problem: Problem, places: Sequence[Path]) -> dict[str, Best]:
-    """What was found for exactly these data, by method; of two places that have a method the first counts.
+def read(problem: Problem, places: Sequence[Path]) -> dict[Path, Tuned]:
+    """The files of exactly these data, the first place first.
 
     Raises:
         TuningError: for a file that cannot be read; the message names it.
     """
     paths = [path for place in places if (path := _path(place, problem.dataset.name)).exists()]
-    files = [tuned for path in reversed(paths) if (tuned := _load(path)).data == data_key(problem)]
-    return {name: best for tuned in files for name, best in tuned.methods.items()}
+    return {path: tuned for path in paths if (tuned := _load(path)).data == data_key(problem)}
+
+
+def choose(
+    files: Mapping[Path, Tuned], name: str, method: Method, compute: Compute, given: Mapping[str, Any]
+) -> Best | None:
+    """The tuned settings of a row: those of the first file that has some which hold for it.
+
+    Args:
+        files: by path.
+        name: of the row.
+        method: the row.
+        compute: of the run.
+        given: settings that the suite or --set gives to the row.
+
+    Raises:
+        TuningError: if the method does not take the settings; the message names the file.
+    """
+    for path, tuned in files.items():
+        best = tuned.methods.get(tuned_as(name, method))
+        if best and best.holds_for(method.info, compute, given):
+            try:
+                create(name, {**best.settings, **given})
+            except MethodError as error:
+                raise TuningError(f"{path}: {error}") from error
+            return best
+    return None
 
 
 def _load(path: Path) -> Tuned:

@@ -205,9 +205,9 @@ class Method(Protocol):
     with the results. One that asks a language model may have ``estimate(task, shown) -> str``, which says without
     asking what fitting and scoring the shown requests would take. One with the role ``demonstrate`` has
     ``demonstrated(requests) -> Sequence[Sequence[Demonstrated]]``, what it shows in every row when it scores these
-    requests; an audit checks it. One whose settings ``--tune`` shall choose declares them in ``space: Space``; one
-    that is built on another method names it in ``tuned_as`` and runs with the settings chosen for that. One that
-    finds something to look at keeps texts or bytes by file name in ``artifacts``: files beside its results.
+    requests; an audit checks it. One whose settings ``--tune`` shall choose declares them in ``space: Space``. A
+    row ``family/variant`` runs with those chosen for the family; one built on another method names it in
+    ``tuned_as``. One that finds something to look at keeps texts or bytes by file name in ``artifacts``: files beside its results.
     """
 
     info: MethodInfo

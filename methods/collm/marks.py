@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.dataset import Catalogue
 from data.prompts.template import Template, Wording
-from methods.base import Requests
+from methods.base import NotRunnable, Requests
 
 
 def user_mark(user: int) -> str:
@@ -28,10 +28,18 @@ def item_mark(item: int) -> str:
 
 
 def add_marks(tokenizer: PreTrainedTokenizerBase, catalogue: Catalogue) -> int:
-    """Teach the tokenizer the marks of all users, then of all items; returns the first id, the others follow."""
+    """Teach the tokenizer the marks of all users, then of all items; returns the first id, the others follow.
+
+    Raises:
+        NotRunnable: if the tokenizer knows one of them already.
+    """
     marks = [*map(user_mark, range(catalogue.n_users)), *map(item_mark, range(catalogue.n_items))]
     tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in marks])
-    return int(tokenizer.get_vocab()[marks[0]])
+    vocabulary = tokenizer.get_vocab()
+    first, *others = (int(vocabulary[mark]) for mark in marks)
+    if others != list(range(first + 1, first + len(marks))):
+        raise NotRunnable(f"the tokenizer knows some of the marks {marks[0]} to {marks[-1]} already")
+    return first
 
 
 def with_titles(catalogue: Catalogue) -> Catalogue:
@@ -75,7 +83,7 @@ class MarkedEmbedding(nn.Module):
         self.mean: Tensor
         self.register_buffer("vectors", vectors)
         self.mlp = nn.Sequential(nn.Linear(vectors.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, words.embedding_dim))
-        # All marks begin as the mean word, which tells users and items apart by nothing and disturbs the model least.
+        # All marks begin as the mean word: no vector counts before step 2 has learnt what it says.
         weight = words.weight.detach().float()
         self.register_buffer("mean", weight.mean(dim=0))
         self.scale = float(weight.std())

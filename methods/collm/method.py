@@ -46,14 +46,19 @@ class CoLlm(TallRec):
         cost=700.0,
     )
     space: ClassVar[Space] = {
+        **TallRec.space,
         "collaborative": tuple(COLLABORATIVE),
         "map_rate": (1e-3, 3e-3, 1e-2),
-        "negatives": (1, 3),
     }
 
     def __post_init__(self) -> None:
         if self.collaborative not in COLLABORATIVE:
             raise ValueError(f"no collaborative model {self.collaborative!r}: {' or '.join(COLLABORATIVE)}")
+        for name, least in (("hidden", 1), ("map_epochs", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"collm: {name} must be at least {least}, got {getattr(self, name)}")
+        if self.map_rate <= 0:
+            raise ValueError(f"collm: map_rate must be above 0, got {self.map_rate}")
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Tune adapters as TALLRec does, then, with all else frozen, what makes embeddings of the vectors.
@@ -77,7 +82,9 @@ class CoLlm(TallRec):
             converged=tuned.converged,
             interactions=alone.interactions + tuned.questions // (1 + self.negatives) + collaborative.interactions,
             tokens=alone.tokens + tuned.tokens,
-            note=f"{alone.note} without and {tuned.best:.3f} with vectors of {self.collaborative}",
+            loss=f"{collaborative.loss}, then {alone.loss}",
+            negatives=f"{collaborative.negatives}, then {alone.negatives}",
+            note=f"{alone.note}; with vectors of {self.collaborative}: {tuned}",
         )
 
     def _shown(self, requests: Requests) -> Requests:

@@ -1,4 +1,4 @@
-"""Vectors of users and items from a row of the suite's own collaborative models."""
+"""Vectors of users and items from the suite's own collaborative models, with their default settings."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ COLLABORATIVE: Mapping[str, tuple[type[RecBoleModel], Callable[[Any], tuple["Ten
 
 
 def collaborative_vectors(name: str, task: Task, seed: int) -> "tuple[Tensor, FitReport]":
-    """Fit a collaborative model as its row is fitted, and take its vectors.
+    """Fit a collaborative model as its row is fitted where nothing is set or tuned, and take its vectors.
 
     A user or item without a training interaction has a random vector there; it gets the mean of the others here.
 

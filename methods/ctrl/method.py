@@ -4,7 +4,7 @@ Source: Li et al., "CTRL: connect collaborative and language model for CTR predi
 card beside this file lists what is ours.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -41,7 +41,6 @@ class Ctrl(DIN):
     encoder: str = DEFAULT
 
     info = MethodInfo("ctrl", "Li et al., 2023, arXiv 2306.02841", needs=frozenset({"text"}), cost=150)
-    loss = "contrastive, then binary cross-entropy"
     space: ClassVar[Space] = {
         **DIN.space,
         "align_epochs": (3, 6, 10),
@@ -51,6 +50,12 @@ class Ctrl(DIN):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, least in (("align_epochs", 0), ("space_size", 1), ("parts", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"ctrl: {name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("align_rate", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"ctrl: {name} must be above 0, got {getattr(self, name)}")
         if self.space_size % self.parts:
             raise ValueError(f"ctrl: space_size {self.space_size} cannot be cut into {self.parts} equal parts")
 
@@ -77,8 +82,9 @@ class Ctrl(DIN):
             align(self._sides(model, stage), stage.train_data)
         with self._progress() as on_epoch:
             trained = training.train(stage, model, task, on_epoch)
-        report = self._report(trained, written.rows, f"aligned with texts for {self.align_epochs} epochs")
-        return replace(report, interactions=report.interactions + self.align_epochs * written.rows), trained
+        first = {"loss": "contrastive", "negatives": "the rest of the batch"}
+        note = f"aligned with texts for {self.align_epochs} epochs"
+        return self._report(trained, written.rows, note, before=self.align_epochs, **first), trained
 
     def _sides(self, model: "Module", stage: training.Stage) -> "Sides":
         from methods.ctrl.align import Alignment, Sides

@@ -123,16 +123,20 @@ class RecBoleModel(Declared):
             own["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": self.negatives}
         return {**own, **self.options}
 
-    def _report(self, trained: training.Trained, rows: int, *notes: str) -> FitReport:
+    def _report(
+        self, trained: training.Trained, rows: int, *notes: str, before: int = 0, loss: str = "", negatives: str = ""
+    ) -> FitReport:
+        """What training took, and the passes ``before`` it with their own loss and negatives."""
         if not trained.stopped:
             notes = (f"stopped at the limit of {trained.epochs} epochs, not by early stopping", *notes)
+        drawn = str(self.negatives or "all items")
         return FitReport(
-            trained.epochs,
+            before + trained.epochs,
             trained.stopped,
-            trained.epochs * rows,
+            (before + trained.epochs) * rows,
             note="; ".join(notes),
-            loss=self.loss,
-            negatives=str(self.negatives or "all items"),
+            loss=f"{loss}, then {self.loss}" if before else self.loss,
+            negatives=f"{negatives}, then {drawn}" if before else drawn,
         )
 
     @contextlib.contextmanager

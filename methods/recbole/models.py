@@ -4,7 +4,7 @@ The defaults are for ml-100k on one core: sizes, learning rates, batch sizes and
 validation items (NDCG@10 over all items), never on test items. Fields are RecBole's options.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -183,8 +183,8 @@ class S3Rec(RecBoleModel):
             model = training.pretrain(stage, epochs, folder / "pretrained.pth")
             trained = training.train(stage, model, task, on_epoch)
         note = f"pretrained for {epochs} epochs" if attributes else "items have no attributes: finetuned only"
-        report = self._report(trained, written.rows, note)
-        return replace(report, interactions=report.interactions + epochs * written.rows), trained
+        loss = "binary cross-entropy of masked items, attributes and segments"
+        return self._report(trained, written.rows, note, before=epochs, loss=loss, negatives="1"), trained
 
     def _settings(self, length: int) -> dict[str, object]:
         # The last state is handed over by training.pretrain; save_step would write others beside it.

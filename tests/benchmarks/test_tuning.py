@@ -77,6 +77,22 @@ def test_trials_are_not_used_again_for_other_fixed_settings(planned):
     assert search(planned(seconds=0.001), trials=2).waiting() == 2
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"key": "KEY"}', '{"key": "KEY", "trials": [{"colour": "red"}]}'])
+def test_file_that_holds_no_trials_is_named(planned, content):
+    found = search(planned(), trials=2)
+    found.path.parent.mkdir(parents=True)
+    found.path.write_text(content.replace("KEY", found.key))
+    with pytest.raises(TuningError, match=f"{found.path.name}: no file of trials"):
+        found.kept()
+
+
+def test_trials_of_another_version_are_made_anew(planned):
+    found = search(planned(), trials=2)
+    found.path.parent.mkdir(parents=True)
+    found.path.write_text('{"key": "of an earlier version", "trials": [{"colour": "red"}]}')
+    assert found.waiting() == 2
+
+
 def test_what_the_suite_fixes_is_not_searched(planned):
     assert search(planned(flaw="none"), trials=9).space.keys() == {"skill"}
     assert search(planned(flaw="none"), trials=9).waiting() == 4  # all there is to choose from
@@ -107,8 +123,18 @@ def test_method_that_cannot_run_here_is_tried_again_the_next_time(planned):
 def test_search_in_which_nothing_works_has_no_best_settings(planned, tmp_path):
     found = search(planned(flaw="nan"), trials=2)
     assert found.execute(quiet).status == "failed"
-    (path,) = tuning.write([found], tmp_path / "tuned")
-    assert "methods" not in tomllib.loads(path.read_text())
+    assert tuning.write([found], tmp_path / "tuned") == []
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_search_that_was_stopped_midway_writes_nothing(planned, tmp_path):
+    replace(search(planned(), trials=6), trials=3).execute(quiet)
+    whole = search(planned(), trials=6)
+    assert whole.waiting() == 3
+    assert tuning.write([whole], tmp_path / "tuned") == []
+    whole.execute(quiet)
+    (path,) = tuning.write([whole], tmp_path / "tuned")
+    assert tomllib.loads(path.read_text())["methods"][TUNABLE]["trials"] == 6
 
 
 def test_search_never_asks_for_a_test_list(planned, monkeypatch):
@@ -122,68 +148,122 @@ def test_search_never_asks_for_a_test_list(planned, monkeypatch):
 
 
 def test_best_settings_are_used_below_those_of_the_suite_and_only_for_the_same_data(planned, tmp_path):
+    found = search(planned(), trials=12)
+    found.execute(quiet)
+    tuning.write([found], tmp_path / "tuned")
+    place, best = (tmp_path / "tuned",), {"skill": 1.0, "flaw": "none"}
+    assert planned(place).cells[0].settings == best
+    assert planned(place, skill=0.3).cells[0].settings == {"skill": 0.3, "flaw": "none"}
+    assert planned().cells[0].settings == {}
+    assert planned(place, overrides={"limit": 5}).cells[0].settings == best
+    assert planned(place, overrides={"protocol": {"split": "temporal"}}).cells[0].settings == {}
+    facts = next(iter(planned(place).manifest()["datasets"].values()))["tuned"][TUNABLE]
+    assert facts["trials"] == 12 and facts["best"] > facts["default"]
+
+
+def test_best_settings_are_used_only_beside_those_that_were_fixed_when_they_were_found(planned, tmp_path):
     found = search(planned(flaw="none"), trials=4)
     found.execute(quiet)
     tuning.write([found], tmp_path / "tuned")
     place = (tmp_path / "tuned",)
-    assert planned(place).cells[0].settings == {"skill": 1.0}
-    assert planned(place, skill=0.3).cells[0].settings == {"skill": 0.3}
-    assert planned().cells[0].settings == {}
-    assert planned(place, overrides={"limit": 5}).cells[0].settings == {"skill": 1.0}
-    assert planned(place, overrides={"protocol": {"split": "temporal"}}).cells[0].settings == {}
-    facts = next(iter(planned(place).manifest()["datasets"].values()))["tuned"][TUNABLE]
-    assert facts["trials"] == 4 and facts["best"] > facts["default"]
+    assert planned(place, flaw="none").cells[0].settings == {"skill": 1.0, "flaw": "none"}
+    assert planned(place, flaw="none", seconds=0.001).cells[0].settings["skill"] == 1.0
+    assert planned(place).cells[0].settings == {}
+    assert planned(place, flaw="nan").cells[0].settings == {"flaw": "nan"}
 
 
-def test_tuning_another_method_keeps_what_was_found_before(planned, tmp_path):
-    found = search(planned(flaw="none"), trials=2)
-    found.execute(quiet)
-    earlier = Best(seed=0, lists=60, trials=8, best=0.5, settings={"rate": 0.1, "name": 'a "b"', "deep": True})
-    problem = found.cell.problem
-    kept = Tuned(dataset="tiny", data=tuning.data_key(problem), methods={"llmrec/eng": earlier})
-    (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned" / "tiny.toml").write_text(kept.toml())
-    tuning.write([found], tmp_path / "tuned")
-    both = tuning.read(problem, [tmp_path / "tuned"])
-    assert both.keys() == {"llmrec/eng", TUNABLE}
-    assert both["llmrec/eng"] == earlier
+@pytest.fixture
+def kept(planned, tmp_path):
+    """Put a file of tuned settings into a place, whose path is returned."""
 
+    own = tuning.data_key(planned().cells[0].problem)
 
-def test_of_two_places_the_first_counts_for_the_methods_it_has(planned, tmp_path):
-    problem = search(planned(), trials=1).cell.problem
-    for place, names in (("run", ["mine"]), ("project", ["mine", "sasrec"])):
-        found = {name: Best(seed=0, lists=60, trials=8, best=0.5, settings={"from": place}) for name in names}
+    def write(place="tuned", trials=8, data=own, **methods):
         (tmp_path / place).mkdir(exist_ok=True)
-        text = Tuned(dataset="tiny", data=tuning.data_key(problem), methods=found).toml()
-        (tmp_path / place / "tiny.toml").write_text(text)
-    read = tuning.read(problem, [tmp_path / "run", tmp_path / "project"])
-    assert {name: best.settings["from"] for name, best in read.items()} == {"mine": "run", "sasrec": "project"}
+        tuned = Tuned(dataset="tiny", data=data, trials=trials, methods=methods)
+        (tmp_path / place / "tiny.toml").write_text(tuned.toml())
+        return tmp_path / place
+
+    return write
 
 
-def test_method_built_on_another_runs_with_what_was_chosen_for_that(planned, tmp_path):
-    problem = search(planned(), trials=1).cell.problem
-    best = Best(seed=0, lists=60, trials=8, best=0.5, settings={"rate": 1e-3})
-    (tmp_path / "tuned").mkdir()
-    text = Tuned(dataset="tiny", data=tuning.data_key(problem), methods={"p5": best}).toml()
-    (tmp_path / "tuned" / "tiny.toml").write_text(text)
-    made = planned([tmp_path / "tuned"], overrides={"methods": ["p5", "paprec/*"]})
-    assert len(made.cells) == 4
-    assert all(cell.settings == {"rate": 1e-3} for cell in made.cells)
-    assert not any("paprec" in search.id.method for search in tuning.searches(made.cells, trials=2))
+def best(**settings):
+    return Best(seed=0, lists=60, trials=8, best=0.5, settings=settings)
+
+
+def test_tuning_another_method_keeps_what_was_found_before(planned, kept):
+    found = search(planned(), trials=2)
+    found.execute(quiet)
+    fixed = {"options": {"loss_type": "BPR", "sizes": [1, 2]}}
+    earlier = best(rate=0.1, name='a "b"', deep=True).model_copy(update={"fixed": fixed})
+    (path,) = tuning.write([found], kept(trials=2, llmrec=earlier))
+    both = Tuned.model_validate(tomllib.loads(path.read_text())).methods
+    assert both.keys() == {"llmrec", TUNABLE}
+    assert both["llmrec"] == earlier
+
+
+def test_settings_do_not_go_into_a_file_of_other_data_or_another_number_of_trials(planned, kept):
+    found = search(planned(), trials=2)
+    with pytest.raises(TuningError, match=r"tiny.toml was found on another split"):
+        tuning.write([found], kept(data="other", sasrec=best()))
+    with pytest.raises(TuningError, match=r"sasrec had 8 trials, not 2: give --trials 8"):
+        tuning.write([found], kept(sasrec=best()))
+    found.execute(quiet)
+    (path,) = tuning.write([found], kept(**{TUNABLE: best()}))  # nothing of the 8 trials is left
+    assert tomllib.loads(path.read_text())["trials"] == 2
+
+
+def test_of_two_places_the_first_counts_for_the_methods_it_has(planned, kept):
+    places = [kept("run", sasrec=best(epochs=1)), kept("project", sasrec=best(epochs=2), bpr=best(epochs=2))]
+    made = planned(places, overrides={"methods": ["sasrec", "bpr"]})
+    assert {cell.id.method: cell.settings["epochs"] for cell in made.cells} == {"sasrec": 1, "bpr": 2}
+
+
+def test_settings_found_with_another_language_model_hide_none_that_hold(planned, kept):
+    other = best(rank=4).model_copy(update={"backbone": "org/model"})
+    places = [kept("run", tallrec=other), kept("project", tallrec=best(rank=2))]
+    made = planned(places, overrides={"methods": ["tallrec"]})
+    assert [cell.settings for cell in made.cells] == [{"rank": 2}]
+
+
+def test_rows_run_with_what_was_found_for_their_family_or_the_method_they_are_built_on(planned, kept):
+    place = kept(p5=best(rate=1e-3), lrgd=best(shown=5), **{"lrgd/random": best(shown=2)})
+    made = planned([place], overrides={"methods": ["p5", "paprec", "paprec/*", "lrgd", "lrgd/*"]})
+    found = {cell.id.method: cell.settings for cell in made.cells}
+    assert {"p5", "paprec", "paprec/global", "lrgd", "lrgd/random"} <= found.keys()
+    assert all(s == ({"shown": 5} if name.startswith("lrgd") else {"rate": 1e-3}) for name, s in found.items())
+    assert {search.id.method for search in tuning.searches(made.cells, trials=2)} == {"p5", "lrgd"}
+    with pytest.raises(TuningError, match="to search; paprec runs with what --tune finds for p5"):
+        tuning.searches([cell for cell in made.cells if cell.id.method == "paprec"], trials=2)
+
+
+def test_no_row_fixes_what_is_searched_for_its_family():
+    for name in REGISTRY:
+        row = create(name)
+        family = create(tuning.tuned_as(name, row))
+        own = {setting: getattr(row, setting) for setting in getattr(family, "space", {})}
+        assert own == {setting: getattr(family, setting) for setting in own}, name
+
+
+def test_setting_that_the_method_does_not_take_is_named_with_its_file(planned, kept):
+    with pytest.raises(TuningError, match=r"tiny\.toml: method 'sasrec' has no setting 'hiden_size'"):
+        planned([kept(sasrec=best(hiden_size=8))], overrides={"methods": ["sasrec"]})
 
 
 def test_settings_tuned_with_one_language_model_are_not_used_with_another():
     info = MethodInfo("m", "none", needs=frozenset({"language model"}))
-    best = Best(seed=0, lists=1, trials=1, best=0.1, backbone="org/model")
-    assert best.holds_for(info, Compute(backbone="org/model"))
-    assert not best.holds_for(info, Compute())
-    plain = best.model_copy(update={"backbone": ""})
-    assert plain.holds_for(MethodInfo("m", "none"), Compute(backbone="org/model"))
+    found = best().model_copy(update={"backbone": "org/model"})
+    assert found.holds_for(info, Compute(backbone="org/model"), {})
+    assert not found.holds_for(info, Compute(), {})
+    assert best().holds_for(MethodInfo("m", "none"), Compute(backbone="org/model"), {})
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("dataset = ", "not a TOML file"), ('dataset = "tiny"\ndata = ""\nmethod = 1', "method: Extra inputs")],
+    [
+        ("dataset = ", "not a TOML file"),
+        ('dataset = "tiny"\ndata = ""\ntrials = 1\nmethod = 1', "method: Extra inputs"),
+    ],
 )
 def test_unreadable_file_of_tuned_settings_is_named(planned, tmp_path, text, sentence):
     (tmp_path / "tuned").mkdir()
@@ -214,13 +294,15 @@ def test_every_search_space_holds_the_defaults_and_enough_to_choose_from():
     for method in searched:
         assert all(getattr(method, setting) in choices for setting, choices in method.space.items()), method
         assert all(len(set(choices)) == len(choices) for choices in method.space.values()), method
+        # None is left out of the file of tuned settings, and the default takes its place
+        assert all(getattr(method, name) is None for name, choices in method.space.items() if None in choices), method
         assert prod(map(len, method.space.values())) >= 12, method
 
 
 def test_settings_that_come_with_the_project_fit_the_methods():
     for path in (ROOT / "benchmarks" / "tuned").glob("*.toml"):
         tuned = Tuned.model_validate(tomllib.loads(path.read_text()))
-        assert len({best.trials for best in tuned.methods.values()}) == 1, "the same budget for all"
+        assert all(best.trials == tuned.trials for best in tuned.methods.values()), "the same budget for all"
         for name, best in tuned.methods.items():
             create(name, best.settings)
             assert best.settings.keys() <= create(name).space.keys()
@@ -244,6 +326,8 @@ def test_command_line_tunes_and_the_same_command_without_the_flag_runs_with_it(s
     assert not run.exists()
     assert run_suite(*flags, "--tune", "--trials", 3).returncode == 0
     assert not (run / "leaderboard.md").exists()
+    refused = run_suite(*flags, "--tune", "--trials", 2, "--tuned", run / "tuned", "--methods", "random")
+    assert refused.returncode == 2 and "none of these methods has settings to search" in refused.stderr
     assert "0 fits to make" in run_suite(*flags, "--tune", "--trials", 3, "--dry-run").stdout
 
     assert run_suite(*flags).returncode == 0

@@ -8,7 +8,7 @@ import torch
 
 from data.histories import Histories
 from data.prompts.library import templates
-from methods.base import Requests
+from methods.base import NotRunnable, Requests
 from methods.collm.marks import add_marks, extend, marked
 from methods.lm.prompts import Encoder, question_group
 from methods.lm.scoring import Scorer
@@ -81,6 +81,13 @@ def test_words_keep_their_embeddings_and_only_the_mlp_learns():
     expected = weight.mean(0) + weight.std() * embedding.mlp(vectors)
     torch.testing.assert_close(embedding(ids)[0], torch.stack([weight[3], expected[1], weight[7], expected[0]]))
     assert {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad} == {"mlp"}
+
+
+def test_a_tokenizer_that_knows_a_mark_is_refused(requests):
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["<user 3>"])
+    with pytest.raises(NotRunnable, match="knows some of the marks <user 0> to <item 31> already"):
+        add_marks(tokenizer, requests.catalogue)
 
 
 def test_a_mark_is_never_cut_off_with_the_history(requests):

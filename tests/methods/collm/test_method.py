@@ -10,10 +10,12 @@ from data.histories import Histories
 from methods import registry
 from methods.base import FitReport, NotRunnable
 from methods.collm import method as collm
+from methods.collm.vectors import collaborative_vectors
 from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
 from tests.methods.test_tallrec import QUICK, auc
 
 USERS, ITEMS = 40, 32
+BPR = FitReport(interactions=1000, loss="BPR", negatives="1")
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +23,7 @@ def taste(monkeypatch):
     """In place of a collaborative model, which is tested beside this file: vectors that say which films one likes."""
     vectors = torch.cat([torch.arange(USERS) % 2, torch.arange(ITEMS) // 16])[:, None] * 2.0 - 1
     vectors = torch.cat([vectors, torch.randn(USERS + ITEMS, 3, generator=torch.Generator().manual_seed(0))], dim=1)
-    monkeypatch.setattr(collm, "collaborative_vectors", lambda *_: (vectors.clone(), FitReport(interactions=1000)))
+    monkeypatch.setattr(collm, "collaborative_vectors", lambda *_: (vectors.clone(), BPR))
     return vectors
 
 
@@ -49,11 +51,24 @@ def test_what_only_the_vectors_know_is_learnt_and_all_but_the_mlp_keeps_every_bi
     report = method.fit(task, seed=0)
     assert auc(tallrec.score(task.valid), task.valid_positive) == 0.5
     assert auc(method.score(task.valid), task.valid_positive) > 0.9
-    assert "without and" in report.note and "vectors of bpr" in report.note and report.interactions > 1000
+    assert "; with vectors of bpr: validation AUC " in report.note and report.interactions > 1000
+    assert (report.loss, report.negatives) == ("BPR, then cross-entropy of the answers", "1, then 1")
     alone, model = tallrec._scorer.model.state_dict(), method._scorer.model
     state = {name.replace("embed_tokens.words", "embed_tokens"): value for name, value in model.state_dict().items()}
     assert all(torch.equal(value, state[name]) for name, value in alone.items())
     assert torch.equal(model.get_input_embeddings().vectors, taste)
+
+
+def test_with_vectors_of_a_real_model_it_fits_and_scores(tmp_path, monkeypatch):
+    pytest.importorskip("recbole")
+    monkeypatch.setattr(collm, "collaborative_vectors", collaborative_vectors)
+    task = make_task(tmp_path, users=USERS)
+    method = registry.create("collm", {**QUICK, "map_epochs": 1, "map_rate": 1e-2})
+    report = method.fit(task, seed=0)
+    vectors, bpr = collaborative_vectors("bpr", task, 0)
+    assert torch.equal(method._scorer.model.get_input_embeddings().vectors, vectors)
+    assert report.interactions > bpr.interactions and report.loss.startswith(f"{bpr.loss}, then ")
+    assert np.isfinite(method.score(task.valid)).all()
 
 
 def test_the_users_vector_reaches_the_score(tmp_path):
@@ -88,6 +103,13 @@ def test_the_same_seed_gives_the_same_scores_and_leaves_the_global_random_state_
 
 
 def test_what_it_needs_is_said(tmp_path):
+    for settings, sentence in (
+        ({"hidden": 0}, "hidden must be at least 1, got 0"),
+        ({"map_epochs": -1}, "map_epochs must be at least 0, got -1"),
+        ({"map_rate": 0.0}, "map_rate must be above 0"),
+    ):
+        with pytest.raises(registry.MethodError, match=sentence):
+            registry.create("collm", settings)
     with pytest.raises(registry.MethodError, match="no collaborative model 'mf': bpr or lightgcn"):
         registry.create("collm", {"collaborative": "mf"})
     with pytest.raises(NotRunnable, match="seen templates of role 'recommend'"):

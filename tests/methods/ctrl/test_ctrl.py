@@ -20,6 +20,7 @@ from data.prompts.library import templates
 from methods import registry
 from methods.base import Compute, FitReport, Method, NotRunnable, Task
 from methods.ctrl import align
+from methods.recbole import training
 from tests.methods.lm.small import make_task
 
 QUICK = {"epochs": 2, "train_batch_size": 64}
@@ -41,7 +42,33 @@ def test_without_alignment_it_is_plain_supervised_training(tmp_path):
     none, report = fitted("ctrl", task, {"align_epochs": 0})
     np.testing.assert_array_equal(none.score(task.valid), plain.score(task.valid))
     assert (aligned.score(task.valid) != plain.score(task.valid)).any()
-    assert report.interactions == 2 * 420
+    assert (report.interactions, report.epochs) == (2 * 420, 2)
+    assert (report.loss, report.negatives) == ("binary cross-entropy", "1")
+
+
+def test_training_goes_on_from_the_aligned_model_and_the_ledger_counts_both(tmp_path, monkeypatch):
+    states = []
+
+    def watched(real, model_of):
+        def call(*arguments):
+            states.append({name: value.clone() for name, value in model_of(*arguments).state_dict().items()})
+            result = real(*arguments)
+            states.append({name: value.clone() for name, value in model_of(*arguments).state_dict().items()})
+            return result
+
+        return call
+
+    monkeypatch.setattr(align, "align", watched(align.align, lambda sides, _: sides.model))
+    monkeypatch.setattr(training, "train", watched(training.train, lambda stage, model, *_: model))
+    _, report = fitted("ctrl", make_task(tmp_path), {"align_epochs": 3})
+    start, aligned, handed, trained = states
+    assert aligned.keys() == handed.keys() and all(torch.equal(aligned[name], handed[name]) for name in aligned)
+    (items,) = (name for name in start if "item.embedding" in name)
+    assert not torch.equal(start[items], aligned[items])
+    assert not torch.equal(handed[items], trained[items])
+    assert (report.interactions, report.epochs) == (5 * 420, 5)
+    assert report.loss == "contrastive, then binary cross-entropy"
+    assert report.negatives == "the rest of the batch, then 1"
 
 
 def test_alignment_brings_held_out_pairs_together(tmp_path, monkeypatch):
@@ -160,5 +187,8 @@ def test_similarity_and_loss_are_those_of_the_formulas():
 def test_what_it_needs_is_said(tmp_path):
     with pytest.raises(registry.MethodError, match="space_size 10 cannot be cut into 4 equal parts"):
         registry.create("ctrl", {"space_size": 10, "parts": 4})
+    for name, value in {"parts": 0, "space_size": 0, "align_epochs": -1, "temperature": 0.0, "align_rate": 0.0}.items():
+        with pytest.raises(registry.MethodError, match=f"ctrl: {name} must be"):
+            registry.create("ctrl", {name: value})
     with pytest.raises(NotRunnable, match="text encoder '/nowhere' cannot be loaded"):
         fitted("ctrl", make_task(tmp_path), {"encoder": "/nowhere"})

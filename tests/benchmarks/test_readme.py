@@ -1,0 +1,36 @@
+"""What the README says of the methods and of the paper is what the suite and the files hold."""
+
+import re
+
+from benchmarks import suite
+from benchmarks.report.readme import beside, impossible, published
+from tests.conftest import ROOT
+
+PAPER = published()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_ordering_is_that_of_the_run():
+    standings = [{"method": "sasrec", "unseen": 0.4}, {"method": "ganprompt", "unseen": 0.32}]
+    text = beside([*standings, {"method": "llm-rank", "note": "not run: no model"}], PAPER)
+    assert "| sasrec > ganprompt |" in text and "| 2 of 2 |" in text and "| +25.00 % |" in text
+    assert "| not in this run |" in beside([{"method": m, "unseen": u} for m, u in (("a", 0.4), ("b", 0.3))], PAPER)
+
+
+def test_first_places_are_those_of_the_papers_figures():
+    standings = [{"method": "sasrec", "unseen": 0.4}, {"method": "ganprompt", "unseen": 0.32}]
+    hits = {**PAPER["hit_1"], "Toys": {"ganprompt": 0.1, "other": 0.128, "improvement": -21.88}}
+    text = beside(standings, {**PAPER, "hit_1": hits})
+    assert "| GANPrompt on Beauty, Sports |" in text and "| 1 on 2 of 3 data sets |" in text
+
+
+def test_quoted_bounds_say_what_they_rest_on():
+    lines = impossible(PAPER).splitlines()[2:]
+    assert [("quoted" in line) for line in lines] == ["missing" in figure for figure in PAPER["impossible"]]
+
+
+def test_suite_holds_every_baseline_of_the_readme():
+    section = README.partition("## Methods")[2].partition("\n## ")[0]
+    named = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in section.splitlines() if row.startswith("| `")]
+    rows = {name for names in named for name in names if "/" not in name}
+    assert rows - {"llm-rank"} == set(suite.load("robustness").methods)  # that one needs a model from elsewhere
