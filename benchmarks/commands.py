@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import executors, plan, provenance, suite, tuning
+from benchmarks import executors, plan, provenance, suite, tuned_settings, tuning
 from benchmarks.cells import Cell, Outcome
 from benchmarks.conditions import ConditionError
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
@@ -93,7 +93,7 @@ def run(options: Namespace) -> int:
     )
     folder = RunFolder((options.output_dir or Path("results") / chosen.name).resolve())
     chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
-    where = tuning.folders(options.tuned, folder.path)
+    where = tuned_settings.folders(options.tuned, folder.path)
     if options.tune and not where:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
@@ -110,14 +110,14 @@ def run(options: Namespace) -> int:
 def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None) -> int:
     """Search the settings of every method that declares a space, and write the best after each method."""
     searches = tuning.searches(made.cells, trials)
-    tuning.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
+    tuned_settings.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")
     failed = False
     with _bar(made, searches) as bar:
         for search, outcome in _executed(searches, bar, jobs, executor):
             failed |= outcome.status == "failed"
             bar.ended(search, outcome)
-            tuning.write(searches, where)
+            tuned_settings.write(searches, where)
     print(f"tuned settings: {where}; the same command without --tune runs with them", file=sys.stderr)
     return EXIT_FAILED if failed else 0
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import audits, tuning
+from benchmarks import audits, tuned_settings
 from benchmarks.cells import Cell
 from benchmarks.conditions import Condition, expand
 from benchmarks.errors import UsageError
@@ -47,7 +47,7 @@ class Plan:
     cells: tuple[Cell, ...]
     audits: tuple[audits.Audit, ...]
     costs: Mapping[str, float]
-    tuned: Mapping[str, Mapping[str, tuning.Best]]
+    tuned: Mapping[str, Mapping[str, tuned_settings.Best]]
 
     def manifest(self) -> dict[str, Any]:
         """The plan as JSON values, for the run folder."""
@@ -126,11 +126,11 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
 
 def _tuned(
     problem: Problem, methods: Mapping[str, Method], suite: Suite, compute: Compute, places: Sequence[Path]
-) -> dict[str, tuning.Best]:
+) -> dict[str, tuned_settings.Best]:
     """Tuned settings that hold for the rows of these data."""
-    files = tuning.read(problem, places)
+    files = tuned_settings.read(problem, places)
     found = {
-        name: tuning.choose(files, name, method, compute, suite.settings.get(name, {}))
+        name: tuned_settings.choose(files, name, method, compute, suite.settings.get(name, {}))
         for name, method in methods.items()
     }
     return {name: best for name, best in found.items() if best}

@@ -207,7 +207,8 @@ class Method(Protocol):
     ``demonstrated(requests) -> Sequence[Sequence[Demonstrated]]``, what it shows in every row when it scores these
     requests; an audit checks it. One whose settings ``--tune`` shall choose declares them in ``space: Space``. A
     row ``family/variant`` runs with those chosen for the family; one built on another method names it in
-    ``tuned_as``. One that finds something to look at keeps texts or bytes by file name in ``artifacts``: files beside its results.
+    ``tuned_as``. One that finds something to look at keeps texts or bytes by file name in ``artifacts``: files
+    beside its results.
     """
 
     info: MethodInfo

@@ -8,13 +8,14 @@ from math import prod
 
 import pytest
 
-from benchmarks import suite, tuning
+from benchmarks import suite, tuned_settings, tuning
 from benchmarks.plan import make_plan
 from benchmarks.protocol import Problem
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import load
 from benchmarks.store import RunFolder
-from benchmarks.tuning import Best, Tuned, TuningError, propose
+from benchmarks.tuned_settings import Best, Tuned
+from benchmarks.tuning import TuningError, propose
 from methods.base import Compute, MethodInfo
 from methods.registry import REGISTRY, create
 from tests.conftest import ROOT
@@ -66,7 +67,7 @@ def test_smaller_budget_counts_only_as_many_of_the_trials_that_are_there(planned
     found = search(planned(flaw="none"), trials=4)
     found.execute(quiet)
     for trials in (4, 1):
-        (path,) = tuning.write([replace(found, trials=trials)], tmp_path / "tuned")
+        (path,) = tuned_settings.write([replace(found, trials=trials)], tmp_path / "tuned")
         best = Tuned.model_validate(tomllib.loads(path.read_text())).methods[TUNABLE]
         assert (best.trials, best.settings["skill"]) == (trials, 1.0 if trials == 4 else 0.1)
 
@@ -107,7 +108,7 @@ def test_failing_trials_are_recorded_with_their_reason(planned, tmp_path):
     assert stored["nan"]["value"] is None and "not finite" in stored["nan"]["reason"]
     assert (stored["missing"]["outcome"], stored["missing"]["reason"]) == ("not run", "no tool for this setting")
     assert outcome.status == "finished" and outcome.reason.startswith("2 of 3 trials: ")
-    (path,) = tuning.write([found], tmp_path / "tuned")
+    (path,) = tuned_settings.write([found], tmp_path / "tuned")
     assert tomllib.loads(path.read_text())["methods"][TUNABLE]["failed"] == 2
     assert found.waiting() == 0
 
@@ -123,7 +124,7 @@ def test_method_that_cannot_run_here_is_tried_again_the_next_time(planned):
 def test_search_in_which_nothing_works_has_no_best_settings(planned, tmp_path):
     found = search(planned(flaw="nan"), trials=2)
     assert found.execute(quiet).status == "failed"
-    assert tuning.write([found], tmp_path / "tuned") == []
+    assert tuned_settings.write([found], tmp_path / "tuned") == []
     assert not (tmp_path / "tuned").exists()
 
 
@@ -131,9 +132,9 @@ def test_search_that_was_stopped_midway_writes_nothing(planned, tmp_path):
     replace(search(planned(), trials=6), trials=3).execute(quiet)
     whole = search(planned(), trials=6)
     assert whole.waiting() == 3
-    assert tuning.write([whole], tmp_path / "tuned") == []
+    assert tuned_settings.write([whole], tmp_path / "tuned") == []
     whole.execute(quiet)
-    (path,) = tuning.write([whole], tmp_path / "tuned")
+    (path,) = tuned_settings.write([whole], tmp_path / "tuned")
     assert tomllib.loads(path.read_text())["methods"][TUNABLE]["trials"] == 6
 
 
@@ -150,7 +151,7 @@ def test_search_never_asks_for_a_test_list(planned, monkeypatch):
 def test_best_settings_are_used_below_those_of_the_suite_and_only_for_the_same_data(planned, tmp_path):
     found = search(planned(), trials=12)
     found.execute(quiet)
-    tuning.write([found], tmp_path / "tuned")
+    tuned_settings.write([found], tmp_path / "tuned")
     place, best = (tmp_path / "tuned",), {"skill": 1.0, "flaw": "none"}
     assert planned(place).cells[0].settings == best
     assert planned(place, skill=0.3).cells[0].settings == {"skill": 0.3, "flaw": "none"}
@@ -164,7 +165,7 @@ def test_best_settings_are_used_below_those_of_the_suite_and_only_for_the_same_d
 def test_best_settings_are_used_only_beside_those_that_were_fixed_when_they_were_found(planned, tmp_path):
     found = search(planned(flaw="none"), trials=4)
     found.execute(quiet)
-    tuning.write([found], tmp_path / "tuned")
+    tuned_settings.write([found], tmp_path / "tuned")
     place = (tmp_path / "tuned",)
     assert planned(place, flaw="none").cells[0].settings == {"skill": 1.0, "flaw": "none"}
     assert planned(place, flaw="none", seconds=0.001).cells[0].settings["skill"] == 1.0
@@ -196,7 +197,7 @@ def test_tuning_another_method_keeps_what_was_found_before(planned, kept):
     found.execute(quiet)
     fixed = {"options": {"loss_type": "BPR", "sizes": [1, 2]}}
     earlier = best(rate=0.1, name='a "b"', deep=True).model_copy(update={"fixed": fixed})
-    (path,) = tuning.write([found], kept(trials=2, llmrec=earlier))
+    (path,) = tuned_settings.write([found], kept(trials=2, llmrec=earlier))
     both = Tuned.model_validate(tomllib.loads(path.read_text())).methods
     assert both.keys() == {"llmrec", TUNABLE}
     assert both["llmrec"] == earlier
@@ -205,11 +206,11 @@ def test_tuning_another_method_keeps_what_was_found_before(planned, kept):
 def test_settings_do_not_go_into_a_file_of_other_data_or_another_number_of_trials(planned, kept):
     found = search(planned(), trials=2)
     with pytest.raises(TuningError, match=r"tiny.toml was found on another split"):
-        tuning.write([found], kept(data="other", sasrec=best()))
+        tuned_settings.write([found], kept(data="other", sasrec=best()))
     with pytest.raises(TuningError, match=r"sasrec had 8 trials, not 2: give --trials 8"):
-        tuning.write([found], kept(sasrec=best()))
+        tuned_settings.write([found], kept(sasrec=best()))
     found.execute(quiet)
-    (path,) = tuning.write([found], kept(**{TUNABLE: best()}))  # nothing of the 8 trials is left
+    (path,) = tuned_settings.write([found], kept(**{TUNABLE: best()}))  # nothing of the 8 trials is left
     assert tomllib.loads(path.read_text())["trials"] == 2
 
 
