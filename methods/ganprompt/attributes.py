@@ -126,15 +126,18 @@ class MaskedSource:
         import torch
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+        from methods.lm.backbone import source_of
+
+        source = source_of(self.model)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model)
-            model = AutoModelForMaskedLM.from_pretrained(self.model).to(self.device).eval()
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+            model = AutoModelForMaskedLM.from_pretrained(**source).to(self.device).eval()
         except (OSError, ValueError, KeyError) as error:
             raise NotRunnable(f"masked language model {self.model!r} cannot be loaded: {error}") from error
         if tokenizer.mask_token is None:
             raise NotRunnable(f"{self.model!r} has no mask token: attribute_model takes a masked language model")
-        known = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-        words = [n for n, token in enumerate(known) if _is_word(token.lstrip("▁Ġ"))]
+        words = whole_words(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+        names = list(words.values())
         texts = [prompt.with_value("attribute", tokenizer.mask_token).text for prompt in prompts]
         found: list[list[str]] = []
         tokenizer.truncation_side = "left"  # the mask stands at the end
@@ -142,9 +145,9 @@ class MaskedSource:
             inputs = tokenizer(texts[start : start + self.batch], padding=True, truncation=True, return_tensors="pt")
             inputs = inputs.to(self.device)
             with torch.inference_mode():
-                logits = model(**inputs).logits[inputs["input_ids"] == tokenizer.mask_token_id][:, words]
+                logits = model(**inputs).logits[inputs["input_ids"] == tokenizer.mask_token_id][:, list(words)]
             best = logits.topk(min(self.depth, len(words))).indices.tolist()
-            found += [[known[words[n]].lstrip("▁Ġ").lower() for n in row] for row in best]
+            found += [list(dict.fromkeys(names[n] for n in row)) for row in best]  # cased models know words twice
         return found
 
 
@@ -155,25 +158,27 @@ class LlmSource:
     Args:
         client: whom to ask.
         name: what the user typed to choose the model.
+        words: attributes that are looked for in its answers first.
     """
 
     client: LlmClient
     name: str
+    words: tuple[str, ...]
 
     @property
     def identity(self) -> str:
-        """The model."""
-        return fingerprint("llm", self.name)
+        """Model and words."""
+        return fingerprint("llm", self.name, self.words)
 
     def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
-        """The first word of every answer that could be an attribute."""
+        """The attribute that every answer names."""
         try:
             answers = self.client.ask([prompt.prefix.rstrip() for prompt in prompts], what="attributes")
         except NotAnswered as error:
             raise NotRunnable(f"{error}; {HOW_TO_FILL}") from error
         except LlmError as error:
             raise NotRunnable(str(error)) from error
-        return [list(filter(_is_word, re.findall(r"[a-z]+", (answer or "").lower())))[:1] for answer in answers]
+        return [named(answer or "", self.words) for answer in answers]
 
 
 HOW_TO_FILL = (
@@ -205,7 +210,7 @@ def open_source(task: Task, kind: Literal["lexicon", "llm", "masked"], model: st
         client = open_client(choice, task.catalogue.name, compute.cache, compute.device)
     except LlmError as error:
         raise NotRunnable(f"{error}; {HOW_TO_FILL}") from error
-    return LlmSource(client, choice.llm)
+    return LlmSource(client, choice.llm, lexicon(task.catalogue))
 
 
 def lexicon(catalogue: Catalogue, most: int = 60) -> tuple[str, ...]:
@@ -264,6 +269,26 @@ def most_frequent(fillings: Sequence[Sequence[str]], count: int) -> list[str]:
         return -first[word], sum(places[word]) + missing * longest, word
 
     return sorted(places, key=order)[:count]
+
+
+def named(answer: str, words: Sequence[str]) -> list[str]:
+    """The first of the words that an answer holds; else the last one that could be an attribute, if there is one.
+
+    >>> named("Based on the history, focus on the plot.", ["plot"]), named("Sure! Genre.", ["plot"])
+    (['plot'], ['genre'])
+    """
+    text, longest_first = answer.lower(), sorted(words, key=len, reverse=True)
+    found = re.search(rf"\b({'|'.join(map(re.escape, longest_first))})\b", text)
+    return [found[0]] if found else list(filter(_is_word, re.findall(r"[a-z]+", text)))[-1:]
+
+
+def whole_words(tokens: Sequence[str]) -> dict[int, str]:
+    """Words that could be attributes, by token; where the vocabulary marks the beginnings of words, only those."""
+    for mark in ("▁", "Ġ", ""):
+        whole = {n: token.removeprefix(mark) for n, token in enumerate(tokens) if token.startswith(mark)}
+        if words := {n: word.lower() for n, word in whole.items() if _is_word(word)}:
+            return words
+    return {}
 
 
 def _is_word(token: str) -> bool:

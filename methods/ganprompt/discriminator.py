@@ -53,7 +53,7 @@ class Discriminator:
 
     def learn(self, embeddings: Tensor) -> tuple[float, float]:
         """One step on embeddings ``[users, classes, size]`` as they are; loss and accuracy before the step."""
-        logits = self.network(embeddings.detach().float())
+        logits = self.network(embeddings.detach())
         loss = cross_entropy(logits.flatten(0, 1), self._classes(logits))
         self._optimiser.zero_grad()
         loss.backward()
@@ -64,7 +64,7 @@ class Discriminator:
     def loss(self, embeddings: Tensor) -> Tensor:
         """Cross-entropy of the true classes, with a gradient for the embeddings and none for the discriminator."""
         self.network.requires_grad_(False)
-        logits = self.network(embeddings.float())
+        logits = self.network(embeddings)
         self.network.requires_grad_(True)
         return cross_entropy(logits.flatten(0, 1), self._classes(logits))
 

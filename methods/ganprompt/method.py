@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,24 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "target_side": (None, "encoder", "decoder"),
     "scoring": ("plain", "mean"),
 }
+LEAST: Mapping[str, int] = {
+    **dict.fromkeys(("count", "attribute_users", "stage1_batch", "hidden", "rank", "batch"), 1),
+    **dict.fromkeys(("negatives", "valid_users", "valid_negatives", "shortest"), 1),
+    **{"stage1_steps": 0, "shown_users": 2},
+}
+RATES = ("stage1_rate", "discriminator_rate", "rate", "projection_rate")
+
+
+class Pace(NamedTuple):
+    """Learning rate and batch of a stage."""
+
+    rate: float
+    batch: int
+
+
+STAGE1: Mapping[bool, Pace] = {False: Pace(5e-5, 256), True: Pace(1e-3, 16)}
+STAGE2: Mapping[bool, Pace] = {False: Pace(1e-5, 128), True: Pace(3e-3, 64)}
+"""For backbones that come trained (paper) and, True, embedded ones: models made from scratch need larger rates."""
 
 
 @dataclass
@@ -56,29 +74,30 @@ class GanPrompt:
         literal_sign: the printed formula, whose Jensen-Shannon term pulls embeddings together.
         adversarial: ``cooperative``, ``zero-sum`` or ``none``.
         adversarial_weight: weight of the discriminator's term in the generator's loss.
-        stage1_steps: steps of the generator.
-        stage1_batch: histories per step, each in all classes (paper: 256).
+        stage1_steps: steps of the generator; 0 for no stage 1.
+        stage1_batch: histories per step, each in all classes; 256 (paper) for trained backbones, 16 for embedded ones.
         stage1_rate: learning rate of the encoder; 5e-5 (paper) for trained backbones, 1e-3 for embedded ones.
         discriminator_rate: learning rate of the discriminator.
         hidden: width of the discriminator.
         target_side: where the target stands, ``encoder`` or ``decoder``; by default ``encoder`` (the paper's template)
             for trained backbones, and ``decoder`` for embedded ones.
         decoder_backbone: decoder-only language model behind soft prompts; empty for the encoder's own decoder.
+        projection_rate: learning rate of the projection in front of it.
         scoring: ``plain`` prompts, or the ``mean`` of the log-odds over the attributes.
         rank: rank of the adapters.
         lora_alpha: scale of the adapters.
         dropout: dropout of the adapters.
-        rate: learning rate of the adapters; 1e-5 (paper) for trained backbones, 3e-3 for embedded ones.
+        rate: learning rate of the adapters; 1e-5 (paper) if the model that answers came trained, 3e-3 if embedded.
         epochs: most passes of stage 2.
         max_prompts: most questions per pass.
         negatives: negatives asked about beside each next item.
-        batch: questions per step (paper: 128).
+        batch: questions per step; 128 (paper) if the model that answers came trained, 64 if embedded.
         patience: evaluations without a better validation AUC before stage 2 stops.
         valid_users: validation users asked after every pass.
         valid_negatives: negatives of each of them.
         shortest: least number of history items in training (paper: 3).
         shown_users: users whose embeddings are drawn before and after stage 1.
-        backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
+        backbone_steps: optimiser steps of embedded backbones; their recipes' own if None.
     """
 
     row: str = ""
@@ -99,12 +118,13 @@ class GanPrompt:
     adversarial: "Adversarial" = "cooperative"
     adversarial_weight: float = 1.0
     stage1_steps: int = 100
-    stage1_batch: int = 16
+    stage1_batch: int | None = None
     stage1_rate: float | None = None
     discriminator_rate: float = 3e-3
     hidden: int = 128
     target_side: "TargetSide | None" = None
     decoder_backbone: str = ""
+    projection_rate: float = 1e-3
     scoring: "Literal['plain', 'mean']" = "plain"
     rank: int = 8
     lora_alpha: int = 16
@@ -113,7 +133,7 @@ class GanPrompt:
     epochs: int = 6
     max_prompts: int = 3200
     negatives: int = 4
-    batch: int = 64
+    batch: int | None = None
     patience: int = 2
     valid_users: int = 200
     valid_negatives: int = 19
@@ -127,8 +147,16 @@ class GanPrompt:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}")
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} is at least {least}, not {value}")
+        for name in RATES:
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} is more than 0, not {value}")
         if self.decoder_backbone and self.target_side == "encoder":
             raise ValueError("behind soft prompts the target stands in the decoder: leave target_side out")
+        if not self.gan and (self.joint or self.scoring == "mean"):
+            raise ValueError("without gan there are no attributes: leave joint and scoring out")
         roles: tuple[Role, ...] = ("recommend", ROLE) if self.scoring == "mean" else ("recommend",)
         self.info = MethodInfo(
             name="/".join(filter(None, ("ganprompt", self.row))),
@@ -150,48 +178,48 @@ class GanPrompt:
         from methods.ganprompt.separation import artifacts, separation
         from methods.ganprompt.stage1 import generate
         from methods.ganprompt.stage2 import label_loss, tune
-        from methods.lm.backbone import load_backbone
         from methods.lm.tuning import list_auc, valid_sample
 
         for role in sorted(self.info.roles | self.info.learns):
             if not task.templates.get(role):
                 raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
-        recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
-        backbone = load_backbone(task, DEFAULT_BACKBONE, ("encoder-decoder",), recipe)
-        encoder_rate, rate = self._rates(backbone)
+        backbones = self._backbones(task)
+        backbone, answering = backbones[0], backbones[-1]
+        first, second = self._paces(backbone, answering)
         self._attributes = self._find_attributes(task, backbone) if self.gan else None
         own = self._own_answers(task, backbone)
-        game = self._game(own, self._attributes, seed) if self._attributes else None
+        game = self._game(own, seed)
         before = separation(game, task.valid, self.shown_users) if game else None
-        if game and not self.joint:
-            histories = self.stage1_steps * self.stage1_batch
-            lessons = self._lessons(task, seed, 1, histories, self.stage1_batch)
-            generate(game, partial(label_loss, own), lessons, encoder_rate)
-        self._answers = self._adapted(own, task, seed)
-        histories, batch = (max(1, questions // (1 + self.negatives)) for questions in (self.max_prompts, self.batch))
+        shown = self.stage1_steps * first.batch if game and not self.joint else 0
+        if game and shown:
+            generate(game, partial(label_loss, own), self._lessons(task, seed, 1, shown, first.batch), first.rate)
+        self._answers = self._adapted(own, answering, seed)
+        histories, batch = (max(1, questions // (1 + self.negatives)) for questions in (self.max_prompts, second.batch))
         histories = min(histories, int(np.maximum(task.train.lengths - 1, 0).sum()))
         valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
         tuned = tune(
             self._answers,
             self._lessons(task, seed, 2, histories, batch, self._attributes),
             self.epochs,
-            rate,
+            second.rate,
             measure=lambda: list_auc(self.score(valid)),
             patience=self.patience,
-            joint=(game, encoder_rate) if game and self.joint else None,
+            joint=(game, first.rate) if game and self.joint else None,
         )
-        notes = [backbone.description]
+        notes = [model.description for model in backbones]
+        if self._attributes:
+            notes.append(f"attributes {', '.join(self._attributes.names)}")
         if game and before:
             after = separation(game, task.valid, self.shown_users)
             self.artifacts = {"stage1.csv": game.watch.table(), **artifacts(before=before, after=after)}
-            notes += [f"attributes {', '.join(game.attributes.names)}", game.watch.summary(), f"{before} to {after}"]
+            notes += [game.watch.summary(), f"{before} to {after}"]
         return FitReport(
             epochs=tuned.epochs,
             converged=tuned.converged,
-            interactions=tuned.epochs * histories,
-            tokens=backbone.tokens + self._answers.tokens + (game.tokens if game else 0),
+            interactions=shown + tuned.epochs * histories,
+            tokens=sum(model.tokens for model in backbones) + self._answers.tokens + (game.tokens if game else 0),
             note="; ".join([*notes, str(tuned)]),
-            reused=backbone.reused,
+            reused=sum(model.reused for model in backbones),
             loss="binary cross-entropy",
             negatives=str(self.negatives),
         )
@@ -237,10 +265,24 @@ class GanPrompt:
         choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
         return open_source(task, "masked" if self.attribute_model else self.attributes, self.attribute_model, choice)
 
-    def _rates(self, backbone: "Backbone") -> tuple[float, float]:
-        """Learning rates of encoder and adapters; small models made from scratch need larger ones."""
-        own = (1e-3, 3e-3) if backbone.embedded else (5e-5, 1e-5)
-        return self.stage1_rate or own[0], self.rate or own[1]
+    def _backbones(self, task: Task) -> list["Backbone"]:
+        """Whose encoder reads and, last, whose decoder answers; one if that is the same."""
+        from methods.lm.backbone import load_backbone
+
+        recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
+        found = [load_backbone(task, DEFAULT_BACKBONE, ("encoder-decoder",), recipe)]
+        if self.decoder_backbone:
+            compute = replace(task.compute, backbone=self.decoder_backbone, revision=None)
+            found.append(load_backbone(replace(task, compute=compute), "", ("decoder",), recipe))
+        return found
+
+    def _paces(self, encoder: "Backbone", answering: "Backbone") -> tuple[Pace, Pace]:
+        """Of both stages; each follows the model that learns in it."""
+        first, second = STAGE1[encoder.embedded], STAGE2[answering.embedded]
+        return (
+            Pace(self.stage1_rate or first.rate, self.stage1_batch or first.batch),
+            Pace(self.rate or second.rate, self.batch or second.batch),
+        )
 
     def _own_answers(self, task: Task, backbone: "Backbone") -> "EncDecAnswers":
         from methods.ganprompt.stage2 import EncDecAnswers
@@ -248,31 +290,31 @@ class GanPrompt:
         side = self.target_side or ("decoder" if backbone.embedded else "encoder")
         return EncDecAnswers(backbone.model, backbone.encoder(), task.catalogue, side, task.compute.batch_size)
 
-    def _adapted(self, own: "EncDecAnswers", task: Task, seed: int) -> "Answers":
+    def _adapted(self, own: "EncDecAnswers", answering: "Backbone", seed: int) -> "Answers":
         """What stage 2 tunes: the decoder, or another language model behind the encoder."""
         from methods.ganprompt.soft import SoftAnswers
-        from methods.lm.backbone import load_backbone
         from methods.lm.lora import Lora
 
         lora = Lora(self.rank, self.lora_alpha, self.dropout)
-        if not self.decoder_backbone:
-            own.adapt(lora, seed)
-            return own
-        compute = replace(task.compute, backbone=self.decoder_backbone, revision=None)
-        decoder = load_backbone(replace(task, compute=compute), self.decoder_backbone, ("decoder",))
-        return SoftAnswers(own, decoder, lora, seed)
+        if self.decoder_backbone:
+            return SoftAnswers(own, answering, lora, seed, self.projection_rate)
+        own.adapt(lora, seed)
+        return own
 
-    def _game(self, own: "EncDecAnswers", attributes: "Attributes", seed: int) -> "Game":
+    def _game(self, own: "EncDecAnswers", seed: int) -> "Game | None":
+        """The game of encoder and discriminator, if one is played."""
         from methods.ganprompt.discriminator import Discriminator
         from methods.ganprompt.diversity import Diversity
         from methods.ganprompt.stage1 import Game
 
-        size, classes = own.model.config.d_model, 1 + len(attributes.names)
+        if not self._attributes or not (self.stage1_steps or self.joint):
+            return None
+        size, classes = own.model.config.d_model, 1 + len(self._attributes.names)
         return Game(
             own.model,
             own.reader,
             own.catalogue,
-            attributes,
+            self._attributes,
             Diversity(self.alpha, self.beta, self.gamma, self.distance, self.literal_sign),
             self.adversarial,
             self.adversarial_weight,
@@ -286,14 +328,17 @@ class GanPrompt:
         from methods.ganprompt.training import Lessons
         from methods.lm.questions import Sampling
 
-        sampling = Sampling(self.shortest, task.history_length, 1, self.negatives)
+        sampling = Sampling(min(self.shortest, task.history_length), task.history_length, 1, self.negatives)
         return Lessons(task, sampling, attributes, histories, batch, seed, f"ganprompt stage {stage}")
 
 
 no_gan = partial(GanPrompt, row="no-gan", gan=False)
+no_stage1 = partial(GanPrompt, row="no-stage1", stage1_steps=0)
 no_diversity = partial(GanPrompt, row="no-diversity", gamma=0.0)
 cosine = partial(GanPrompt, row="cosine", beta=0.0)
 js = partial(GanPrompt, row="js", alpha=0.0)
+js_100 = partial(GanPrompt, row="js-100", alpha=0.0, beta=100.0)
+balanced = partial(GanPrompt, row="balanced", beta=100.0)
 euclidean = partial(GanPrompt, row="euclidean", distance="euclidean")
 mmd = partial(GanPrompt, row="mmd", distance="mmd")
 gamma_tenth = partial(GanPrompt, row="gamma-0.1", gamma=0.1)

@@ -97,9 +97,10 @@ def separation(game: Game, requests: Requests, users: int) -> Separation:
     rows = np.sort(rng.permutation(len(requests))[:users])
     histories = [requests.histories[row] for row in rows.tolist()]
     with torch.inference_mode():
-        parts = [game.embeddings(histories[start : start + BATCH], rng) for start in range(0, len(rows), BATCH)]
+        batches = (game.prompts(histories[start : start + BATCH], rng) for start in range(0, len(rows), BATCH))
+        found = torch.cat([game.embeddings(prompts) for prompts in batches])
     names = ("plain", *game.attributes.names)
-    return Separation(torch.cat(parts).float().cpu().numpy(), names, game.seed)
+    return Separation(found.cpu().numpy(), names, game.seed)
 
 
 def artifacts(**stages: Separation) -> dict[str, str | bytes]:

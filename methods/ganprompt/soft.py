@@ -27,9 +27,6 @@ from methods.lm.scoring import check_scores, chunks
 from methods.lm.t5 import encoded
 from methods.lm.tuning import Part
 
-QUESTION = 64
-"""Tokens of the decoder's window that are kept for the question behind the soft prompt."""
-
 
 class Projection(nn.Module):
     """tanh(W e + b), from encoder states to token embeddings.
@@ -62,6 +59,7 @@ class SoftAnswers:
         decoder: the language model that answers.
         lora: its adapters.
         seed: of adapters and projection.
+        projection_rate: learning rate of the projection, which begins untaught whatever the decoder knows.
         tokens: tokens computed in training, those of ``own`` counted.
     """
 
@@ -69,23 +67,23 @@ class SoftAnswers:
     decoder: Backbone
     lora: Lora
     seed: int
+    projection_rate: float
     tokens: int = field(init=False)
     _questions: dict[str, IntArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tokens = self.own.tokens
-        room = replace(self.own.encoder, window=min(self.own.encoder.window, self.decoder.window - QUESTION))
-        self._reader = Reader.of(self.own.model, room)
         self._adapted = add_lora(self.decoder.model, self.lora, self.seed).eval()
         self._model = inner(self._adapted)
         self._encoder = self.decoder.encoder()
         embeddings: Any = self._model.get_input_embeddings().weight
         self._projection = Projection(self.own.model.config.d_model, embeddings.detach(), self.seed)
 
-    def parts(self, rate: float) -> list[Part]:
+    def parts(self) -> list[Part]:
         """Adapters and projection."""
         adapters = tuple(p for p in self._model.parameters() if p.requires_grad)
-        return [Part(self._model, adapters, rate), Part(self._projection, tuple(self._projection.parameters()), rate)]
+        projection = Part(self._projection, tuple(self._projection.parameters()), self.projection_rate)
+        return [Part(self._model, adapters), projection]
 
     def finish(self) -> None:
         """Add the adapters to the weights."""
@@ -95,7 +93,7 @@ class SoftAnswers:
         """Log-odds of the label words for every item of every example."""
         asked = [(e.template, e.shown.history, e.shown.items) for e in batch]
         groups, words = self._groups(asked, self.own.catalogue)
-        self.tokens += sum(group.tokens for group in groups)
+        self.tokens += sum(len(group.prefix) + group.tokens for group in groups)  # the prompt is read by both models
         return contrasted(self._model, self._states(groups), words)
 
     def score(self, requests: Requests) -> FloatArray:
@@ -119,11 +117,16 @@ class SoftAnswers:
         for template, history, items in asked:
             word = Contrast.of(*(self._encoder.word(label, CUE) for label in template.labels))
             titles = [[catalogue.titles[item] for item in some.tolist()] for some in (history, items)]
-            prompt = self._reader.prompt(template, catalogue.domain, titles[0])
             questions = tuple(as_ids([*self._question(title), *word.shared]) for title in titles[1])
-            groups.append(Group(prompt, questions))
+            reader = self._reader(room=max(map(len, questions)))
+            groups.append(Group(reader.prompt(template, catalogue.domain, titles[0]), questions))
             words += [word] * len(questions)
         return groups, words
+
+    def _reader(self, room: int) -> Reader:
+        """Makes prompts that leave room for the questions in the decoder's window."""
+        window = min(self.own.encoder.window, self.decoder.window - room)
+        return replace(self.own.reader, encoder=replace(self.own.encoder, window=window))
 
     def _question(self, title: str) -> IntArray:
         if title not in self._questions:

@@ -25,7 +25,7 @@ from data.random import generator
 from data.types import IntArray
 from methods.base import NotRunnable
 from methods.ganprompt.discriminator import Discriminator
-from methods.ganprompt.diversity import Diversity, cosine_distance, mean_pairwise
+from methods.ganprompt.diversity import Diversity, cosine_distance, jensen_shannon, mean_pairwise
 from methods.ganprompt.prompts import Attributes, classes
 from methods.ganprompt.training import Example, Lessons
 from methods.lm.encdec import Reader
@@ -52,6 +52,7 @@ class Step:
         discriminator: cross-entropy of the discriminator before its own step.
         accuracy: share of classes it named rightly.
         diversity: mean cosine distance between the classes of a user.
+        js: their mean Jensen-Shannon divergence.
     """
 
     step: int
@@ -60,6 +61,7 @@ class Step:
     discriminator: float
     accuracy: float
     diversity: float
+    js: float
 
 
 @dataclass
@@ -136,7 +138,7 @@ class Game:
         weight: of the adversarial term.
         discriminator: tells classes apart.
         seed: of the wordings drawn.
-        tokens: tokens computed.
+        tokens: tokens computed in training.
     """
 
     model: PreTrainedModel
@@ -165,29 +167,38 @@ class Game:
         Raises:
             GeneratorCollapsed: see :class:`Watch`.
         """
-        embeddings = self.embeddings([example.shown.history for example in batch], self._rng)
+        prompts = self.prompts([example.shown.history for example in batch], self._rng)
+        self.tokens += sum(map(len, prompts))
+        embeddings = self.embeddings(prompts)
         wrong, accuracy = self.discriminator.learn(embeddings)
         total = language + self.diversity.term(embeddings)
         if self._sign:
             total = total + self._sign * self.weight * self.discriminator.loss(embeddings)
-        apart = mean_pairwise(cosine_distance, embeddings)
-        generator, lm, diversity = (float(value.detach()) for value in (total, language, apart))
-        self.watch.see(Step(len(self.watch.steps) + 1, generator, lm, wrong, accuracy, diversity))
+        distances = (mean_pairwise(distance, embeddings) for distance in (cosine_distance, jensen_shannon))
+        generator, lm, *apart = (float(value.detach()) for value in (total, language, *distances))
+        self.watch.see(Step(len(self.watch.steps) + 1, generator, lm, wrong, accuracy, *apart))
         return total
 
-    def embeddings(self, histories: Sequence[IntArray], rng: np.random.Generator) -> Tensor:
-        """Mean encoder states of every history in every class, shape ``[histories, classes, size]``.
-
-        The wording is drawn for every history and is the same for its classes.
-        """
+    def prompts(self, histories: Sequence[IntArray], rng: np.random.Generator) -> list[IntArray]:
+        """Every history in every class; the wording is drawn for every history and is the same for its classes."""
         prompts = []
         for history in histories:
             titles = [self.catalogue.titles[item] for item in history.tolist()]
             worded = classes(pick(self.attributes.wordings, rng), self.attributes.names)
             prompts += [self.reader.prompt(template, self.catalogue.domain, titles) for template in worded]
-        self.tokens += sum(map(len, prompts))
-        pooled = pooled_states(self.model, prompts)
-        return pooled.view(len(histories), -1, pooled.shape[1])
+        return prompts
+
+    def embeddings(self, prompts: Sequence[IntArray]) -> Tensor:
+        """Mean encoder states of prompts of all classes, shape ``[histories, classes, size]``, in single precision.
+
+        Always without dropout, whose noise would keep equal prompts apart; in bfloat16 distances would be rounding.
+        """
+        encoder = self.model.get_encoder()
+        training = encoder.training
+        encoder.eval()
+        pooled = pooled_states(self.model, prompts).float()
+        encoder.train(training)
+        return pooled.view(-1, self.discriminator.classes, pooled.shape[1])
 
 
 def encoder_part(model: PreTrainedModel, rate: float) -> Part:

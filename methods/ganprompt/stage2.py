@@ -44,8 +44,8 @@ class Answers(Protocol):
         """Log-odds for every candidate, shape ``[rows, candidates]``."""
         ...
 
-    def parts(self, rate: float) -> list[Part]:
-        """What learns."""
+    def parts(self) -> list[Part]:
+        """What learns, without a rate where it is that of the schedule."""
         ...
 
     def finish(self) -> None:
@@ -129,10 +129,10 @@ class EncDecAnswers:
         self._adapted = add_lora(self.model, replace(lora, targets=places), seed).eval()
         self.model = inner(self._adapted)
 
-    def parts(self, rate: float) -> list[Part]:
+    def parts(self) -> list[Part]:
         """The decoder's adapters."""
         decoder = self.model.get_decoder()
-        return [Part(decoder, tuple(p for p in decoder.parameters() if p.requires_grad), rate)]
+        return [Part(decoder, tuple(p for p in decoder.parameters() if p.requires_grad))]
 
     def finish(self) -> None:
         """Add the adapters to the weights."""
@@ -193,7 +193,7 @@ def tune(
         patience: passes without a better one before it stops.
         joint: the generator's game and the encoder's rate, if the encoder learns at the same time.
     """
-    parts = answers.parts(rate)
+    parts = answers.parts()
     if joint:
         parts.append(encoder_part(joint[0].model, joint[1]))
 

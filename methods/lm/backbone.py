@@ -102,7 +102,7 @@ def load_backbone(
             tokens=made.tokens,
             reused=made.reused,
         )
-    source = _source(name, compute.revision)
+    source = source_of(name, compute.revision)
     config = _loaded(AutoConfig, name, source)
     architecture: Architecture = "encoder-decoder" if config.is_encoder_decoder else "decoder"
     _check_architecture(name, architecture, accepts)
@@ -165,8 +165,8 @@ def _check_architecture(name: str, architecture: Architecture, accepts: Sequence
         )
 
 
-def _source(name: str, revision: str | None) -> dict[str, Any]:
-    """Where to load from: a folder, files fetched before, or the hub if it can be reached."""
+def source_of(name: str, revision: str | None = None) -> dict[str, Any]:
+    """Where to load from: a folder, files fetched before, or the hub if it can be reached; for ``from_pretrained``."""
     if Path(name).is_dir():
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
     source = {"pretrained_model_name_or_path": name, "revision": revision or "main"}

@@ -19,8 +19,10 @@ from methods.ganprompt.attributes import (
     attributes,
     lexicon,
     most_frequent,
+    named,
     open_source,
     prompts,
+    whole_words,
 )
 from methods.llmrec.encoder import Encoder
 from methods.lm.open import LlmChoice
@@ -80,18 +82,46 @@ def test_the_lexicon_is_ranked_by_similarity_to_the_prompt(tmp_path: Path) -> No
 def test_a_masked_language_model_fills_the_mask(tmp_path: Path) -> None:
     task = make(tmp_path)
     asked = prompts(task, TEMPLATE, users=3)
-    tokenizer = word_tokenizer([asked[0].prefix, "plot the director", "[MASK]"], 256)
+    tokenizer = word_tokenizer([asked[0].prefix, "plot the director Director", "[MASK]"], 256)
     tokenizer.add_special_tokens({"mask_token": "[MASK]"})
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **small))
     with torch.no_grad():
         bias = model.cls.predictions.decoder.bias
-        for word, value in {"director": 30.0, "plot": 20.0, "the": 40.0, ",": 50.0}.items():
+        for word, value in {"Director": 30.0, "director": 25.0, "plot": 20.0, "the": 40.0, ",": 50.0}.items():
             bias[tokenizer.convert_tokens_to_ids(word)] = value
     model.save_pretrained(tmp_path / "masked")
     tokenizer.save_pretrained(tmp_path / "masked")
     found = MaskedSource(str(tmp_path / "masked")).fill(asked)
     assert [row[:2] for row in found] == [["director", "plot"]] * 3
+    assert all(len(set(row)) == len(row) for row in found)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (["plot", "##ting", "Cast", "the"], {0: "plot", 2: "cast"}),
+        (["Ġplot", "ting", "Cast", "Ġthe"], {0: "plot"}),
+        (["▁plot", "ting", "▁Cast", "▁"], {0: "plot", 2: "cast"}),
+    ],
+)
+def test_pieces_that_go_on_with_a_word_are_no_attributes(tokens: list[str], expected: dict[int, str]) -> None:
+    assert whole_words(tokens) == expected
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = prompts(make(tmp_path), TEMPLATE, users=1)
+    sources = []
+
+    def spy(**source: object) -> None:
+        sources.append(source)
+        raise OSError("not here")
+
+    monkeypatch.setattr("methods.lm.backbone._hub_reachable", lambda: False)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", spy)
+    with pytest.raises(NotRunnable, match="'some/masked-model' cannot be loaded: not here"):
+        MaskedSource("some/masked-model").fill(asked)
+    assert [source["local_files_only"] for source in sources] == [True]
 
 
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -109,6 +139,21 @@ def test_recorded_answers_of_a_language_model_are_attributes(tmp_path: Path) -> 
     file.write_text("".join(f"{json.dumps(answer)}\n" for answer in answers))
     source = open_source(task, "llm", "", LlmChoice(f"recorded:{file}"))
     assert source.fill(asked) == [["plot"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "attribute"),
+    [
+        ("Based on the history, focus on the plot.", ["plot"]),
+        ("Sure! Genre.", ["genre"]),
+        ("plot", ["plot"]),
+        ("The release date, then the plot of this user", ["release date"]),
+        ("Sci-Fi", ["sci-fi"]),
+        ("", []),
+    ],
+)
+def test_the_attribute_of_an_answer_is_a_known_word_or_else_its_last(answer: str, attribute: list[str]) -> None:
+    assert named(answer, ("date", "plot", "release date", "sci-fi")) == attribute
 
 
 def test_without_anybody_to_ask_the_command_that_would_is_given(tmp_path: Path) -> None:

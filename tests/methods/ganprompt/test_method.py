@@ -1,5 +1,7 @@
 """GANPrompt's rows: what they share with plain tuning, what they show a model, and what they leave behind."""
 
+import csv
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +12,17 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks import suite
+from benchmarks.protocol import Protocol, prepare
+from data.prompts import library
+from data.prompts.template import Prompt, Role
 from data.random import generator
 from methods import registry
 from methods.base import NotRunnable, Task
 from methods.ganprompt import attributes as attributes_module
-from methods.ganprompt import stage2
+from methods.ganprompt import stage1, stage2
 from methods.ganprompt.method import GanPrompt
 from methods.ganprompt.prompts import joined
+from methods.ganprompt.training import Lessons
 from methods.lm.backbone import load_backbone
 from methods.lm.lora import Lora, add_lora, inner
 from methods.lm.prompts import Encoder
@@ -57,8 +63,16 @@ def fitted(task: Task, row: str = "ganprompt", **settings: object) -> GanPrompt:
     return method
 
 
-def encoder(method: GanPrompt) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in method._answers.model.get_encoder().state_dict().items()}
+@pytest.fixture
+def llama(task: Task, tmp_path: Path) -> str:
+    folder = saved(tmp_path / "llama")
+    make_model("llama", len(load_backbone(task, "").tokenizer)).save_pretrained(folder)
+    return str(folder)
+
+
+def encoder(answers: stage2.Answers) -> dict[str, torch.Tensor]:
+    model = getattr(answers, "own", answers).model
+    return {name: value.clone() for name, value in model.get_encoder().state_dict().items()}
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -66,14 +80,14 @@ def test_a_row_has_the_name_it_is_registered_under_and_settings_of_its_own(row: 
     method, full = registry.create(row), registry.create("ganprompt")
     assert method.info.name == row and method.info.roles == {"recommend"}
     others = {name for name in GanPrompt.__dataclass_fields__ if getattr(method, name) != getattr(full, name)}
-    assert row == "ganprompt" or len(others) == 2  # its name, and what it is about
+    assert row == "ganprompt" or len(others) == 2 + (row == "ganprompt/js-100")  # its name, and what it is about
 
 
 def test_the_suite_runs_every_row() -> None:
     assert set(registry.names(suite.load("ablation-ganprompt").methods)) == set(ROWS)
 
 
-def plain_tuning(task: Task, epochs: int) -> Callable[[str, str], float]:
+def plain_tuning(task: Task, epochs: int, side: str) -> Callable[[Prompt, str], float]:
     """Yes/no tuning of the decoder as it is told in the textbook: one question at a time through the whole model."""
     backbone = load_backbone(task, "")
     places = tuple(
@@ -84,9 +98,11 @@ def plain_tuning(task: Task, epochs: int) -> Callable[[str, str], float]:
     model = inner(add_lora(backbone.model, Lora(8, 16, 0.0, places), 0)).eval()
     yes, no = (backbone.tokenizer.convert_tokens_to_ids(word) for word in ("Yes", "No"))
 
-    def odds(prompt: str, title: str) -> torch.Tensor:
-        question = [0, *backbone.tokenizer(f"{title}?", add_special_tokens=False)["input_ids"]]
-        ids = torch.tensor([backbone.tokenizer(prompt)["input_ids"]])
+    def odds(prompt: Prompt, title: str) -> torch.Tensor:
+        question, target = [0], title
+        if side == "decoder":
+            question, target = [0, *backbone.tokenizer(f"{title}?", add_special_tokens=False)["input_ids"]], "___"
+        ids = torch.tensor([backbone.tokenizer(prompt.with_value("target", target).text)["input_ids"]])
         logits = model(input_ids=ids, decoder_input_ids=torch.tensor([question])).logits[0, -1]
         return logits[yes] - logits[no]
 
@@ -101,7 +117,7 @@ def plain_tuning(task: Task, epochs: int) -> Callable[[str, str], float]:
             for shown in (next(drawn) for _ in range(4)):
                 template = pick(task.templates["recommend"], rng)
                 history = [task.catalogue.titles[item] for item in shown.history.tolist()]
-                prompt = template.fill(task.catalogue.domain, {"history": history, "target": "___"}).text
+                prompt = template.fill(task.catalogue.domain, {"history": history})
                 asked += [odds(prompt, task.catalogue.titles[item]) for item in shown.items.tolist()]
                 chosen += shown.chosen.tolist()
             binary_cross_entropy_with_logits(torch.stack(asked), torch.tensor(chosen, dtype=torch.float)).backward()
@@ -112,38 +128,43 @@ def plain_tuning(task: Task, epochs: int) -> Callable[[str, str], float]:
     return lambda prompt, title: float(odds(prompt, title).detach())
 
 
-def test_without_stage_1_it_is_plain_yes_no_tuning_of_the_same_backbone(
-    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("side", ["decoder", "encoder"])
+def test_without_gan_it_is_plain_yes_no_tuning_of_the_same_backbone(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
 ) -> None:
     backbone = str(saved(tmp_path / "no-dropout", dropout=0.0))
     task = replace(task, compute=replace(task.compute, backbone=backbone))
     quality = iter([0.0, 0.1, 0.2])
     monkeypatch.setattr("methods.lm.tuning.list_auc", lambda scores: next(quality))
     monkeypatch.setattr(attributes_module, "open_source", None)
-    method = fitted(task, "ganprompt/no-gan", rank=8)
-    reference, scores = plain_tuning(task, QUICK["epochs"]), method.score(task.valid)
-    untuned = plain_tuning(task, 0)
+    method = fitted(task, "ganprompt/no-gan", rank=8, target_side=side)
+    reference, scores = plain_tuning(task, QUICK["epochs"], side), method.score(task.valid)
+    untuned = plain_tuning(task, 0, side)
     moved = 0.0
     for row, column in np.ndindex(3, 3):
         title = task.catalogue.titles[int(task.valid.candidates[row, column])]
-        prompt = task.valid.prompt("recommend", row).with_value("target", "___").text
+        prompt = task.valid.prompt("recommend", row)
         assert scores[row, column] == pytest.approx(reference(prompt, title), abs=2e-4)
         moved = max(moved, abs(reference(prompt, title) - untuned(prompt, title)))
     assert moved > 1e-2
 
 
-def test_stage_2_does_not_change_the_encoder_by_one_bit(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variant", ["decoder", "encoder", "soft"])
+def test_stage_2_does_not_change_the_encoder_by_one_bit(
+    task: Task, monkeypatch: pytest.MonkeyPatch, llama: str, variant: str
+) -> None:
+    settings = {"decoder_backbone": llama, "target_side": None} if variant == "soft" else {"target_side": variant}
     between = {}
     tune = stage2.tune
 
     def spy(answers: stage2.Answers, *rest: object, **more: object) -> object:
-        between.update({name: value.clone() for name, value in answers.model.get_encoder().state_dict().items()})
+        between.update(encoder(answers))
         return tune(answers, *rest, **more)
 
     monkeypatch.setattr(stage2, "tune", spy)
-    after = encoder(fitted(task))
+    after = encoder(fitted(task, **settings)._answers)
     assert all(torch.equal(after[name], value) for name, value in between.items()) and len(between) == len(after)
-    before = encoder(fitted(task, "ganprompt/no-gan"))
+    before = encoder(fitted(task, "ganprompt/no-gan", **settings)._answers)
     assert not all(torch.equal(after[name], value) for name, value in before.items() if "embed" not in name)
 
 
@@ -159,7 +180,35 @@ def test_joint_training_changes_encoder_and_decoder_together(task: Task, monkeyp
     assert any(name.startswith("encoder") for name in changed) and any(name.startswith("decoder") for name in changed)
 
 
-def test_only_seen_wordings_are_ever_shown_in_training(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def without(name: str) -> dict[str, object]:
+    return {other: value for other, value in QUICK.items() if other != name}
+
+
+def test_without_stage_1_the_decoder_learns_diversified_prompts_behind_the_encoder_as_it_came(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage1, "generate", None)
+    drawn, tune = [], stage2.tune
+
+    def spy(answers: stage2.Answers, lessons: Lessons, *rest: object, **more: object) -> object:
+        drawn.extend(example.template.source for batch in lessons.epoch(0) for example in batch)
+        return tune(answers, lessons, *rest, **more)
+
+    monkeypatch.setattr(stage2, "tune", spy)
+    method = registry.create("ganprompt/no-stage1", without("stage1_steps"))
+    report = method.fit(task, seed=0)
+    assert any(name in source for name in NAMES for source in drawn)
+    untouched = load_backbone(task, "").model.get_encoder().state_dict()
+    assert all(torch.equal(value, untouched[name]) for name, value in encoder(method._answers).items())
+    assert method.artifacts == {} and report.interactions == report.epochs * 12 and "plot, cast, price" in report.note
+
+
+def test_only_seen_wordings_are_ever_shown_in_training(
+    task: Task, monkeypatch: pytest.MonkeyPatch, atomic: Path
+) -> None:
+    roles: tuple[Role, ...] = ("recommend", "attribute")
+    wording = {role: library.templates(role) for role in roles}
+    task = prepare(str(atomic), Protocol(negatives=5), wording).task(task.compute)
     shown = set()
     fitting = Encoder.fitting
 
@@ -169,7 +218,7 @@ def test_only_seen_wordings_are_ever_shown_in_training(task: Task, monkeypatch: 
 
     monkeypatch.setattr(Encoder, "fitting", spy)
     fitted(task, max_prompts=120, stage1_steps=8)
-    seen = {template.id for group in task.templates.values() for template in group}
+    seen = {template.id for group in wording.values() for template in group if template.family == "seen"}
     assert {identity for identity, _ in shown} == seen
     assert any(name in start for name in NAMES for identity, start in shown if not identity.startswith("attribute"))
 
@@ -196,12 +245,81 @@ def test_the_target_stands_in_the_prompt_of_trained_backbones_and_in_front_of_th
     assert np.isfinite(method.score(task.valid)).all()
 
 
-def test_a_decoder_only_model_answers_behind_the_encoder(task: Task, tmp_path: Path) -> None:
-    folder = saved(tmp_path / "llama")
-    words = load_backbone(task, "").tokenizer
-    make_model("llama", len(words)).save_pretrained(folder)
-    method = fitted(task, decoder_backbone=str(folder), target_side=None)
+@pytest.mark.parametrize("settings", [{}, {"joint": True}, {"gan": False}, {"scoring": "mean"}], ids=str)
+def test_a_decoder_only_model_answers_behind_the_encoder(task: Task, llama: str, settings: dict[str, object]) -> None:
+    method = fitted(task, decoder_backbone=llama, target_side=None, **settings)
     assert np.isfinite(method.score(task.valid)).all() and method.score(task.valid).std() > 0
+
+
+@pytest.mark.parametrize(("side", "passes"), [("decoder", 1), ("encoder", 6)])
+def test_with_the_target_in_the_decoder_one_encoder_pass_serves_a_user(task: Task, side: str, passes: int) -> None:
+    method, rows = fitted(task, target_side=side), []
+    method._answers.model.get_encoder().register_forward_pre_hook(
+        lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True
+    )
+    method.score(task.valid)
+    assert task.valid.candidates.shape == (24, 6) and sum(rows) == 24 * passes
+
+
+class Stopped(Exception):
+    """Far enough."""
+
+
+@pytest.mark.parametrize(
+    ("embedded", "expected"),
+    [
+        ((False, False), [(5e-5, 256), (1e-5, 25)]),
+        ((False, True), [(5e-5, 256), (3e-3, 12)]),
+        ((True, False), [(1e-3, 16), (1e-5, 25)]),
+        ((True, True), [(1e-3, 16), (3e-3, 12)]),
+    ],
+)
+def test_rates_and_batches_follow_the_model_that_learns(
+    task: Task, llama: str, monkeypatch: pytest.MonkeyPatch, embedded: tuple[bool, bool], expected: list[object]
+) -> None:
+    paces = []
+
+    def played(game: stage1.Game, language: object, lessons: Lessons, rate: float) -> None:
+        paces.append((rate, lessons.batch))
+
+    def tuned(answers: stage2.Answers, lessons: Lessons, epochs: int, rate: float, **more: object) -> None:
+        paces.append((rate, lessons.batch))
+        raise Stopped
+
+    monkeypatch.setattr(stage1, "generate", played)
+    monkeypatch.setattr(stage2, "tune", tuned)
+    task = replace(task, compute=replace(task.compute, backbone=None if embedded[0] else task.compute.backbone))
+    paced = {name: None for name in ("stage1_rate", "stage1_batch", "rate", "batch", "target_side")}
+    decoder = "tiny-llama" if embedded[1] else llama
+    method = registry.create(
+        "ganprompt", {**QUICK, **paced, "negatives": 4, "decoder_backbone": decoder, "backbone_steps": 2}
+    )
+    with pytest.raises(Stopped):
+        method.fit(task, seed=0)
+    assert paces == expected
+
+
+def test_both_backbones_are_named_and_their_training_is_counted(task: Task) -> None:
+    settings = {**QUICK, "target_side": None, "decoder_backbone": "tiny-llama", "backbone_steps": 2, "epochs": 0}
+    report = registry.create("ganprompt/no-gan", settings).fit(task, seed=0)
+    decoder = load_backbone(
+        replace(task, compute=replace(task.compute, backbone=None)), "tiny-llama", recipe={"steps": 2}
+    )
+    assert "t5, " in report.note and decoder.description in report.note
+    assert report.tokens == decoder.tokens > 0
+
+
+def test_five_attributes_make_six_classes(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["plot", "cast", "price", "Space", "Love", "Red"]
+    monkeypatch.setattr(attributes_module, "open_source", lambda *_: Fixed([names]))
+    method = registry.create("ganprompt", without("count"))
+    method.fit(task, seed=0)
+    rows = csv.DictReader(io.StringIO(str(method.artifacts["embeddings.csv"])))
+    assert {row["class"] for row in rows} == {"plain", *names[:5]}
+
+
+def test_a_history_shorter_than_the_shortest_wanted_is_enough(task: Task) -> None:
+    fitted(replace(task, history_length=2))
 
 
 def test_what_stage_1_did_is_kept_and_said(task: Task) -> None:
@@ -216,7 +334,7 @@ def test_what_stage_1_did_is_kept_and_said(task: Task) -> None:
     assert len(method.artifacts["stage1.csv"].splitlines()) == 1 + QUICK["stage1_steps"]
     for words in ("plot, cast, price", "diversity", "discriminator accuracy", "silhouette", "validation AUC"):
         assert words in report.note
-    assert report.tokens > 0 and report.interactions == report.epochs * 12
+    assert report.tokens > 0 and report.interactions == 2 * 3 + report.epochs * 12
     assert registry.create("ganprompt/no-gan", QUICK).artifacts == {}
 
 
@@ -241,6 +359,27 @@ def test_what_is_missing_is_said(task: Task) -> None:
         registry.create("ganprompt", {"adversarial": "friendly"})
     with pytest.raises(registry.MethodError, match="leave target_side out"):
         registry.create("ganprompt", {"decoder_backbone": "tiny-llama", "target_side": "encoder"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        *(
+            ({name: 0}, f"{name} is at least 1, not 0")
+            for name in ("count", "stage1_batch", "negatives", "rank", "batch", "valid_users")
+        ),
+        ({"stage1_steps": -1}, "stage1_steps is at least 0, not -1"),
+        ({"shown_users": 1}, "shown_users is at least 2, not 1"),
+        *(({name: 0.0}, f"{name} is more than 0, not 0.0") for name in ("rate", "stage1_rate", "projection_rate")),
+        ({"discriminator_rate": float("nan")}, "discriminator_rate is more than 0"),
+        ({"gan": False, "joint": True}, "leave joint and scoring out"),
+        ({"gan": False, "scoring": "mean"}, "leave joint and scoring out"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(registry.MethodError, match=said):
+        registry.create("ganprompt", settings)
 
 
 def test_an_estimate_is_made_without_asking(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_samples
 
+from methods.ganprompt import separation as module
 from methods.ganprompt.separation import Separation, artifacts
+from tests.methods.ganprompt import test_stage1 as stage1
+from tests.methods.ganprompt.world import answers, make
 
 NAMES = ("plain", "plot", "cast")
 
@@ -16,6 +19,17 @@ def separation(apart: float, users: int = 30) -> Separation:
     rng = np.random.default_rng(0)
     means = rng.normal(size=(3, 6)) * apart
     return Separation(rng.normal(size=(users, 1, 6)) + means + 0.1 * rng.normal(size=(users, 3, 6)), NAMES)
+
+
+def test_the_same_users_and_wordings_are_shown_before_and_after(tmp_path):
+    task = make(tmp_path)
+    game = stage1.game(answers(task))
+    before, again = (module.separation(game, task.valid, 6) for _ in range(2))
+    assert before.embeddings.shape == (6, 4, 32) and before.names == ("plain", *stage1.NAMES)
+    np.testing.assert_array_equal(before.embeddings, again.embeddings)
+    assert game.tokens == 0  # pictures are no training
+    played, _ = stage1.run(task, 3)
+    assert np.abs(module.separation(played, task.valid, 6).embeddings - before.embeddings).max() > 1e-3
 
 
 def test_both_numbers_grow_with_the_distance_of_the_classes() -> None:

@@ -1,5 +1,7 @@
 """Soft prompts: a decoder-only model answers behind the projected states of a frozen encoder."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,10 +22,10 @@ def task(tmp_path) -> Task:
     return make(tmp_path)
 
 
-def soft(task: Task, family: str = "llama") -> SoftAnswers:
+def soft(task: Task, family: str = "llama", window: int = 256) -> SoftAnswers:
     words = tokenizer()
-    decoder = Backbone(make_model(family, len(words)), words, "decoder", family, 256, local=True)
-    return SoftAnswers(answers(task), decoder, Lora(4, 8, 0.0), seed=0)
+    decoder = Backbone(make_model(family, len(words)), words, "decoder", family, window, local=True)
+    return SoftAnswers(answers(task), decoder, Lora(4, 8, 0.0), seed=0, projection_rate=1e-2)
 
 
 def plain(found: SoftAnswers, task: Task, row: int, title: str) -> float:
@@ -60,6 +62,22 @@ def test_the_odds_learnt_are_the_scores_ranked_by(task):
     with torch.no_grad():
         odds = found.odds(examples).view(3, -1).numpy()
     np.testing.assert_allclose(odds, found.score(task.valid.select(np.arange(3))), atol=1e-5)
+
+
+def test_the_history_is_cut_until_the_longest_question_fits_behind_it(task):
+    titles = (*task.catalogue.titles[:-1], "Red Space Love " * 30)
+    longest = replace(task.catalogue, titles=titles)
+    found, item = soft(task, window=110), len(titles) - 1
+    template, history = task.valid.templates["recommend"][0], task.valid.histories[0]
+    (short,), _ = found._groups([(template, history, np.array([0]))], longest)
+    (cut,), _ = found._groups([(template, history, np.array([0, item]))], longest)
+    assert len(cut.prefix) < len(short.prefix)
+    assert len(cut.suffixes[1]) > 64 and len(cut.prefix) + len(cut.suffixes[1]) <= 110
+
+
+def test_the_projection_has_a_rate_of_its_own(task):
+    adapters, projection = soft(task).parts()
+    assert adapters.rate is None and projection.rate == 1e-2
 
 
 def test_soft_embeddings_begin_with_the_size_of_the_decoders_own(task):

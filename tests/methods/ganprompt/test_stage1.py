@@ -9,8 +9,8 @@ import torch
 
 from methods.base import Task
 from methods.ganprompt.discriminator import Discriminator
-from methods.ganprompt.diversity import Diversity
-from methods.ganprompt.stage1 import Game, GeneratorCollapsed, Step, Watch, generate
+from methods.ganprompt.diversity import Diversity, cosine_distance, jensen_shannon, mean_pairwise
+from methods.ganprompt.stage1 import Game, GeneratorCollapsed, Step, Watch, encoder_part, generate
 from methods.ganprompt.stage2 import EncDecAnswers, label_loss
 from tests.methods.ganprompt.world import ATTRIBUTES, DIVERSITY, NAMES, answers, batch, lessons, make
 
@@ -39,7 +39,8 @@ def run(task: Task, steps: int = 12, rate: float = 3e-3, **settings) -> tuple[Ga
 def test_embeddings_are_those_of_every_class_prompt_on_its_own(task):
     own = answers(task)
     histories = [task.train[0][:3], task.train[1][:5]]
-    found = game(own).embeddings(histories, np.random.default_rng(0))
+    played = game(own)
+    found = played.embeddings(played.prompts(histories, np.random.default_rng(0)))
     assert found.shape == (2, 1 + len(NAMES), 32)
     from methods.ganprompt.prompts import classes
 
@@ -52,6 +53,26 @@ def test_embeddings_are_those_of_every_class_prompt_on_its_own(task):
             ids = torch.tensor([own.encoder.tokenizer(text)["input_ids"]])
             expected = own.model.get_encoder()(input_ids=ids).last_hidden_state[0].mean(0)
             torch.testing.assert_close(vector, expected, atol=1e-5, rtol=0)
+
+
+def test_a_learning_encoder_embeds_equal_prompts_alike_and_with_gradients(task):
+    own = answers(task)
+    played, learning = game(own), encoder_part(own.model, 1e-3).module.train()
+    prompts = played.prompts([task.train[0][:3]], np.random.default_rng(0))
+    first, again = played.embeddings(prompts), played.embeddings(prompts)
+    assert own.model.config.dropout_rate > 0 and torch.equal(first, again)
+    assert first.requires_grad and learning.training
+
+
+def test_distances_in_bfloat16_are_those_in_single_precision(task):
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        own = answers(task)
+        own.model.to(dtype)
+        played = game(own)
+        embeddings = played.embeddings(played.prompts([task.train[0][:3]], np.random.default_rng(0)))
+        found.append([float(mean_pairwise(each, embeddings).detach()) for each in (cosine_distance, jensen_shannon)])
+    np.testing.assert_allclose(found[1], found[0], rtol=0.05)
 
 
 def test_diversity_rises_and_decoder_and_word_embeddings_stay(task):
@@ -81,7 +102,8 @@ def test_the_loss_is_the_sum_of_its_parts(task):
     losses, wrong = {}, None
     for mode in ("cooperative", "zero-sum", "none"):
         losses[mode] = float(game(own, mode).loss(shown, language))
-    embeddings = game(own).embeddings([e.shown.history for e in shown], game(own)._rng)
+    fresh = game(own)
+    embeddings = fresh.embeddings(fresh.prompts([e.shown.history for e in shown], fresh._rng))
     assert losses["none"] == pytest.approx(2.0 + float(DIVERSITY.term(embeddings)), abs=1e-5)
     judged = game(own)
     judged.discriminator.learn(embeddings)
@@ -101,14 +123,17 @@ def test_a_cooperative_generator_is_easier_to_judge_than_a_deceiving_one(task):
 def test_every_step_is_kept_and_the_same_seed_gives_the_same_steps(task):
     first, again = (run(task, 3)[0].watch for _ in range(2))
     assert first.steps == again.steps and [s.step for s in first.steps] == [1, 2, 3]
+    assert all(0 < s.js < s.diversity for s in first.steps)
     lines = first.table().splitlines()
-    assert lines[0] == "step,generator,language,discriminator,accuracy,diversity" and len(lines) == 4
+    assert lines[0] == "step,generator,language,discriminator,accuracy,diversity,js" and len(lines) == 4
 
 
 def step(number: int, **changes: float) -> Step:
     return Step(
         number,
-        **{"generator": 1.0, "language": 1.0, "discriminator": 1.0} | {"accuracy": 0.9, "diversity": 0.1} | changes,
+        **{"generator": 1.0, "language": 1.0, "discriminator": 1.0}
+        | {"accuracy": 0.9, "diversity": 0.1, "js": 0.1}
+        | changes,
     )
 
 
@@ -140,6 +165,6 @@ def test_short_dips_do_not_stop_it():
 def test_a_generator_that_does_collapse_is_stopped(task):
     own = answers(task)
     played = game(own, "none", Diversity(alpha=1.0, beta=0.0, gamma=-50.0))
-    played.watch = Watch(1 + len(NAMES), "raise gamma", patience=5, gone=0.5)
+    played.watch = Watch(1 + len(NAMES), "raise gamma", patience=5)
     with pytest.raises(GeneratorCollapsed, match="all attributes have become one; raise gamma"):
         generate(played, partial(label_loss, own), lessons(task, 400, 4), 1e-2)
