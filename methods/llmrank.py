@@ -31,7 +31,8 @@ DEFAULT = Template(
         "Answer with the numbers of all candidates, most likely first, separated by commas, and nothing else."
     ),
 )
-"""The one wording. The suite has no templates of this role, so wording conditions do not reach the method."""
+"""The one wording. The suite's templates of this role ask for one title, not for an order of all candidates, so they do
+not replace it and wording conditions do not reach the method."""
 
 
 @dataclass

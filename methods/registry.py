@@ -18,6 +18,7 @@ REGISTRY: dict[str, str] = {
     "p5": "methods.p5.method:P5",
     "paprec/manual": "methods.paprec.method:ManualPrompt",
     "paprec/random": "methods.paprec.method:RandomTriggers",
+    "paprec/shared": "methods.paprec.method:SharedTriggers",
     "paprec/global": "methods.paprec.method:GlobalTriggers",
     "paprec": "methods.paprec.method:PapRec",
     "ganprompt": "methods.ganprompt.method:GanPrompt",

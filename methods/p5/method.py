@@ -4,6 +4,7 @@ Source: Geng et al., "Recommendation as language processing (RLP): a unified pre
 predict paradigm (P5)", RecSys 2022, arXiv 2203.13366. Deviations are listed in the README beside this module.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -57,6 +58,10 @@ class P5:
     backbone_steps: int | None = None
 
     space: ClassVar[Space] = {"rate": (1e-3, 2e-3, 4e-3), "ahead": (4, 8), "questions": (0.0, 0.1, 0.3)}
+    least: ClassVar[Mapping[str, int]] = {
+        **{"epochs": 0, "prompts": 1, "ahead": 1, "offered": 1, "shortest": 1, "batch": 1},
+        **{"patience": 1, "valid_users": 1, "valid_negatives": 1},
+    }
 
     info = MethodInfo(
         name="p5",
@@ -70,14 +75,16 @@ class P5:
     def __post_init__(self) -> None:
         if not (self.questions >= 0 <= self.choices and self.questions + self.choices <= 1):
             raise ValueError("questions and choices are shares of the prompts: not negative, and at most 1 together")
-        if self.offered < 1:
-            raise ValueError("offered is the number of negatives in a prompt, at least 1")
+        for name, least in self.least.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is at least {least}, not {getattr(self, name)}")
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Train on the training part; early stop on validation AUC.
 
         Raises:
-            NotRunnable: if there is no seen template, or the backbone cannot be had or is no encoder-decoder.
+            NotRunnable: if there is no seen template, the backbone cannot be had or is no encoder-decoder, or
+                requests show fewer items than ``shortest``.
         """
         backbone, tuned = self._trained(task, seed)
         note = f"; {tuned}" if tuned.epochs else ""
@@ -103,6 +110,8 @@ class P5:
         for role in sorted(self.info.roles | self.info.learns):
             if not task.templates.get(role):
                 raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
+        if self.epochs and self.shortest > task.history_length:
+            raise NotRunnable(f"shortest is {self.shortest}, but requests show {task.history_length} items at most")
         backbone, tuned = training.trained(task, self, seed)
         self.scorer = training.scorer(backbone, task.compute.batch_size)
         return backbone, tuned

@@ -22,29 +22,33 @@ from methods.lm.tuning import Schedule, Tuned, list_auc, tune, valid_sample
 from methods.p5.method import P5, ROLE
 
 DEFAULT_BACKBONE = "tiny-t5"
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give another model."""
 
-Ask = Callable[[Reader, Catalogue, Template, Window], Sequence[Questions]]
+Ask = Callable[[Reader, Catalogue, Template, Window, np.random.Generator], Sequence[Questions]]
 
 
-def next_title(reader: Reader, catalogue: Catalogue, template: Template, shown: Window) -> Sequence[Questions]:
+def next_title(
+    reader: Reader, catalogue: Catalogue, template: Template, shown: Window, rng: np.random.Generator
+) -> Sequence[Questions]:
     """History in, title out."""
     return [next_titles(reader, catalogue, template, shown)]
 
 
-def yes_or_no(reader: Reader, catalogue: Catalogue, template: Template, shown: Window) -> Sequence[Questions]:
+def yes_or_no(
+    reader: Reader, catalogue: Catalogue, template: Template, shown: Window, rng: np.random.Generator
+) -> Sequence[Questions]:
     """History and title in, yes or no out: one prompt for the item that comes next and one for a negative."""
-    return encoded_questions(reader, catalogue, template, _only(shown, [0, -1]))
+    return encoded_questions(reader, catalogue, template, _next_against(shown, 1))
 
 
-def direct_choice(reader: Reader, catalogue: Catalogue, template: Template, shown: Window) -> Sequence[Questions]:
-    """History and several titles in, the title that comes next out.
-
-    Titles are offered in the order of their item indices, which says nothing about the answer.
-    """
-    asked = _only(shown, [0, *np.flatnonzero(~shown.chosen).tolist()])
-    offered = offering(template, [catalogue.titles[item] for item in sorted(asked.items.tolist())])
+def direct_choice(
+    reader: Reader, catalogue: Catalogue, template: Template, shown: Window, rng: np.random.Generator
+) -> Sequence[Questions]:
+    """History and several titles in, the title that comes next out; titles are offered once each, in a random order."""
+    asked = _next_against(shown)
+    titles = list(dict.fromkeys(catalogue.titles[item] for item in asked.items.tolist()))
+    offered = offering(template, [titles[place] for place in rng.permutation(len(titles)).tolist()])
     return [next_titles(reader, catalogue, offered, asked)]
 
 
@@ -63,7 +67,9 @@ def offering(template: Template, titles: Sequence[str]) -> Template:
     return replace(template, parts=tuple(text if part == Slot("candidates") else part for part in template.parts))
 
 
-def _only(shown: Window, places: Sequence[int]) -> Window:
+def _next_against(shown: Window, negatives: int | None = None) -> Window:
+    """The item that comes next, and negatives: all or so many, fewer where fewer could be drawn."""
+    places = np.append(np.flatnonzero(shown.chosen)[:1], np.flatnonzero(~shown.chosen)[:negatives])
     return Window(shown.history, shown.items[places], shown.chosen[places])
 
 
@@ -106,8 +112,11 @@ def _key(backbone: Backbone, task: Task, settings: P5, seed: int) -> str:
     worded = [(t.source, t.style) for t in task.valid.templates[ROLE]]
     shown = (task.catalogue.titles, task.catalogue.domain, task.train, task.history_length, wording)
     valid = (task.valid.histories, task.valid.candidates, task.valid_positive, worded)
+    # The configuration holds the version of transformers, too.
+    config = {name: value for name, value in backbone.model.config.to_dict().items() if name != "_name_or_path"}
+    read = (config, backbone.tokenizer.get_vocab(), backbone.window, backbone.model.device.type)
     weights = (parameter.detach().cpu().numpy() for parameter in backbone.model.parameters())
-    return fingerprint(VERSION, own, seed, *shown, *valid, *weights)
+    return fingerprint(VERSION, own, seed, *shown, *valid, *read, *weights)
 
 
 def _train_into(folder: Path, backbone: Backbone, task: Task, settings: P5, seed: int) -> None:
@@ -147,5 +156,5 @@ def _batches(reader: Reader, task: Task, settings: P5, rng: np.random.Generator)
         asked: list[Questions] = []
         for window in batch:
             role = roles[int(rng.choice(len(roles), p=shares))]
-            asked += FAMILIES[role](reader, task.catalogue, pick(task.templates[role], rng), window)
+            asked += FAMILIES[role](reader, task.catalogue, pick(task.templates[role], rng), window, rng)
         yield asked

@@ -17,7 +17,7 @@ from methods.lm.t5 import decoder_loss
 from methods.paprec.prompts import Placed
 
 ROWS = 64
-"""Examples per backward pass."""
+"""Examples per backward pass, where nobody says how many."""
 
 USERS = 1024
 """Users whose candidates are ranked at once."""
@@ -70,6 +70,7 @@ class Proposer:
         sample: some of their rows, for proposals for all users together.
         users: number of all users.
         top: tokens proposed.
+        rows: examples per backward pass.
     """
 
     model: PreTrainedModel
@@ -78,6 +79,7 @@ class Proposer:
     sample: IntArray
     users: int
     top: int = 5
+    rows: int = ROWS
     _at: IntArray | None = None
     _known: Tensor | None = None
 
@@ -122,8 +124,8 @@ class Proposer:
         now = tokens[self.examples.users]
         stale = rows[(self._at[rows] != now[rows]).any(axis=1)]
         stale = stale[np.argsort([len(self.examples.groups[row].prefix) for row in stale.tolist()], kind="stable")]
-        for start in range(0, len(stale), ROWS):
-            some = stale[start : start + ROWS]
+        for start in range(0, len(stale), self.rows):
+            some = stale[start : start + self.rows]
             self._known[torch.from_numpy(some)] = trigger_gradients(self.model, self.examples.select(some), tokens)
         self._at[stale] = now[stale]
         return self._known[torch.from_numpy(rows)]

@@ -4,13 +4,14 @@ Source: Li et al., "PAP-REC: personalized automatic prompt for recommendation la
 Deviations are listed in the README beside this module.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from data.random import generator
-from data.types import FloatArray, IntArray
+from data.types import BoolArray, FloatArray, IntArray
 from methods.base import FitReport, MethodInfo, Requests, Space, Task
 from methods.p5.method import P5
 
@@ -36,6 +37,7 @@ class PapRec(P5):
     Args:
         global_tokens: triggers that all users share (paper).
         user_tokens: triggers of each user.
+        personal: whether user triggers are searched; otherwise they stay as they start, the same for all users.
         top: candidate tokens tried per position (paper).
         budget: most candidate tokens tried, each for all users at once; 0 leaves the random start.
         evidence: what user triggers are accepted on: the user's one validation list (paper), or lists made of their
@@ -49,6 +51,7 @@ class PapRec(P5):
 
     global_tokens: int = 5
     user_tokens: int = 3
+    personal: bool = True
     top: int = 5
     budget: int = 60
     evidence: Evidence = "validation"
@@ -62,6 +65,11 @@ class PapRec(P5):
 
     space: ClassVar[Space] = {}  # the triggers are searched on the validation lists: nothing is left to judge on
     tuned_as: ClassVar[str] = P5.info.name
+    least: ClassVar[Mapping[str, int]] = {
+        **P5.least,
+        **{"global_tokens": 0, "user_tokens": 0, "top": 1, "budget": 0, "lists": 1},
+        **{"negatives": 1, "sample": 2, "gradients": 1, "gradient_sample": 1},
+    }
 
     info = _info("paprec", 800.0)
 
@@ -77,7 +85,7 @@ class PapRec(P5):
             NotRunnable: if there is no seen template, or the backbone cannot be had or is no encoder-decoder.
         """
         from methods.paprec.prompts import word_initial
-        from methods.paprec.record import files, gap
+        from methods.paprec.record import account, files
 
         report = super().fit(task, seed)
         self.scorer.model.requires_grad_(False)
@@ -88,8 +96,8 @@ class PapRec(P5):
         search = self._search(task, vocabulary, seed)
         search.run()
         self.tokens = search.tokens
-        self.artifacts = files(search, self.global_tokens, task.catalogue.user_ids, tokenizer)
-        notes = [report.note, *gap(search)]
+        self.artifacts = files(search, start, self.global_tokens, task.catalogue.user_ids, tokenizer)
+        notes = [report.note, *account(search)]
         return replace(report, trials=search.evaluations, note="; ".join(notes))
 
     def score(self, requests: Requests) -> FloatArray:
@@ -100,7 +108,7 @@ class PapRec(P5):
         return likelihoods(self.scorer, lists, self.tokens, self.normalised)
 
     def _search(self, task: Task, vocabulary: IntArray, seed: int) -> "Search":
-        from methods.paprec.gradients import Proposer
+        from methods.paprec.gradients import ROWS, Proposer
         from methods.paprec.prompts import examples
         from methods.paprec.search import Search
 
@@ -109,7 +117,8 @@ class PapRec(P5):
             return Search(self.tokens, (), lambda *_: vocabulary[:0], 0, generator(seed))
         shown = examples(self.scorer, task, size, self.lists, self.gradients)
         sample = generator(seed, "paprec gradients").permutation(len(shown))[: self.gradient_sample]
-        propose = Proposer(self.scorer.model, vocabulary, shown, sample, users, self.top)
+        rows = task.compute.batch_size or ROWS
+        propose = Proposer(self.scorer.model, vocabulary, shown, sample, users, self.top, rows)
         return Search(
             self.tokens, self._kinds(task, seed), propose, self.budget, generator(seed, "paprec positions"), self.watch
         )
@@ -123,24 +132,38 @@ class PapRec(P5):
         def judge(lists: "Placed") -> Judge:
             return Judge(self.scorer, lists, task.catalogue.n_users, self.normalised)
 
-        size = self.tokens.shape[1]
+        shared, size = self.global_tokens, self.tokens.shape[1]
         valid = candidate_lists(self.scorer, valid_sample(task, len(task.valid), self.negatives, seed)[0], size)
         earlier = candidate_lists(self.scorer, earlier_lists(task, self.lists, self.negatives, seed), size)
         drawn = generator(seed, "paprec sample").permutation(len(valid))[: self.sample]
-        searched, held = (judge(valid.select(rows)) for rows in np.array_split(drawn, 2))
-        accepts, stops = (valid, earlier) if self.evidence == "validation" else (earlier, valid)
-        kinds = (
-            Kind("global", tuple(range(self.global_tokens)), False, searched, held),
-            Kind("user", tuple(range(self.global_tokens, size)), True, judge(accepts), judge(stops)),
-        )
+        searched, rest = np.array_split(drawn, 2)
+        unsearched = valid.select(np.delete(np.arange(len(valid)), searched))
+        accepts, stops = (valid, earlier) if self.evidence == "validation" else (earlier, unsearched)
+        others, start = judge(valid.select(rest)), self.tokens[:, shared:]
+
+        def held(tokens: IntArray, asked: BoolArray) -> FloatArray:
+            # User rounds may accept on these lists, too: beside the user triggers of the start they stay held out.
+            return others(np.hstack([tokens[:, :shared], start]), asked)
+
+        kinds = [Kind("global", tuple(range(shared)), False, judge(valid.select(searched)), held)]
+        if self.personal:
+            kinds.append(Kind("user", tuple(range(shared, size)), True, judge(accepts), judge(stops)))
         return tuple(kind for kind in kinds if kind.positions)
 
 
 @dataclass
-class GlobalTriggers(PapRec):
-    """Global triggers only: what is left of the gain without personalisation."""
+class SharedTriggers(PapRec):
+    """Triggers in the places of user triggers stay as they start: all but personalisation."""
 
-    user_tokens: int = 0
+    personal: bool = field(default=False, init=False)
+    info = _info("paprec/shared", 600.0)
+
+
+@dataclass
+class GlobalTriggers(PapRec):
+    """Global triggers only."""
+
+    user_tokens: int = field(default=0, init=False)
     info = _info("paprec/global", 600.0)
 
 
@@ -148,7 +171,7 @@ class GlobalTriggers(PapRec):
 class RandomTriggers(PapRec):
     """The random start: triggers without a search."""
 
-    budget: int = 0
+    budget: int = field(default=0, init=False)
     info = _info("paprec/random", 400.0)
 
 
@@ -156,6 +179,6 @@ class RandomTriggers(PapRec):
 class ManualPrompt(PapRec):
     """The template as it is, without triggers: P5."""
 
-    global_tokens: int = 0
-    user_tokens: int = 0
+    global_tokens: int = field(default=0, init=False)
+    user_tokens: int = field(default=0, init=False)
     info = _info("paprec/manual", 400.0)

@@ -16,6 +16,7 @@ from methods.lm.encdec_questions import next_titles
 from methods.lm.prompts import as_ids
 from methods.lm.questions import Questions, Window
 from methods.p5.method import ROLE
+from methods.paprec.surrogate import surrogate
 
 MARKS = ("\N{LOWER ONE EIGHTH BLOCK}", "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}")
 """What a piece starts with that begins a word: in SentencePiece, and in byte-level BPE."""
@@ -151,19 +152,6 @@ def _latest(task: Task, user: int, skip: int, count: int) -> Iterator[tuple[IntA
     row = task.train[user]
     for cut in range(len(row) - 1 - skip, max(0, len(row) - 1 - skip - count), -1):
         yield row[max(0, cut - task.history_length) : cut], int(row[cut])
-
-
-def surrogate(scores: FloatArray, positive: IntArray | int = 0, k: int = 5) -> FloatArray:
-    """NDCG@k + Hit@k of each list with one right candidate, in [0, 2]; ties share their mid-rank.
-
-    >>> surrogate(np.array([[3.0, 1.0, 2.0], [1.0, 3.0, 2.0]]), k=2).tolist()
-    [2.0, 0.0]
-    """
-    places = np.broadcast_to(positive, len(scores))[:, None]
-    own = np.take_along_axis(scores, places, axis=1)
-    rank = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
-    values: FloatArray = np.where(rank <= k - 1, 1 + 1 / np.log2(rank + 2), 0.0)
-    return values
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """P5 learns from several families of prompts, once, and ranks by the likelihood of titles."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from data.histories import Histories
 from methods import registry
 from methods.base import NotRunnable
 from methods.lm.backbone import load_backbone
@@ -15,7 +17,7 @@ from methods.p5 import training
 from methods.p5.method import P5
 from methods.p5.training import FAMILIES, scorer
 from methods.paprec.method import PapRec
-from tests.methods.p5.world import CHOOSE, SEQUENTIAL, make_t5, make_titled_task, make_tokenizer, save
+from tests.methods.p5.world import CHOOSE, SEQUENTIAL, make_t5, make_titled_task, make_tokenizer, save, save_pieces
 from tests.methods.test_tallrec import auc
 
 QUICK = {"epochs": 1, "prompts": 8, "batch": 4, "valid_users": 4, "offered": 3}
@@ -27,10 +29,10 @@ def task(tmp_path):
     return make_titled_task(tmp_path, backbone=str(save(tmp_path / "hub")))
 
 
-def texts(task, role, template):
+def texts(task, role, template, shown=SHOWN):
     """Prompts and answers of a window in words."""
     reader = scorer(load_backbone(task, "tiny-t5"), None).reader
-    asked = FAMILIES[role](reader, task.catalogue, template, SHOWN)
+    asked = FAMILIES[role](reader, task.catalogue, template, shown, np.random.default_rng(0))
     decode = reader.encoder.tokenizer.decode
     return [
         (decode(one.group.prefix[1:]), decode(suffix[-count:]))
@@ -52,14 +54,40 @@ def test_asked_for_the_next_title_every_coming_title_is_an_answer(task):
 def test_asked_yes_or_no_the_title_is_in_the_prompt(task):
     asked = texts(task, "recommend", task.templates["recommend"][1])
     prompt = "Is {} the next choice after Red Space, Blue Space?"
-    assert asked == [(prompt.format("Green Space"), "Yes"), (prompt.format("Gold Love"), "No")]
+    assert asked == [(prompt.format("Green Space"), "Yes"), (prompt.format("White Love"), "No")]
 
 
 def test_asked_to_choose_the_titles_are_offered_and_the_next_is_the_answer(task):
     ((prompt, answer),) = texts(task, "choose", CHOOSE[0])
-    offered = [task.catalogue.titles[item] for item in (2, 20, 21)]
-    assert prompt == f"After Red Space, Blue Space, which of {', '.join(offered)}?"
+    before, offered = prompt.removesuffix("?").split(", which of ")
+    assert before == "After Red Space, Blue Space"
+    assert sorted(offered.split(", ")) == sorted(task.catalogue.titles[item] for item in (2, 20, 21))
     assert answer == "Green Space"
+
+
+def test_the_place_of_the_answer_says_nothing(task):
+    reader, rng = scorer(load_backbone(task, "tiny-t5"), None).reader, np.random.default_rng(0)
+    places = np.zeros(3)
+    for _ in range(60):
+        (asked,) = FAMILIES["choose"](reader, task.catalogue, CHOOSE[0], SHOWN, rng)
+        offered = reader.encoder.tokenizer.decode(asked.group.prefix).split("which of ")[1]
+        places[offered.removesuffix("?").split(", ").index("Green Space")] += 1
+    assert places.min() >= 10
+
+
+def test_negatives_drawn_twice_are_offered_once_and_none_is_no_second_right_answer(task):
+    twice = Window(SHOWN.history, np.array([2, 3, 20, 20]), SHOWN.chosen)
+    ((prompt, _),) = texts(task, "choose", CHOOSE[0], twice)
+    assert prompt.count("White Love") == prompt.count("Green Space") == 1 and "Black Space" not in prompt
+    none = Window(SHOWN.history, np.array([2, 3]), np.array([True, True]))
+    assert [answer for _, answer in texts(task, "recommend", task.templates["recommend"][1], none)] == ["Yes"]
+
+
+def test_a_catalogue_that_one_user_has_almost_chosen_is_learnt_from(task):
+    items = np.arange(8)
+    train = Histories.of(items if user < 30 else items[:6] for user in range(60))
+    report = P5(**{**QUICK, "prompts": 40}, questions=0.4, choices=0.4).fit(replace(task, train=train), seed=0)
+    assert report.epochs == 1
 
 
 @pytest.mark.parametrize(
@@ -107,21 +135,43 @@ def test_it_is_trained_once_for_rows_that_share_its_settings(task, monkeypatch):
     assert repeated.tokens == report.tokens > 0
 
 
-@pytest.mark.parametrize("change", ["seed", "rate", "template", "history", "valid"])
+CHANGES = ["seed", "rate", *FAMILIES, "valid wording", "titles", "history", "valid"]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "weights", "vocabulary", "window", "config"])
 def test_what_it_depends_on_is_part_of_its_key(task, change):
     backbone = load_backbone(task, "tiny-t5")
 
-    def key(task, settings=None, seed=0):
+    def key(task, settings=None, seed=0, backbone=backbone):
         return training._key(backbone, task, settings or P5(), seed)
+
+    def reworded(role):
+        return replace(task, templates={**task.templates, role: (replace(SEQUENTIAL[0], id="other", role=role),)})
+
+    def configured(**changes):
+        model = deepcopy(backbone.model)
+        model.config.update(changes)
+        return replace(backbone, model=model)
 
     changed = {
         "seed": lambda: key(task, seed=1),
         "rate": lambda: key(task, P5(rate=5e-3)),
-        "template": lambda: key(replace(task, templates={**task.templates, "sequential": SEQUENTIAL[:1]})),
+        **{role: lambda role=role: key(reworded(role)) for role in FAMILIES},
+        "valid wording": lambda: key(
+            replace(task, valid=replace(task.valid, templates={"sequential": SEQUENTIAL[:1] * 60}))
+        ),
+        "titles": lambda: key(
+            replace(task, catalogue=replace(task.catalogue, titles=("Other", *task.catalogue.titles[1:])))
+        ),
+        "weights": lambda: key(task, backbone=replace(backbone, model=make_t5(len(backbone.tokenizer), seed=1))),
+        "vocabulary": lambda: key(task, backbone=replace(backbone, tokenizer=make_tokenizer("Other"))),
+        "window": lambda: key(task, backbone=replace(backbone, window=100)),
+        "config": lambda: key(task, backbone=configured(dropout_rate=0.3)),
         "history": lambda: key(replace(task, train=task.train.last(3))),
         "valid": lambda: key(replace(task, valid_positive=task.valid_positive[::-1])),
     }
     assert changed[change]() != key(task) == key(task, PapRec(budget=3))
+    assert key(task) == key(task, backbone=configured(name_or_path="somewhere/else"))
 
 
 def test_without_epochs_the_backbone_is_used_as_it_is(task):
@@ -168,7 +218,28 @@ def test_the_same_seed_gives_the_same_scores(tmp_path):
     assert not np.array_equal(scores("a", 0), scores("a", 1))
 
 
-@pytest.mark.parametrize("settings", [{"questions": 0.8, "choices": 0.4}, {"questions": -0.1}, {"offered": 0}])
-def test_unfit_settings_are_refused(settings):
-    with pytest.raises(registry.MethodError, match="'p5'"):
+@pytest.mark.parametrize("settings", [{"questions": 0.8, "choices": 0.4}, {"questions": -0.1}])
+def test_unfit_shares_are_refused(settings):
+    with pytest.raises(registry.MethodError, match="shares of the prompts"):
         registry.create("p5", settings)
+
+
+@pytest.mark.parametrize("name", P5.least)
+def test_settings_below_the_least_that_makes_sense_are_refused(name):
+    with pytest.raises(registry.MethodError, match=f"{name} is at least {P5.least[name]}, not {P5.least[name] - 1}"):
+        registry.create("p5", {name: P5.least[name] - 1})
+
+
+def test_a_history_longer_than_requests_show_is_refused(task):
+    with pytest.raises(NotRunnable, match="shortest is 40, but requests show 5 items at most"):
+        P5(**QUICK, shortest=40).fit(task, seed=0)
+
+
+def test_a_t5_with_pieces_is_trained_and_scores(tmp_path):
+    task = make_titled_task(tmp_path, backbone=str(save_pieces(tmp_path / "hub")))
+    method = P5(**QUICK)
+    assert method.fit(task, seed=0).tokens > 0
+    reader = method.scorer.reader
+    assert reader.prompt(SEQUENTIAL[0], task.catalogue.domain, ["Red Space"])[-1] == 1
+    assert [*reader.title("Red Space")[1:]] == reader.tokens("Red Space")
+    assert np.isfinite(method.score(task.valid)).all()

@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from data.prompts.template import Template, parse
 from methods.base import Task
-from methods.lm.encdec import BLANK
+from methods.lm.encdec import BLANK, SENTINEL
 from methods.lm.words import word_tokenizer
 from tests.methods.lm.small import TEMPLATES, WORDS, make_task
 
@@ -42,6 +43,23 @@ def make_t5(vocabulary: int, seed: int = 0, **config: object) -> T5ForConditiona
 def make_tokenizer(*more: str):
     texts = [*(t.source for t in (*TEMPLATES, *SEQUENTIAL, *CHOOSE)), *(f"{word} Space Love" for word in WORDS)]
     return word_tokenizer([f"Yes No Answer watched {BLANK}", *texts, *more], 256)
+
+
+def save_pieces(folder: Path) -> Path:
+    """A random T5 with a unigram tokenizer as T5's own: pieces, ``\u2581`` before words, sentinels, an end token."""
+    texts = [*(f"{word} Space, {word} Love" for word in WORDS), *(t.source for t in (*TEMPLATES, *SEQUENTIAL, *CHOOSE))]
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>", SENTINEL]
+    backend.train_from_iterator(
+        texts, trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False)
+    )
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokens = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "extra_special_tokens": [SENTINEL]}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=256, **tokens)
+    make_t5(len(tokenizer), eos_token_id=1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def save(folder: Path, *more: str) -> Path:

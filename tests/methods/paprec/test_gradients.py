@@ -1,5 +1,7 @@
 """First-order scores against what the loss really does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,19 @@ def test_each_user_gets_proposals_of_their_own_and_one_without_examples_those_of
         scores = first_order(mean[None], embeddings)[0].numpy()
         best = [token for token in np.argsort(-scores) if token >= 40 and token != ALL[user, 1]][:5]
         assert found[user].tolist() == best
+
+
+def test_a_backward_pass_has_no_more_examples_than_it_may(model, monkeypatch):
+    sizes = []
+
+    def watched(model, examples, tokens):
+        sizes.append(len(examples))
+        return trigger_gradients(model, examples, tokens)
+
+    monkeypatch.setattr("methods.paprec.gradients.trigger_gradients", watched)
+    found = replace(proposer(model), rows=2)(ALL, 1, each=True)
+    assert sizes == [2, 1]
+    np.testing.assert_array_equal(found, proposer(model)(ALL, 1, each=True))
 
 
 def test_gradients_are_taken_again_only_for_users_whose_triggers_have_changed(model, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from data.histories import Histories
 from data.prompts.template import parse
 from methods import registry
 from methods.lm.backbone import load_backbone
+from methods.lm.tuning import valid_sample
 from methods.p5.method import P5
 from methods.paprec.gradients import trigger_gradients
 from methods.paprec.method import PapRec
-from methods.paprec.prompts import examples, word_initial
-from tests.methods.p5.world import SEQUENTIAL, make_titled_task, save
+from methods.paprec.prompts import candidate_lists, earlier_lists, examples, word_initial
+from methods.paprec.record import files
+from methods.paprec.surrogate import surrogate
+from tests.methods.p5.world import SEQUENTIAL, make_titled_task, save, save_pieces
 
 QUICK = {
     **{"epochs": 0, "budget": 24, "negatives": 5, "sample": 12, "top": 2},
@@ -31,16 +35,30 @@ def task(tmp_path):
 
 def fitted(task, name="paprec", seed=0, **changes):
     """A row with quick settings, without those that make the row what it is."""
-    own = {"paprec": (), "paprec/global": ("user_tokens",), "paprec/random": ("budget",)}
-    fixed = own.get(name, ("global_tokens", "user_tokens"))
-    method = registry.create(name, {key: value for key, value in {**QUICK, **changes}.items() if key not in fixed})
+    taken = registry.settings_of(name)
+    method = registry.create(name, {key: value for key, value in {**QUICK, **changes}.items() if key in taken})
     return method, method.fit(task, seed)
 
 
-@pytest.mark.parametrize("name", ["paprec", "paprec/global", "paprec/random", "paprec/manual"])
+ROWS = {
+    "paprec": (),
+    "paprec/shared": ("personal",),
+    "paprec/global": ("user_tokens",),
+    "paprec/random": ("budget",),
+    "paprec/manual": ("global_tokens", "user_tokens"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_every_row_is_registered_under_its_name(name):
     method = registry.create(name)
     assert method.info.name == name and method.info.roles == {"sequential"}
+
+
+@pytest.mark.parametrize(("name", "setting"), [(name, setting) for name in ROWS for setting in ROWS[name]])
+def test_a_row_does_not_take_the_settings_that_make_it(name, setting):
+    with pytest.raises(registry.MethodError, match=f"{name!r} has no setting {setting!r}"):
+        registry.create(name, {setting: 1})
 
 
 def test_the_manual_prompt_is_p5(task):
@@ -76,6 +94,76 @@ def found(task, **changes):
     method.watch = lambda step, tokens: seen.append((step, tokens.copy()))
     method.fit(task, seed=0)
     return method, seen
+
+
+def test_the_row_without_personalisation_agrees_until_the_first_user_round(task):
+    seen = {name: [] for name in ("paprec", "paprec/shared")}
+    for name, steps in seen.items():
+        method = registry.create(name, {k: v for k, v in QUICK.items() if k in registry.settings_of(name)})
+        method.watch = lambda step, tokens, steps=steps: steps.append((step.kind, step.round, tokens))
+        method.fit(task, seed=0)
+    shared = [tokens for kind, number, tokens in seen["paprec/shared"] if number == 1]
+    assert len(shared) == 2 and {kind for kind, *_ in seen["paprec/shared"]} == {"global"}
+    for tokens, (kind, _, other) in zip(shared, seen["paprec"], strict=False):
+        assert kind == "global"
+        np.testing.assert_array_equal(tokens, other)
+    assert seen["paprec"][2][0] == "user" and (method.tokens == method.tokens[0]).all()
+
+
+def kinds(task, **changes):
+    """A method at its start, and the kinds of rounds it would go on with."""
+    method = PapRec(**{**QUICK, "budget": 0, **changes})
+    method.fit(task, seed=0)
+    return method, *method._kinds(task, seed=0)
+
+
+def drawn(seed=1):
+    return np.random.default_rng(seed).integers(5, 60, size=(16, 4))
+
+
+ALL = np.ones(16, np.bool_)
+
+
+def test_global_triggers_are_accepted_and_stopped_on_users_apart(task):
+    _, shared, _ = kinds(task, sample=10)
+    searched, held = (np.isfinite(measure(drawn(), ALL)) for measure in (shared.search, shared.held))
+    assert searched.sum() == held.sum() == 5 and not (searched & held).any()
+
+
+def test_what_stops_global_triggers_does_not_see_the_triggers_of_users(task):
+    _, shared, _ = kinds(task)
+    drawn_anew = [np.hstack([drawn()[:, :2], drawn(seed)[:, 2:]]) for seed in range(8)]
+    searched, held = (
+        {measure(tokens, ALL).tobytes() for tokens in drawn_anew} for measure in (shared.search, shared.held)
+    )
+    assert len(searched) > 1 == len(held)
+
+
+@pytest.mark.parametrize("evidence", ["validation", "training"])
+def test_user_triggers_are_accepted_on_the_evidence_and_stopped_on_the_rest(task, evidence):
+    method, shared, own = kinds(task, evidence=evidence)
+    by_validation, by_training = (own.search, own.held) if evidence == "validation" else (own.held, own.search)
+    valid, earlier = valid_sample(task, 16, 5, 0)[0], earlier_lists(task, 1, 5, 0)
+    method.tokens = drawn()
+    searched = np.isfinite(shared.search(method.tokens, ALL))
+    expected = surrogate(method.score(valid))
+    if evidence == "training":  # the held-out part has seen nothing of global rounds either
+        expected[searched] = np.nan
+    np.testing.assert_allclose(by_validation(method.tokens, ALL), expected)
+    np.testing.assert_allclose(by_training(method.tokens, ALL), surrogate(method.score(earlier)))
+
+
+def test_no_step_lowers_the_surrogate_it_accepts_on(task):
+    more = {"global_tokens": 4, "user_tokens": 4, "top": 4, "budget": 60}
+    _, shared, own = kinds(task, **{**more, "budget": 0})
+    changed = {"global": 0, "user": 0}
+    for (last, before), (step, after) in pairwise(found(task, **more)[1]):
+        if (last.kind, last.round) == (step.kind, step.round):  # between rounds, one may be undone
+            measure = shared.search if step.kind == "global" else own.search
+            change = measure(after, ALL) - measure(before, ALL)
+            assert np.nanmean(change) >= 0 and (step.kind == "global" or (change >= 0).all())
+            changed[step.kind] += step.changed
+    assert all(changed.values())
 
 
 def test_user_triggers_differ_between_users_after_a_user_round(task):
@@ -129,6 +217,35 @@ def test_what_was_found_is_written_down(task):
     assert rows[3]["triggers"].split() == [decode([token]).strip() for token in method.tokens[3, 2:].tolist()]
     steps = list(csv.DictReader(io.StringIO(files["search.csv"])))
     assert int(steps[-1]["evaluations"]) == report.trials and {step["kind"] for step in steps} == {"global", "user"}
+    assert {step["undone"] for step in steps} <= {"True", "False"}
+
+
+def test_the_account_counts_user_triggers_that_are_not_those_of_the_start(task):
+    method, _ = fitted(task, budget=0)
+    start, search = method.tokens[0].copy(), method._search(task, np.arange(5, 60), 0)
+    tokenizer = method.scorer.encoder.tokenizer
+    word = int(tokenizer.convert_tokens_to_ids("Space"))
+    search.tokens = method.tokens.copy()
+    search.tokens[:3, 2] = word
+    text = files(search, start, 2, task.catalogue.user_ids, tokenizer)["triggers.md"]
+    assert text.endswith("|---|---|\n| Space | 3 |\n")
+    assert "User triggers that are still those of the start: 29 of 32." in text
+
+
+@pytest.mark.parametrize("budget", [1, 10_000])
+def test_the_note_says_why_the_search_ended(task, budget):
+    why = "ended with its budget" if budget == 1 else "ended by itself"
+    assert fitted(task, budget=budget)[1].note.endswith(f"search {why}")
+
+
+def test_it_runs_on_a_t5_with_pieces(tmp_path):
+    task = make_titled_task(tmp_path, users=16, backbone=str(save_pieces(tmp_path / "hub")))
+    method, report = fitted(task, epochs=1, prompts=8, batch=4, valid_users=4, offered=3)
+    words = method.scorer.encoder.tokenizer.convert_ids_to_tokens(np.unique(method.tokens).tolist())
+    assert all(word.startswith("\u2581") for word in words) and report.tokens and report.trials
+    assert np.isfinite(method.score(task.valid)).all()
+    lists = candidate_lists(method.scorer, task.valid, 4)
+    assert all(group.prefix[-1] == method.scorer.encoder.tokenizer.eos_token_id for group in lists.groups)
 
 
 def test_a_planted_token_is_found(tmp_path):
@@ -141,11 +258,11 @@ def test_a_planted_token_is_found(tmp_path):
     valid = replace(task.valid, candidates=candidates)
     train = Histories.of(np.append(row[row != target], target) for row in task.train)
     task = replace(task, valid=valid, train=train)
-    settings = {**QUICK, "global_tokens": 1, "user_tokens": 0, "lists": 0, "top": 5, "budget": 5, "sample": 16}
+    settings = {**QUICK, "global_tokens": 1, "user_tokens": 0, "top": 5, "budget": 5, "sample": 16}
     start = PapRec(**{**settings, "budget": 0})
     start.fit(task, seed=0)
     model, tokenizer = start.scorer.model, start.scorer.encoder.tokenizer
-    shown = examples(start.scorer, task, 1, skip=0, count=1)
+    shown = examples(start.scorer, task, 1, skip=1, count=1)
     gradient = trigger_gradients(model, shown, start.tokens).mean(0)[0]
     planted = tokenizer.convert_tokens_to_ids("Planted")
     with torch.no_grad():
@@ -161,3 +278,16 @@ def test_a_planted_token_is_found(tmp_path):
 def test_unknown_evidence_is_refused():
     with pytest.raises(registry.MethodError, match="evidence is 'validation' or 'training'"):
         registry.create("paprec", {"evidence": "test"})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("top", n) for n in (0, -1)),
+        *[("global_tokens", -1), ("user_tokens", -1), ("sample", 1), ("lists", 0), ("negatives", 0), ("gradients", 0)],
+        *[("gradient_sample", 0), ("budget", -5), ("batch", 0)],
+    ],
+)
+def test_settings_below_the_least_that_makes_sense_are_refused(setting, value):
+    with pytest.raises(registry.MethodError, match=f"{setting} is at least"):
+        registry.create("paprec", {setting: value})

@@ -19,9 +19,9 @@ from methods.paprec.prompts import (
     earlier_lists,
     examples,
     likelihoods,
-    surrogate,
     word_initial,
 )
+from methods.paprec.surrogate import PERFECT, surrogate
 from tests.methods.p5.world import SEQUENTIAL, make_titled_task, make_tokenizer, save
 
 
@@ -137,7 +137,7 @@ def test_users_with_a_short_history_have_fewer_examples_and_lists(task, scorer):
 
 @pytest.mark.parametrize(
     ("scores", "expected"),
-    [([9, 1, 2, 3, 4, 5, 6], 2.0), ([3, 9, 8, 1, 0, 0, 0], 1.5), ([1, 2, 3, 4, 5, 6, 7], 0.0), ([2, 2, 1], 1.7565)],
+    [([9, 1, 2, 3, 4, 5, 6], PERFECT), ([3, 9, 8, 1, 0, 0, 0], 1.5), ([1, 2, 3, 4, 5, 6, 7], 0.0), ([2, 2, 1], 1.7565)],
 )
 def test_the_surrogate_is_ndcg_and_hit_at_five(scores, expected):
     assert surrogate(np.array([scores], float))[0] == pytest.approx(expected, abs=1e-3)
@@ -151,3 +151,13 @@ def test_a_judge_gives_each_asked_user_the_mean_of_their_lists(task, scorer):
     assert np.isnan(values[[4, 12, 13]]).all()
     lists = candidate_lists(scorer, requests.select(np.flatnonzero(requests.users == 7)), 3)
     assert values[7] == pytest.approx(surrogate(likelihoods(scorer, lists, given, True)).mean())
+
+
+def test_a_judge_encodes_the_prompt_of_every_asked_user_once(task, scorer, monkeypatch):
+    judge = Judge(scorer, candidate_lists(scorer, task.valid, 3), 12, True)
+    encoder, read = scorer.model.get_encoder(), []
+    monkeypatch.setattr(
+        encoder, "forward", lambda *a, **k: read.append(len(k["input_ids"])) or type(encoder).forward(encoder, *a, **k)
+    )
+    judge(tokens(12, 3), np.arange(12) != 4)
+    assert read == [11]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from methods.paprec.search import PERFECT, Kind, Search
+from methods.paprec.search import Gain, Kind, Search
+from methods.paprec.surrogate import PERFECT
 
 USERS, SHARED, OWN, WORDS, TOP = 6, 3, 2, 40, 5
 POSITIONS = {"global": tuple(range(SHARED)), "user": tuple(range(SHARED, SHARED + OWN))}
@@ -112,8 +113,9 @@ def test_users_without_evidence_keep_the_start_and_do_not_count(world):
     search = world.search()
     search.run()
     assert (search.tokens[4:, SHARED:] == 1).all() and (search.tokens[:4, SHARED:] != 1).any()
-    known = partial(search.tokens, np.ones(USERS, np.bool_))[:4]
-    assert search.gains["user"].search > 0 and known.mean() > 0
+    known = partial(search.tokens, np.ones(USERS, np.bool_))[:4].mean()
+    total = sum(gain.search for gain in search.gains.values())
+    assert total == pytest.approx(known - World().measure(np.ones_like(search.tokens), np.ones(USERS))[:4].mean())
 
 
 def test_the_best_token_is_found_wherever_it_is_proposed(world):
@@ -153,8 +155,28 @@ def test_a_round_the_held_out_part_loses_by_is_undone_and_the_last_of_its_kind(w
     search = world.search(["user"], held=held.measure)
     search.run()
     assert (search.tokens == 1).all() and {step.round for step in search.steps} == {1}
-    gain = search.gains["user"]
-    assert gain.undone and gain.search > 0 > gain.held
+    lost = search.undone["user"]
+    assert lost.search > 0 > lost.held and search.gains["user"] == Gain()
+
+
+def test_a_round_that_is_undone_leaves_what_earlier_ones_have_brought(world):
+    asked = []
+
+    def held(tokens, everybody):
+        """1 after the first round, and 0 before and after the second."""
+        asked.append(tokens)
+        return np.full(USERS, float(np.array_equal(tokens, asked[0])))
+
+    search = world.search(["user"], held=held)
+    start = search.tokens
+    search.run()
+    first = [tokens for step, tokens in world.seen if step.round == 1][-1]
+    np.testing.assert_array_equal(search.tokens, first)
+    change = values(world, first).mean() - values(world, start).mean()
+    assert search.gains["user"].search == pytest.approx(change) and search.gains["user"].held == 1.0
+    assert search.undone["user"].search > 0 and search.undone["user"].held == -1.0
+    assert {step.undone for step in search.steps if step.round == 1} == {False}
+    assert {step.undone for step in search.steps if step.round == 2} == {True}
 
 
 def test_the_other_kind_goes_on(world):
@@ -163,7 +185,7 @@ def test_the_other_kind_goes_on(world):
     search = world.search()
     search.kinds = kinds
     search.run()
-    assert search.gains["user"].undone and not search.gains["global"].undone
+    assert search.undone.keys() == {"user"}
     assert (search.tokens[:, SHARED:] == 1).all() and (search.tokens[:, :SHARED] != 1).any()
     assert max(step.round for step in search.steps if step.kind == "global") > 1
 
@@ -175,6 +197,22 @@ def test_gains_are_those_of_both_parts(world):
     total = sum(gain.search for gain in search.gains.values())
     assert total == pytest.approx(values(world, search.tokens).mean() - start)
     assert total == pytest.approx(sum(gain.held for gain in search.gains.values()))
+
+
+def test_tokens_tried_are_counted_per_user_and_time_is_that_of_the_whole_search(world, monkeypatch):
+    now = iter(range(1000))
+    monkeypatch.setattr("methods.paprec.search.time.perf_counter", lambda: float(next(now)))
+    world.worth[2] += PERFECT
+    search = world.search(["user"], budget=7)
+    search.run()
+    assert [step.tried for step in search.steps] == [TOP * (USERS - 1), 7 * (USERS - 1)]
+    assert [step.seconds for step in search.steps] == [1.0, 2.0] and search.seconds == 3.0
+
+
+def test_a_candidate_costs_one_call_for_all_users(world):
+    search = world.search(["user"], budget=2 * TOP)
+    search.run()
+    assert len(world.asked) == 1 + 2 * TOP + 2  # what the round starts with, the candidates, twice the held-out part
 
 
 def test_the_same_draws_give_the_same_triggers():
