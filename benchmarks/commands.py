@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,11 +65,7 @@ def _settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
         method, dot, setting = name.rpartition(".")
         if not (equals and dot):
             raise UsageError(f"--set {pair!r}: expected METHOD.SETTING=VALUE, such as sasrec.epochs=3")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        settings.setdefault(method, {})[setting] = value
+        settings.setdefault(method, {})[setting] = suite.typed(text)
     return settings
 
 

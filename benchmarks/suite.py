@@ -65,6 +65,18 @@ class Suite(BaseModel):
     limit: int | None = Field(default=None, ge=2)
 
 
+def typed(text: str) -> Any:
+    """A value from the command line: a TOML value where it is one, else the text.
+
+    >>> typed("0.5"), typed("validation")
+    (0.5, 'validation')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def available() -> dict[str, Path]:
     """Suites that come with the project, by name."""
     folder = Path(str(resources.files("benchmarks"))) / "suites"

@@ -9,7 +9,6 @@ gain on the one tells about the gain on the other. Nothing is chosen by it. Writ
 
 import argparse
 import csv
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from benchmarks import provenance
 from benchmarks.metrics import hit, ndcg, rank_of_positive
 from benchmarks.protocol import Problem, Protocol, prepare
 from benchmarks.store import to_json
+from benchmarks.suite import typed
 from data.prompts.library import templates
 from data.prompts.template import Role
 from data.random import generator
@@ -293,14 +293,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """Name and value: of TOML where it is that, else the text, as ``benchmarks.run`` reads them."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r}: expected SETTING=VALUE, such as budget=30")
-    try:
-        return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name, value
+    return name, typed(value)
 
 
 if __name__ == "__main__":
