@@ -107,11 +107,12 @@ def kept(folder: Path, make: Callable[[Path], None]) -> float:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.exists():
-            return float((folder / SECONDS).read_text(encoding="utf-8"))
+            spent = folder / SECONDS  # folders of earlier versions lack it
+            return float(spent.read_text(encoding="utf-8")) if spent.exists() else 0.0
         scratch, start = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)), time.monotonic()
         try:
             make(scratch)
-            (scratch / SECONDS).write_text(f"{time.monotonic() - start:.1f}", encoding="utf-8")
+            (scratch / SECONDS).write_text(f"{time.monotonic() - start:.3f}", encoding="utf-8")
             os.replace(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

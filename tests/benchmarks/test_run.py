@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import plan, suite
 from benchmarks.report import tables
+from benchmarks.report.ledger import ledger
 from benchmarks.report.results import load
 from benchmarks.store import RunFolder
 from methods.base import Compute
@@ -148,6 +149,17 @@ def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp
         (method, "popularity") for method in results.methods if method != "popularity"
     }
     assert len(table.rows) == 3 * 2 and "over the 6 comparisons" in table.caption
+
+
+def test_ledger_counts_training_that_was_done_before(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    file = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    record = json.loads(file.read_text())
+    record["fit"]["reused"] = 100.0
+    file.write_text(json.dumps(record))
+    (results,) = load(RunFolder(run))
+    rows = {row["method"]: row for row in ledger(results).rows}
+    assert rows["popularity"]["fit_seconds"] >= 100 > rows["random"]["fit_seconds"]
 
 
 def test_cold_items_are_judged_by_the_users_who_meet_them(finished):

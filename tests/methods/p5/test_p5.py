@@ -218,6 +218,13 @@ def test_the_same_seed_gives_the_same_scores(tmp_path):
     assert not np.array_equal(scores("a", 0), scores("a", 1))
 
 
+def test_training_that_comes_from_the_cache_is_counted_with_the_seconds_it_took(task):
+    first, again, row = (method.fit(task, seed=5) for method in (P5(**QUICK), P5(**QUICK), PapRec(**QUICK, budget=0)))
+    assert first.reused == 0 < again.reused == row.reused
+    (spent,) = task.compute.cache.glob("backbones/p5-*/seconds.txt")
+    assert float(spent.read_text()) == again.reused
+
+
 @pytest.mark.parametrize("settings", [{"questions": 0.8, "choices": 0.4}, {"questions": -0.1}])
 def test_unfit_shares_are_refused(settings):
     with pytest.raises(registry.MethodError, match="shares of the prompts"):
