@@ -226,6 +226,18 @@ class Method(Protocol):
         ...
 
 
+def check_least(method: object, least: Mapping[str, int]) -> None:
+    """See that settings are not below their least value; None, a method's own choice, passes.
+
+    Raises:
+        ValueError: naming the first that is.
+    """
+    for name, bound in least.items():
+        value = getattr(method, name)
+        if value is not None and value < bound:
+            raise ValueError(f"{name} is at least {bound}, not {value}")
+
+
 def valid_targets(task: Task) -> IntArray:
     """The validation item of every row of ``task.valid``, shape ``[rows]``."""
     return np.take_along_axis(task.valid.candidates, task.valid_positive[:, None], axis=1)[:, 0]

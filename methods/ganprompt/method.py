@@ -9,7 +9,7 @@ import numpy as np
 
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -33,9 +33,8 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "scoring": ("plain", "mean"),
 }
 LEAST: Mapping[str, int] = {
-    **dict.fromkeys(("count", "attribute_users", "stage1_batch", "hidden", "rank", "batch"), 1),
-    **dict.fromkeys(("negatives", "valid_users", "valid_negatives", "shortest"), 1),
-    **{"stage1_steps": 0, "shown_users": 2},
+    **{"count": 1, "attribute_users": 1, "stage1_steps": 0, "stage1_batch": 1, "hidden": 1, "rank": 1, "batch": 1},
+    **{"negatives": 1, "valid_users": 1, "valid_negatives": 1, "shortest": 1, "shown_users": 2},
 }
 RATES = ("stage1_rate", "discriminator_rate", "rate", "projection_rate")
 
@@ -147,9 +146,7 @@ class GanPrompt:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}")
-        for name, least in LEAST.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} is at least {least}, not {value}")
+        check_least(self, LEAST)
         for name in RATES:
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} is more than 0, not {value}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from data.prompts.template import Role
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least
 
 if TYPE_CHECKING:
     from methods.lm.backbone import Backbone
@@ -75,9 +75,7 @@ class P5:
     def __post_init__(self) -> None:
         if not (self.questions >= 0 <= self.choices and self.questions + self.choices <= 1):
             raise ValueError("questions and choices are shares of the prompts: not negative, and at most 1 together")
-        for name, least in self.least.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is at least {least}, not {getattr(self, name)}")
+        check_least(self, self.least)
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Train on the training part; early stop on validation AUC.
