@@ -28,7 +28,8 @@ class Protocol:
         negatives: sampled negatives per list, or ``full`` for all untouched items.
         history_length: how many of the latest items any method is shown at most.
         users: how many test users are judged, drawn at random and the same for all methods; None for all.
-        valid_users: how many validation users methods may tune on; None for all.
+        valid_users: how many validation users methods may tune on, the judged ones first, since some methods find
+            something for single users there; None for all.
         min_rating: least rating of a positive.
         min_count: least number of positives of every user and item.
         seed: seed of the sampled candidates and users.
@@ -130,7 +131,7 @@ def prepare(dataset: str, protocol: Protocol, templates: Mapping[Role, tuple[Tem
     loaded = sources.load(dataset, protocol.min_rating, protocol.min_count)
     split = SPLITS[protocol.split](loaded)
     test_users = _sample(split.test_users, protocol.users, protocol.seed, "test users")
-    valid_users = _sample(split.valid_users, protocol.valid_users, protocol.seed, "valid users")
+    valid_users = _sample(split.valid_users, protocol.valid_users, protocol.seed, "valid users", test_users)
     if protocol.negatives == "full":
         test = candidates.full(loaded, split.test, test_users)
         valid = candidates.full(loaded, split.valid, valid_users)
@@ -140,7 +141,11 @@ def prepare(dataset: str, protocol: Protocol, templates: Mapping[Role, tuple[Tem
     return Problem(loaded, split, test, valid, templates, protocol)
 
 
-def _sample(users: IntArray, size: int | None, seed: int, purpose: str) -> IntArray:
+def _sample(users: IntArray, size: int | None, seed: int, purpose: str, first: IntArray | None = None) -> IntArray:
+    """Some of the users, in order, drawn at random: all of ``first`` among them before any other."""
     if size is None or size >= len(users):
         return users
-    return np.sort(generator(seed, purpose).choice(users, size, replace=False))
+    among = np.isin(users, () if first is None else first)
+    certain, pool = (users[among], users[~among]) if among.sum() <= size else (users[:0], users[among])
+    drawn = generator(seed, purpose).choice(pool, size - len(certain), replace=False)
+    return np.sort(np.concatenate([certain, drawn]))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from data.histories import Histories
 from data.types import FloatArray, IntArray
@@ -104,9 +105,9 @@ class Neighbours:
         self._owner = train.rows()
         counts = np.bincount(train.items, minlength=n_items)
         self._rarity = 1 / np.sqrt(np.maximum(counts, 1))
-        chosen = np.zeros((len(train), n_items))
-        chosen[self._owner, train.items] = 1.0
-        self._chosen = chosen / np.sqrt(np.maximum(train.lengths, 1))[:, None]
+        scale = 1 / np.sqrt(np.maximum(train.lengths, 1))
+        pairs = np.unique(np.stack([self._owner, train.items]), axis=1)
+        self._chosen = sparse.csr_array((scale[pairs[0]], tuple(pairs)), shape=(len(train), n_items))
 
     def evidence(self, user: int, latest: IntArray, shown: int) -> FloatArray:
         """How much the stretch that ends in each training event speaks for what the user chooses next.

@@ -3,12 +3,13 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from data.random import generator
 from data.types import FloatArray, IntArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
 from methods.recbole import environment, files, training
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 PAIRS = 16_384
 """Pairs per forward pass where a model scores pairs."""
+
+VALID_PAIRS = 4_000_000
+"""Pairs of a validation where a model scores pairs: it ranks all items for every user, after every epoch."""
 
 ROWS = 512
 """Rows per forward pass where a model scores all items at once."""
@@ -87,8 +91,20 @@ class RecBoleModel(Declared):
             tempfile.TemporaryDirectory(prefix="promptrec-bench-") as folder,
         ):
             training.check_options(self.model, self.options)
-            report, self.trained = self._fit(task, Path(folder), seed)
+            bounded = self._bounded(task, seed)
+            report, self.trained = self._fit(bounded, Path(folder), seed)
+        if len(bounded.valid) < len(task.valid):
+            rows = f"stops early on {len(bounded.valid)} of {len(task.valid)} validation users"
+            report = replace(report, note="; ".join(filter(None, [report.note, rows])))
         return report
+
+    def _bounded(self, task: Task, seed: int) -> Task:
+        """The task with no more validation users than a model that scores pairs can rank all items for."""
+        most = max(1, VALID_PAIRS // task.catalogue.n_items)
+        if not self.scores_pairs or len(task.valid) <= most:
+            return task
+        rows = np.sort(generator(seed, self.info.name, "validation").choice(len(task.valid), most, replace=False))
+        return replace(task, valid=task.valid.select(rows), valid_positive=task.valid_positive[rows])
 
     def score(self, requests: Requests) -> FloatArray:
         """Scores of the candidates, shape ``[rows, candidates]``."""

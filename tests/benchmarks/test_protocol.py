@@ -32,6 +32,14 @@ def test_sample_of_users_has_the_candidates_and_templates_it_has_among_all(atomi
     assert own == some.test_requests().templates["recommend"]
 
 
+def test_judged_users_come_first_among_those_methods_tune_on(atomic, wording):
+    for users, valid_users in ((6, 9), (9, 6), (6, 6)):
+        problem = made(atomic, wording, users=users, valid_users=valid_users)
+        both = np.intersect1d(problem.test.users, problem.valid.users)
+        assert len(problem.valid) == valid_users and len(both) == min(users, valid_users)
+        assert (np.diff(problem.valid.users) > 0).all()
+
+
 def test_requests_show_the_latest_items_and_seen_templates_only(atomic, wording):
     problem = made(atomic, wording, history_length=3)
     requests = problem.test_requests()

@@ -24,7 +24,7 @@ from data.histories import Histories
 from data.split import leave_one_out
 from data.types import FloatArray
 from methods.base import Compute, NotRunnable, Requests, Task, valid_targets
-from methods.recbole import environment, files
+from methods.recbole import adapter, environment, files
 from methods.recbole.adapter import RecBoleModel
 from methods.registry import MethodError, create
 
@@ -102,6 +102,21 @@ def test_every_model_fits_and_scores_all_candidates_the_untrained_item_too(
     assert report.interactions >= passes * USERS * (LENGTH - 3)
     assert "limit of 2 epochs" in report.note
     assert (report.loss, report.negatives) == LEDGER.get(name, ("cross-entropy", "all items"))
+
+
+def test_a_model_that_scores_pairs_ranks_all_items_for_some_validation_users_only(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "VALID_PAIRS", 7 * ITEMS)
+    written: list[Task] = []
+    write = files.write
+    monkeypatch.setattr(files, "write", lambda task, *rest: written.append(task) or write(task, *rest))
+    notes = {name: create(name, SMALL).fit(task, seed=0).note for name in ("din", "sasrec")}
+    assert f"stops early on 7 of {USERS} validation users" in notes["din"] and "stops early on" not in notes["sasrec"]
+    few, everybody = written
+    assert len(everybody.valid) == USERS
+    own = task.valid.users.searchsorted(few.valid.users)
+    assert np.array_equal(valid_targets(few), valid_targets(task)[own])
 
 
 @pytest.mark.parametrize("name", SEQUENTIAL)
