@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from data.dataset import Catalogue
 from data.histories import Histories
 from data.prompts.template import DOMAIN, Template
+from data.types import IntArray
 from methods.lm.tuning import warmup_cosine
 
 if TYPE_CHECKING:
@@ -28,11 +30,30 @@ LARGEST_ODDS = 5.0
 
 @dataclass(frozen=True)
 class Material:
-    """What a backbone learns from: nothing but the training part and the seen templates."""
+    """What a backbone learns from: nothing but the training part and the seen templates.
+
+    Args:
+        catalogue: titles and domain words.
+        train: training items of every user.
+        templates: seen templates.
+        often: mean training interactions of an item from which titles count as known by heart.
+    """
 
     catalogue: Catalogue
     train: Histories
     templates: Sequence[Template]
+    often: float = 0.0
+
+    @cached_property
+    def by_heart(self) -> bool:
+        """Whether an item is chosen so often that the model can learn the probability of its title."""
+        return len(self.train.items) >= self.often * len(np.unique(self.train.items))
+
+    @cached_property
+    def popularity(self) -> Tensor:
+        """Log-probability of every item without a history, relative to that of a uniform draw, shape ``[items]``."""
+        counts = np.bincount(self.train.items, minlength=self.catalogue.n_items) + 1.0
+        return torch.from_numpy(np.log(counts / counts.mean())).float()
 
     def texts(self) -> Iterator[str]:
         """All text a backbone knows words of: titles trained on, seen templates, their labels and domain words."""
@@ -83,13 +104,26 @@ def optimise(
     return seen
 
 
-def own_odds(titles: Tensor, items: int) -> Tensor:
+def own_odds(titles: Tensor, items: IntArray, material: Material, alone: Callable[[], Tensor]) -> Tensor:
     """Log-odds that an item is the next one, from the log-probability of its title after the history.
 
     An item that is the next one or a uniformly drawn other one, each as likely, is the next one with log-odds
-    ``log p(title | history) + log(items)`` (Bayes).
+    ``log p(item | history) + log(number of items)`` (Bayes). Titles known by heart are as probable as their items.
+    Where titles are long and rarely seen, their probability tells more of their wording than of the history; there
+    ``p(item | history) = p(item) p(title | history) / p(title)``, with ``p(item)`` counted in the training part.
+
+    Args:
+        titles: log-probability of each title after its history, shape ``[titles]``.
+        items: their items.
+        material: what is learnt from.
+        alone: gives the log-probability of the same titles without a history.
     """
-    return (titles.detach() + math.log(items)).clamp(-LARGEST_ODDS, LARGEST_ODDS)
+    with torch.no_grad():
+        if material.by_heart:
+            odds = titles.detach() + math.log(material.catalogue.n_items)
+        else:
+            odds = titles.detach() - alone() + material.popularity[torch.from_numpy(items)]
+        return odds.clamp(-LARGEST_ODDS, LARGEST_ODDS)
 
 
 def self_taught(guess: Tensor, target: Tensor, chosen: Tensor, bits: float) -> Tensor:

@@ -51,6 +51,8 @@ class TinyLlama:
         histories: histories asked about per step.
         asked: items that come next, and as many others, per history.
         bits: weight of the chosen bit beside the odds.
+        often: mean training interactions of an item from which titles count as known by heart; below it, what
+            titles are worth without a history is taken off their odds.
         rate: highest learning rate of the first phase; two thirds of it in the second.
         warmup: share of the steps of a phase in which the rate rises.
         decay: weight decay.
@@ -70,6 +72,7 @@ class TinyLlama:
     histories: int = 4
     asked: int = 6
     bits: float = 0.3
+    often: float = 30.0
     rate: float = 3e-3
     warmup: float = 0.05
     decay: float = 0.05
@@ -80,7 +83,7 @@ def train_tiny_llama(
     recipe: TinyLlama, catalogue: Catalogue, train: Histories, templates: Mapping[Role, Sequence[Template]]
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast", int]:
     """Make and train the backbone; returns model, tokenizer and the number of tokens seen."""
-    material = Material(catalogue, train, templates["recommend"])
+    material = Material(catalogue, train, templates["recommend"], recipe.often)
     tokenizer = word_tokenizer(material.texts(), recipe.window)
     model = _untrained(recipe, tokenizer)
     encoder = Encoder(tokenizer, recipe.window, local=True)
@@ -174,9 +177,15 @@ def _question_loss(
     """
     catalogue = material.catalogue
     chosen = torch.from_numpy(np.concatenate([window.chosen for window in asked]))
+    items = np.concatenate([window.items for window in asked])
     continued = [_continued(encoder, material, window) for window in asked]
     titles, bare = _titles_and_odds(model, encoder, material, continued)
-    target = own_odds(titles, catalogue.n_items)
+
+    def alone() -> Tensor:
+        groups = [_alone(encoder, material, window) for window in asked]
+        return _titles_and_odds(model, encoder, material, groups)[0]
+
+    target = own_odds(titles, items, material, alone)
 
     worded = [ask(encoder, catalogue, blanked(pick(material.templates, rng), rng), window).group for window in asked]
     groups = [Group(group.prefix, tuple(suffix[:-1] for suffix in group.suffixes)) for group in worded]
@@ -197,6 +206,13 @@ def _continued(encoder: Encoder, material: Material, window: Window) -> Group:
     sequences = encoder.fitting(template, material.catalogue.domain, history, titles)
     start = len(sequences[0]) - len(encoder.word(titles[0])) - 1
     return Group(as_ids(sequences[0][:start]), tuple(as_ids(sequence[start:]) for sequence in sequences))
+
+
+def _alone(encoder: Encoder, material: Material, window: Window) -> Group:
+    """Each title as the first of a sequence."""
+    titles = [material.catalogue.titles[item] for item in window.items.tolist()]
+    prompt = replace(material.templates[0], parts=CONTINUED[-1:]).fill(material.catalogue.domain, {})
+    return Group(as_ids([]), tuple(as_ids(sequence) for sequence in encoder.filled(prompt, "target", titles)))
 
 
 def _titles_and_odds(

@@ -55,6 +55,8 @@ class TinyT5:
         histories: histories asked about per step.
         asked: items that come next, and as many others, per history.
         bits: weight of the chosen bit beside the odds.
+        often: mean training interactions of an item from which titles count as known by heart; below it, one prompt
+            of a step has no history, and what titles are worth without one is taken off their odds.
         rate: highest learning rate of the first phase; half of it in the second.
         warmup: share of the steps of a phase in which the rate rises.
         decay: weight decay.
@@ -75,6 +77,7 @@ class TinyT5:
     histories: int = 6
     asked: int = 6
     bits: float = 0.3
+    often: float = 30.0
     rate: float = 4e-3
     warmup: float = 0.05
     decay: float = 0.05
@@ -85,7 +88,7 @@ def train_tiny_t5(
     recipe: TinyT5, catalogue: Catalogue, train: Histories, templates: Mapping[Role, Sequence[Template]]
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast", int]:
     """Make and train the backbone; returns model, tokenizer and the number of tokens seen."""
-    material = Material(catalogue, train, templates["recommend"])
+    material = Material(catalogue, train, templates["recommend"], recipe.often)
     tokenizer = word_tokenizer([*material.texts(), BLANK], recipe.window)
     end_texts(tokenizer)
     model = make_tiny_t5(recipe, tokenizer)
@@ -96,18 +99,21 @@ def train_tiny_t5(
     reader = Reader.of(model, Encoder(tokenizer, recipe.window, local=True))
     rng = generator(recipe.seed, "tiny-t5")
     coming = windows(train, Sampling(positives=recipe.ahead, negatives=0), rng)
-    shown = windows(train, Sampling(positives=recipe.asked, negatives=recipe.asked), rng)
+    questions = windows(train, Sampling(positives=recipe.asked, negatives=recipe.asked), rng)
     bare = replace(material.templates[0], parts=HISTORY)
 
     def writing() -> tuple[Tensor, int]:
         worded = [bare if n % 2 else pick(material.templates, rng) for n in range(recipe.prompts)]
-        written = [next_titles(reader, catalogue, template, next(coming)) for template in worded]
+        shown = [next(coming) for _ in worded]
+        if not material.by_heart:
+            shown[0] = _without_history(shown[0])
+        written = [next_titles(reader, catalogue, *asked) for asked in zip(worded, shown, strict=True)]
         groups = [titles.group for titles in written]
         loss = decoder_loss(model, groups, [count for titles in written for count in titles.answers])
         return loss, sum(group.tokens for group in groups)
 
     def answers() -> tuple[Tensor, int]:
-        asked = [next(shown) for _ in range(recipe.histories)]
+        asked = [next(questions) for _ in range(recipe.histories)]
         worded = [blanked(pick(material.templates, rng), rng) for _ in asked]
         return _question_loss(model, reader, material, asked, [[bare] * len(asked), worded], recipe.bits)
 
@@ -192,19 +198,32 @@ def _question_loss(
     Returns:
         Loss, and the number of tokens computed.
     """
+
+    def groups_of(templates: Sequence[Template], shown: Sequence[Window]) -> list[Group]:
+        questions = (
+            decoded_questions(reader, material.catalogue, template, window).group
+            for template, window in zip(templates, shown, strict=True)
+        )
+        return [Group(group.prefix, tuple(suffix[:-1] for suffix in group.suffixes)) for group in questions]
+
+    def alone() -> Tensor:
+        bare = groups_of(worded[0], [_without_history(window) for window in asked])
+        return _titles_and_odds(model, reader, material, bare)[0]
+
+    items = np.concatenate([window.items for window in asked])
     chosen = torch.from_numpy(np.concatenate([window.chosen for window in asked]))
     loss, target, tokens = torch.zeros(()), None, 0
     for templates in worded:
-        questions = [
-            decoded_questions(reader, material.catalogue, template, window)
-            for template, window in zip(templates, asked, strict=True)
-        ]
-        groups = [Group(one.group.prefix, tuple(suffix[:-1] for suffix in one.group.suffixes)) for one in questions]
+        groups = groups_of(templates, asked)
         titles, lengths, odds = _titles_and_odds(model, reader, material, groups)
-        target = own_odds(titles, material.catalogue.n_items) if target is None else target
+        target = own_odds(titles, items, material, alone) if target is None else target
         loss = loss - titles[chosen].sum() / lengths[chosen].sum() + self_taught(odds, target, chosen, bits)
         tokens += sum(group.tokens for group in groups)
     return loss, tokens
+
+
+def _without_history(shown: Window) -> Window:
+    return replace(shown, history=shown.history[:0])
 
 
 def _titles_and_odds(

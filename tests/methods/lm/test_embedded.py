@@ -18,6 +18,8 @@ from methods.base import Compute, NotRunnable
 from methods.lm import embedded as module
 from methods.lm.embedded import embedded
 from methods.lm.pretraining import Material
+from methods.lm.prompts import Encoder
+from methods.lm.scoring import Scorer
 from methods.lm.tiny import TinyLlama, train_tiny_llama
 from tests.methods.lm.small import TEMPLATES, make_task
 
@@ -35,6 +37,14 @@ def test_training_is_the_same_for_the_same_seed_and_differs_for_another(task):
 
     assert torch.equal(train(0), train(0))
     assert not torch.equal(train(0), train(1))
+
+
+def test_a_decoder_learns_tastes_from_rare_titles(task):
+    recipe = TinyLlama(steps=160, width=32, inner=32, heads=2, asked=4, often=1000.0)
+    model, tokenizer, _ = train_tiny_llama(recipe, task.catalogue, task.train, task.templates)
+    scores = Scorer(model, Encoder(tokenizer, 512, True)).label_odds(task.valid, "recommend")
+    own = np.take_along_axis(scores, task.valid_positive[:, None], axis=1)
+    assert np.mean(own >= scores) > 0.9
 
 
 def test_the_global_random_state_is_left_alone(task):

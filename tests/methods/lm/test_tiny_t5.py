@@ -51,10 +51,11 @@ def test_first_logits_are_of_order_one():
     assert 0.2 < float(logits.std()) < 2.0
 
 
+@pytest.mark.parametrize("often", [0.0, 1000.0], ids=["titles by heart", "rare titles"])
 @pytest.mark.parametrize("form", ["title_likelihood", "decoded_odds"])
-def test_it_learns_tastes(tmp_path, form):
+def test_it_learns_tastes(tmp_path, form, often):
     task = make_task(tmp_path)
-    model, tokenizer, _ = trained(task, **LEARNER)
+    model, tokenizer, _ = trained(task, **LEARNER, often=often)
     score = getattr(EncDecScorer(model, Encoder(tokenizer, 512, True)), form)
     assert auc(score(task.valid, "recommend"), task.valid_positive) > 0.9
 
