@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from statistics import mean
 from typing import Literal, get_args
 
 import numpy as np
@@ -75,6 +76,8 @@ class Watch:
         gone: share of the first diversity that counts as none.
         margin: accuracy above chance that still counts as chance.
         warmup: steps in which the discriminator has not learnt yet.
+        progress: fall of the discriminator's loss, in nats from one ``patience`` steps to the next, above which it is
+            still learning, however little it knows yet.
     """
 
     classes: int
@@ -83,6 +86,7 @@ class Watch:
     gone: float = 0.01
     margin: float = 0.05
     warmup: int = 50
+    progress: float = 0.003
     steps: list[Step] = field(default_factory=list)
 
     def see(self, step: Step) -> None:
@@ -101,11 +105,18 @@ class Watch:
         if max(s.diversity for s in late) <= self.gone * self.steps[0].diversity:
             self._stop(f"the embeddings of all attributes have become one; {self.remedy}")
         chance = 1 / self.classes + self.margin
-        if step.step >= self.warmup + self.patience and sum(s.accuracy for s in late) <= chance * len(late):
+        guesses = mean(s.accuracy for s in late) <= chance and not self._learning()
+        if step.step >= self.warmup + self.patience and guesses:
             self._stop(
-                f"for {self.patience} steps the discriminator has named {chance:.0%} of the classes or fewer, "
-                f"which is guessing; {self.remedy}"
+                f"for {self.patience} steps the discriminator has named {chance:.0%} of the classes or fewer "
+                f"without getting better, which is guessing; {self.remedy}"
             )
+
+    def _learning(self) -> bool:
+        """Whether the discriminator's loss falls."""
+        losses = [step.discriminator for step in self.steps[-2 * self.patience :]]
+        before, late = losses[: -self.patience], losses[-self.patience :]
+        return bool(before) and mean(before) - mean(late) > self.progress
 
     def summary(self) -> str:
         """First and last step in words."""

@@ -158,6 +158,12 @@ def test_a_guessing_discriminator_stops_after_its_warm_up():
         seen(step(n, accuracy=0.17) for n in range(1, 40))
 
 
+def test_a_discriminator_that_knows_little_but_learns_does_not_stop_it():
+    seen(step(n, accuracy=0.17, discriminator=1.79 - 0.001 * n) for n in range(1, 40))
+    with pytest.raises(GeneratorCollapsed, match="which is guessing"):
+        seen(step(n, accuracy=0.17, discriminator=1.79 - 0.0005 * n) for n in range(1, 40))
+
+
 def test_short_dips_do_not_stop_it():
     seen(step(n, diversity=1e-5 if n % 4 else 0.1, accuracy=0.17 if n % 4 else 0.9) for n in range(1, 60))
 
