@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import suite, tuned_settings, tuning
 from benchmarks.plan import make_plan
-from benchmarks.protocol import Problem
+from benchmarks.protocol import Problem, prepare
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import load
 from benchmarks.store import RunFolder
@@ -307,6 +307,22 @@ def test_settings_that_come_with_the_project_fit_the_methods():
         for name, best in tuned.methods.items():
             create(name, best.settings)
             assert best.settings.keys() <= create(name).space.keys()
+
+
+def test_every_method_of_the_embedded_default_was_searched_with_the_same_budget_and_lists():
+    pytest.importorskip("recbole")
+    robustness = suite.load("robustness")
+    problem = prepare("ml-100k", robustness.protocol, {})
+    (tuned,) = tuned_settings.read(problem, tuned_settings.folders(None, ROOT / "no run")).values()
+    assert tuned.methods.keys() == {name for name in robustness.methods if getattr(create(name), "space", {})}
+    found = tuned.methods.values()
+    assert {(best.trials, best.lists, best.failed, best.seed) for best in found} == {(4, len(problem.valid), 0, 0)}
+    assert all(not best.fixed and best.best >= best.default for best in found)
+    for name, best in tuned.methods.items():
+        stored = ROOT / "results" / "reference" / "robustness" / "tuning" / "ml-100k" / name / "seed-0.json"
+        trials = json.loads(stored.read_text())["trials"]
+        assert [trial["value"] for trial in trials][0] == best.default
+        assert max(trial["value"] for trial in trials) == best.best
 
 
 def test_command_line_tunes_and_the_same_command_without_the_flag_runs_with_it(suite_file, tmp_path, run_suite):
