@@ -321,7 +321,7 @@ def test_every_method_of_the_embedded_default_was_searched_with_the_same_budget_
     for name, best in tuned.methods.items():
         stored = ROOT / "results" / "reference" / "robustness" / "tuning" / "ml-100k" / name / "seed-0.json"
         trials = json.loads(stored.read_text())["trials"]
-        assert [trial["value"] for trial in trials][0] == best.default
+        assert trials[0]["value"] == best.default
         assert max(trial["value"] for trial in trials) == best.best
 
 
