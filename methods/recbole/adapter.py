@@ -103,7 +103,7 @@ class RecBoleModel(Declared):
         most = max(1, VALID_PAIRS // task.catalogue.n_items)
         if not self.scores_pairs or len(task.valid) <= most:
             return task
-        rows = np.sort(generator(seed, self.info.name, "validation").choice(len(task.valid), most, replace=False))
+        rows = np.sort(generator(seed, self.model, "validation").choice(len(task.valid), most, replace=False))
         return replace(task, valid=task.valid.select(rows), valid_positive=task.valid_positive[rows])
 
     def score(self, requests: Requests) -> FloatArray:
