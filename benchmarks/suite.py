@@ -1,6 +1,7 @@
 """Suite files: what is run is data, not code."""
 
 import difflib
+import fnmatch
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -44,7 +45,7 @@ class Suite(BaseModel):
         seeds: one fit of every method per seed.
         protocol: split, candidates, history length, users.
         conditions: condition family -> list of grades or variants, or true for all the family has by default.
-        settings: method -> setting -> value.
+        settings: method or pattern of methods -> setting -> value.
         templates: further template files.
         statistics: how differences are judged.
         limit: judge this many users only; such results are marked as not reportable.
@@ -63,6 +64,19 @@ class Suite(BaseModel):
     templates: tuple[Path, ...] = ()
     statistics: Statistics = Statistics()
     limit: int | None = Field(default=None, ge=2)
+
+    def settings_of(self, method: str) -> dict[str, Any]:
+        """Settings of a method: those of its name win over those of patterns, a later pattern over earlier ones.
+
+        >>> settings = {"p5": {"rate": 0.1}, "p*": {"rate": 0.2, "epochs": 3}}
+        >>> Suite(name="mine", methods=("p5",), settings=settings).settings_of("p5")
+        {'rate': 0.1, 'epochs': 3}
+        """
+        patterns = (key for key in self.settings if key != method and fnmatch.fnmatchcase(method, key))
+        found: dict[str, Any] = {}
+        for key in (*patterns, method):
+            found |= self.settings.get(key, {})
+        return found
 
 
 def typed(text: str) -> Any:

@@ -24,6 +24,7 @@ REGISTRY: dict[str, str] = {
     "ganprompt": "methods.ganprompt.method:GanPrompt",
     "ganprompt/no-gan": "methods.ganprompt.method:no_gan",
     "ganprompt/no-stage1": "methods.ganprompt.method:no_stage1",
+    "ganprompt/language-only": "methods.ganprompt.method:language_only",
     "ganprompt/no-diversity": "methods.ganprompt.method:no_diversity",
     "ganprompt/cosine": "methods.ganprompt.method:cosine",
     "ganprompt/js": "methods.ganprompt.method:js",

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -27,8 +28,6 @@ from methods.lm.open import LlmChoice, open_client
 from methods.lm.store import Store
 
 log = logging.getLogger(__name__)
-GENERATE = "attribute-generate"
-"""Id of the template that is filled."""
 CATEGORY_FIELDS = ("genres", "categories", "category", "class")
 GENERAL = (
     "brand",
@@ -64,7 +63,7 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """All that its fillings depend on, for the cache."""
+        """All that its fillings depend on, for the cache; empty where they are not to be kept there."""
         ...
 
     def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
@@ -118,8 +117,8 @@ class MaskedSource:
 
     @property
     def identity(self) -> str:
-        """The model."""
-        return fingerprint("masked", self.model, self.depth)
+        """The model; what is in a local folder may change."""
+        return "" if Path(self.model).exists() else fingerprint("masked", self.model, self.depth)
 
     def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
         """The most probable words in place of the mask."""
@@ -157,18 +156,12 @@ class LlmSource:
 
     Args:
         client: whom to ask.
-        name: what the user typed to choose the model.
         words: attributes that are looked for in its answers first.
     """
 
     client: LlmClient
-    name: str
     words: tuple[str, ...]
-
-    @property
-    def identity(self) -> str:
-        """Model and words."""
-        return fingerprint("llm", self.name, self.words)
+    identity = ""
 
     def fill(self, prompts: Sequence[Prompt]) -> list[list[str]]:
         """The attribute that every answer names."""
@@ -210,14 +203,18 @@ def open_source(task: Task, kind: Literal["lexicon", "llm", "masked"], model: st
         client = open_client(choice, task.catalogue.name, compute.cache, compute.device)
     except LlmError as error:
         raise NotRunnable(f"{error}; {HOW_TO_FILL}") from error
-    return LlmSource(client, choice.llm, lexicon(task.catalogue))
+    return LlmSource(client, lexicon(task.catalogue))
 
 
-def lexicon(catalogue: Catalogue, most: int = 60) -> tuple[str, ...]:
-    """The most frequent categories of a data set's items, and general attributes."""
+def lexicon(catalogue: Catalogue, most: int = 60, everywhere: float = 0.9) -> tuple[str, ...]:
+    """The most frequent categories of a data set's items, and general attributes.
+
+    A category that more than ``everywhere`` of the items have tells no user from another, and is left out.
+    """
     texts = (text for name in CATEGORY_FIELDS for text in catalogue.fields.get(name, ()))
-    parts = (part.strip().lower() for text in texts for part in re.split(r"[,>|;/]", text))
-    frequent = [word for word, _ in Counter(filter(None, parts)).most_common(most)]
+    parts = (dict.fromkeys(part.strip().lower() for part in re.split(r"[,>|;/]", text)) for text in texts)
+    counts = Counter(part for each in parts for part in each if part)
+    frequent = [word for word, count in counts.most_common(most) if count <= everywhere * catalogue.n_items]
     return tuple(dict.fromkeys([*frequent, *GENERAL]))
 
 
@@ -231,22 +228,31 @@ def prompts(task: Task, template: Template, users: int) -> list[Prompt]:
 
 
 def attributes(task: Task, source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
-    """The most frequent fillings; found once per source and prompts, and kept in the cache.
+    """The most frequent fillings, kept in the cache by source and prompts.
+
+    Those of a language model are not, whose client keeps its answers, nor those of a model in a folder, which may change.
 
     Raises:
         NotRunnable: if the source finds fewer, or what it needs is not there.
     """
-    key = fingerprint(source.identity, [prompt.prefix for prompt in asked], count)
-    with closing(Store(task.compute.cache / "attributes.sqlite")) as store:
-        if key not in (known := store.get([key])):
-            found = most_frequent(source.fill(asked), count)
-            if len(found) < count:
-                raise NotRunnable(f"{len(found)} attributes found, {count} are needed: {', '.join(found) or 'none'}")
-            store.put({key: json.dumps(found).encode()})
-            known = store.get([key])
-    names = tuple(json.loads(known[key]))
+    names = _kept(task, source, asked, count) if source.identity else _found(source, asked, count)
     log.info("attributes of %s: %s", task.catalogue.name, ", ".join(names))
     return names
+
+
+def _kept(task: Task, source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
+    key = fingerprint(source.identity, [prompt.prefix for prompt in asked], count)
+    with closing(Store(task.compute.cache / "attributes.sqlite")) as store:
+        if key not in store.get([key]):
+            store.put({key: json.dumps(_found(source, asked, count)).encode()})
+        return tuple(json.loads(store.get([key])[key]))
+
+
+def _found(source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
+    found = most_frequent(source.fill(asked), count)
+    if len(found) < count:
+        raise NotRunnable(f"{len(found)} attributes found, {count} are needed: {', '.join(found) or 'none'}")
+    return tuple(found)
 
 
 def most_frequent(fillings: Sequence[Sequence[str]], count: int) -> list[str]:
@@ -274,9 +280,14 @@ def most_frequent(fillings: Sequence[Sequence[str]], count: int) -> list[str]:
 def named(answer: str, words: Sequence[str]) -> list[str]:
     """The first of the words that an answer holds; else the last one that could be an attribute, if there is one.
 
+    Only what stands behind a last "focus on" counts, where an answer has one.
+
     >>> named("Based on the history, focus on the plot.", ["plot"]), named("Sure! Genre.", ["plot"])
     (['plot'], ['genre'])
+    >>> named("As an AI language model, I would focus on the plot.", ["language", "plot"])
+    ['plot']
     """
+    answer = re.split(r"focus(?:es|ing)? on", answer, flags=re.IGNORECASE)[-1]
     text, longest_first = answer.lower(), sorted(words, key=len, reverse=True)
     found = re.search(rf"\b({'|'.join(map(re.escape, longest_first))})\b", text)
     return [found[0]] if found else list(filter(_is_word, re.findall(r"[a-z]+", text)))[-1:]

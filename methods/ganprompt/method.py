@@ -1,6 +1,7 @@
 """GANPrompt as rows of the leaderboard: the whole method, and without or with other parts of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from methods.ganprompt.training import Lessons
     from methods.lm.backbone import Backbone
 
+LOSS = "binary cross-entropy"
 PAPER = "Li et al. 2024, arXiv 2408.09671"
 ROLE: Role = "attribute"
 DEFAULT_BACKBONE = "tiny-t5"
@@ -35,8 +37,10 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
 LEAST: Mapping[str, int] = {
     **{"count": 1, "attribute_users": 1, "stage1_steps": 0, "stage1_batch": 1, "hidden": 1, "rank": 1, "batch": 1},
     **{"negatives": 1, "valid_users": 1, "valid_negatives": 1, "shortest": 1, "shown_users": 2},
+    **{"epochs": 0, "least_epochs": 0, "max_prompts": 1, "patience": 1},
 }
 RATES = ("stage1_rate", "discriminator_rate", "rate", "projection_rate")
+WEIGHTS = ("alpha", "beta", "gamma", "adversarial_weight")
 
 
 class Pace(NamedTuple):
@@ -46,9 +50,11 @@ class Pace(NamedTuple):
     batch: int
 
 
-STAGE1: Mapping[bool, Pace] = {False: Pace(5e-5, 256), True: Pace(1e-3, 16)}
+STAGE1: Mapping[bool, Pace] = {False: Pace(5e-5, 256 // 6), True: Pace(1e-3, 16)}
+"""In histories, six prompts each, for backbones that come trained (paper) and, True, embedded ones: models made from
+scratch need larger rates."""
 STAGE2: Mapping[bool, Pace] = {False: Pace(1e-5, 128), True: Pace(3e-3, 64)}
-"""For backbones that come trained (paper) and, True, embedded ones: models made from scratch need larger rates."""
+"""In questions, likewise."""
 
 
 @dataclass
@@ -74,12 +80,13 @@ class GanPrompt:
         adversarial: ``cooperative``, ``zero-sum`` or ``none``.
         adversarial_weight: weight of the discriminator's term in the generator's loss.
         stage1_steps: steps of the generator; 0 for no stage 1.
-        stage1_batch: histories per step, each in all classes; 256 (paper) for trained backbones, 16 for embedded ones.
+        stage1_batch: histories per step, each in all classes; 42, which is 252 prompts (paper: 256), for trained
+            backbones, 16 for embedded ones.
         stage1_rate: learning rate of the encoder; 5e-5 (paper) for trained backbones, 1e-3 for embedded ones.
         discriminator_rate: learning rate of the discriminator.
         hidden: width of the discriminator.
         target_side: where the target stands, ``encoder`` or ``decoder``; by default ``encoder`` (the paper's template)
-            for trained backbones, and ``decoder`` for embedded ones.
+            for trained backbones, and ``decoder`` for embedded ones and behind soft prompts.
         decoder_backbone: decoder-only language model behind soft prompts; empty for the encoder's own decoder.
         projection_rate: learning rate of the projection in front of it.
         scoring: ``plain`` prompts, or the ``mean`` of the log-odds over the attributes.
@@ -88,6 +95,7 @@ class GanPrompt:
         dropout: dropout of the adapters.
         rate: learning rate of the adapters; 1e-5 (paper) if the model that answers came trained, 3e-3 if embedded.
         epochs: most passes of stage 2.
+        least_epochs: passes before the first weights that may be kept; with 0 early stopping may leave stage 2 out.
         max_prompts: most questions per pass.
         negatives: negatives asked about beside each next item.
         batch: questions per step; 128 (paper) if the model that answers came trained, 64 if embedded.
@@ -130,6 +138,7 @@ class GanPrompt:
     dropout: float = 0.05
     rate: float | None = None
     epochs: int = 6
+    least_epochs: int = 0
     max_prompts: int = 3200
     negatives: int = 4
     batch: int | None = None
@@ -150,6 +159,13 @@ class GanPrompt:
         for name in RATES:
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} is more than 0, not {value}")
+        for name in WEIGHTS:
+            if not np.isfinite(value := getattr(self, name)):
+                raise ValueError(f"{name} is a finite number, not {value}")
+        if self.least_epochs > self.epochs:
+            raise ValueError(f"least_epochs is at most epochs, which is {self.epochs}, not {self.least_epochs}")
+        if self.literal_sign and self.distance != "cosine-js":
+            raise ValueError(f"literal_sign is about the printed formula: leave distance {self.distance!r} out")
         if self.decoder_backbone and self.target_side == "encoder":
             raise ValueError("behind soft prompts the target stands in the decoder: leave target_side out")
         if not self.gan and (self.joint or self.scoring == "mean"):
@@ -169,8 +185,8 @@ class GanPrompt:
         """Find the attributes, make the encoder a generator, tune the decoder.
 
         Raises:
-            NotRunnable: if there is no seen template, the backbone or the source of attributes cannot be had, or
-                the generator collapsed.
+            NotRunnable: if there is no seen template, the backbone or the source of attributes cannot be had, the
+                generator collapsed, or a batch does not fit into memory.
         """
         from methods.ganprompt.separation import artifacts, separation
         from methods.ganprompt.stage1 import generate
@@ -189,20 +205,25 @@ class GanPrompt:
         before = separation(game, task.valid, self.shown_users) if game else None
         shown = self.stage1_steps * first.batch if game and not self.joint else 0
         if game and shown:
-            generate(game, partial(label_loss, own), self._lessons(task, seed, 1, shown, first.batch), first.rate)
+            with _memory("stage1_batch", first.batch):
+                generate(game, partial(label_loss, own), self._lessons(task, seed, 1, shown, first.batch), first.rate)
+        if self.joint:
+            own.model.float()  # half precision would round the encoder's small steps away
         self._answers = self._adapted(own, answering, seed)
         histories, batch = (max(1, questions // (1 + self.negatives)) for questions in (self.max_prompts, second.batch))
         histories = min(histories, int(np.maximum(task.train.lengths - 1, 0).sum()))
         valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
-        tuned = tune(
-            self._answers,
-            self._lessons(task, seed, 2, histories, batch, self._attributes),
-            self.epochs,
-            second.rate,
-            measure=lambda: list_auc(self.score(valid)),
-            patience=self.patience,
-            joint=(game, first.rate) if game and self.joint else None,
-        )
+        with _memory("batch", second.batch):
+            tuned = tune(
+                self._answers,
+                self._lessons(task, seed, 2, histories, batch, self._attributes),
+                self.epochs,
+                second.rate,
+                measure=lambda: list_auc(self.score(valid)),
+                patience=self.patience,
+                least=self.least_epochs,
+                joint=(game, first.rate) if game and self.joint else None,
+            )
         notes = [model.description for model in backbones]
         if self._attributes:
             notes.append(f"attributes {', '.join(self._attributes.names)}")
@@ -217,7 +238,7 @@ class GanPrompt:
             tokens=sum(model.tokens for model in backbones) + self._answers.tokens + (game.tokens if game else 0),
             note="; ".join([*notes, str(tuned)]),
             reused=sum(model.reused for model in backbones),
-            loss="binary cross-entropy",
+            loss=self._loss(game is not None),
             negatives=str(self.negatives),
         )
 
@@ -244,6 +265,13 @@ class GanPrompt:
             return "asks nothing"
         asked = prompts(task, task.templates[ROLE][0], self.attribute_users)
         return str(source.client.estimate([prompt.prefix.rstrip() for prompt in asked]))
+
+    def _loss(self, played: bool) -> str:
+        terms = {"diversity": self.gamma != 0, "game": self.adversarial != "none"}
+        asked = " + ".join([LOSS, *(term for term, counts in terms.items() if counts)])
+        if self.joint or not played:
+            return asked if played else LOSS
+        return f"{asked}, then {LOSS}"
 
     def _find_attributes(self, task: Task, backbone: "Backbone") -> "Attributes":
         from methods.ganprompt.attributes import attributes, prompts
@@ -284,7 +312,8 @@ class GanPrompt:
     def _own_answers(self, task: Task, backbone: "Backbone") -> "EncDecAnswers":
         from methods.ganprompt.stage2 import EncDecAnswers
 
-        side = self.target_side or ("decoder" if backbone.embedded else "encoder")
+        decodes = backbone.embedded or self.decoder_backbone
+        side = self.target_side or ("decoder" if decodes else "encoder")
         return EncDecAnswers(backbone.model, backbone.encoder(), task.catalogue, side, task.compute.batch_size)
 
     def _adapted(self, own: "EncDecAnswers", answering: "Backbone", seed: int) -> "Answers":
@@ -329,8 +358,22 @@ class GanPrompt:
         return Lessons(task, sampling, attributes, histories, batch, seed, f"ganprompt stage {stage}")
 
 
+@contextmanager
+def _memory(setting: str, value: int) -> Iterator[None]:
+    """Say which setting to lower where the memory is full."""
+    from methods.lm.scoring import out_of_memory
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise NotRunnable(f"out of memory: lower ganprompt.{setting}, now {value}") from error
+
+
 no_gan = partial(GanPrompt, row="no-gan", gan=False)
 no_stage1 = partial(GanPrompt, row="no-stage1", stage1_steps=0)
+language_only = partial(GanPrompt, row="language-only", gamma=0.0, adversarial="none")
 no_diversity = partial(GanPrompt, row="no-diversity", gamma=0.0)
 cosine = partial(GanPrompt, row="cosine", beta=0.0)
 js = partial(GanPrompt, row="js", alpha=0.0)

@@ -4,6 +4,7 @@ Source: the paper's section 3.3, sigma(W E + b). The target stands behind the so
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,26 +28,36 @@ from methods.lm.scoring import check_scores, chunks
 from methods.lm.t5 import encoded
 from methods.lm.tuning import Part
 
+QUESTIONS = 256
+"""Questions per forward pass in scoring."""
+
 
 class Projection(nn.Module):
     """tanh(W e + b), from encoder states to token embeddings.
 
     The paper does not say what its sigma is. tanh has both signs, as embeddings have; W starts so that the soft
-    embeddings are of the size of the decoder's own.
+    embeddings are of the size of the decoder's own. It learns in single precision, whatever the models have.
+
+    Args:
+        norm: weights of the last layer norm of the encoder, whose root mean square is that of its states,
+            shape ``[size]``.
+        embeddings: of the decoder, shape ``[words, width]``.
+        seed: of the first weights.
     """
 
-    def __init__(self, size: int, embeddings: Tensor, seed: int) -> None:
+    def __init__(self, norm: Tensor, embeddings: Tensor, seed: int) -> None:
         super().__init__()
+        size = float(norm.float().square().sum().sqrt())
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            self.linear = nn.Linear(size, embeddings.shape[1])
-            self.linear.weight.normal_(std=float(embeddings.float().std()) * size**-0.5)
+            self.linear = nn.Linear(len(norm), embeddings.shape[1])
+            self.linear.weight.normal_(std=float(embeddings.float().std()) / size)
             self.linear.bias.zero_()
-        self.to(embeddings)
+        self.to(embeddings.device)
 
     def forward(self, states: Tensor) -> Tensor:
         """Soft embeddings ``[..., width]`` of encoder states ``[..., size]``."""
-        soft: Tensor = torch.tanh(self.linear(states))
+        soft: Tensor = torch.tanh(self.linear(states.to(self.linear.weight)))
         return soft
 
 
@@ -77,7 +88,8 @@ class SoftAnswers:
         self._model = inner(self._adapted)
         self._encoder = self.decoder.encoder()
         embeddings: Any = self._model.get_input_embeddings().weight
-        self._projection = Projection(self.own.model.config.d_model, embeddings.detach(), self.seed)
+        norm: Any = self.own.model.get_encoder().final_layer_norm.weight
+        self._projection = Projection(norm.detach(), embeddings.detach(), self.seed)
 
     def parts(self) -> list[Part]:
         """Adapters and projection."""
@@ -104,7 +116,7 @@ class SoftAnswers:
             asked = [(templates[row], requests.histories[row], requests.candidates[row]) for row in rows]
             groups, words = self._groups(asked, requests.catalogue)
             with torch.inference_mode():
-                odds = contrasted(self._model, self._states(groups), words)
+                odds = contrasted(self._model, self._states(groups, self.own.batch_size or QUESTIONS), words)
             scores[rows] = odds.cpu().numpy().reshape(len(rows), -1)
         check_scores(scores, requests, "recommend")
         return scores
@@ -133,23 +145,31 @@ class SoftAnswers:
             self._questions[title] = as_ids(self._encoder.encode([title + CUE])[0])
         return self._questions[title]
 
-    def _states(self, groups: Sequence[Group]) -> Tensor:
-        """Last hidden state behind every question, shape ``[questions, width]``."""
+    def _states(self, groups: Sequence[Group], most: int | None = None) -> Tensor:
+        """Last hidden state behind every question, ``most`` per forward pass, shape ``[questions, width]``."""
         states, mask = encoded(self.own.model, [group.prefix for group in groups])
-        soft = self._projection(states.to(self._projection.linear.weight))
+        soft = self._projection(states).to(self._model.dtype)
         lengths = mask.sum(1).tolist()
-        return torch.cat([self._behind(own[:length], g) for own, length, g in zip(soft, lengths, groups, strict=True)])
+        read = [own[:length] for own, length in zip(soft, lengths, strict=True)]
+        return torch.cat([self._behind(own, g.suffixes, most) for own, g in zip(read, groups, strict=True)])
 
-    def _behind(self, soft: Tensor, group: Group) -> Tensor:
-        """States of one group: the soft prompt is computed once for all its questions."""
+    def _behind(self, soft: Tensor, questions: Sequence[IntArray], most: int | None) -> Tensor:
+        """States behind the questions of one group: the soft prompt is computed once for all of them."""
         base: Any = self._model.base_model
         past = base(inputs_embeds=soft[None], use_cache=True).past_key_values
-        ids, mask = padded(group.suffixes, self._model.device)
+        parts = [questions[start : start + most] for start in range(0, len(questions), most)] if most else [questions]
+        # Reading a part changes the cache. With gradients there is one part, and no copy.
+        caches = [past, *(deepcopy(past) for _ in parts[1:])]
+        return torch.cat([self._read(len(soft), cache, part) for cache, part in zip(caches, parts, strict=True)])
+
+    def _read(self, behind: int, past: Any, questions: Sequence[IntArray]) -> Tensor:
+        """States of questions ``behind`` so many tokens, whose cache is used up."""
+        ids, mask = padded(questions, self._model.device)
         past.batch_repeat_interleave(len(ids))
-        states = base(
+        states = self._model.base_model(
             input_ids=ids,
-            attention_mask=torch.cat([mask.new_ones(len(ids), len(soft)), mask], dim=1),
-            position_ids=torch.arange(len(soft), len(soft) + ids.shape[1], device=ids.device)[None],
+            attention_mask=torch.cat([mask.new_ones(len(ids), behind), mask], dim=1),
+            position_ids=torch.arange(behind, behind + ids.shape[1], device=ids.device)[None],
             past_key_values=past,
             use_cache=True,
         )

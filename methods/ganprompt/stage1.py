@@ -78,6 +78,7 @@ class Watch:
         warmup: steps in which the discriminator has not learnt yet.
         progress: fall of the discriminator's loss, in nats from one ``patience`` steps to the next, above which it is
             still learning, however little it knows yet.
+        asked: whether anything is asked of the embeddings; without, they may do as they like.
     """
 
     classes: int
@@ -87,6 +88,7 @@ class Watch:
     margin: float = 0.05
     warmup: int = 50
     progress: float = 0.003
+    asked: bool = True
     steps: list[Step] = field(default_factory=list)
 
     def see(self, step: Step) -> None:
@@ -100,7 +102,7 @@ class Watch:
         if not all(map(math.isfinite, asdict(step).values())):
             self._stop("a loss is not a number; lower stage1_rate, or use --dtype float32")
         late = self.steps[-self.patience :]
-        if len(late) < self.patience:
+        if len(late) < self.patience or not self.asked:
             return
         if max(s.diversity for s in late) <= self.gone * self.steps[0].diversity:
             self._stop(f"the embeddings of all attributes have become one; {self.remedy}")
@@ -170,10 +172,11 @@ class Game:
             self.discriminator.classes,
             f"raise gamma (now {self.diversity.gamma:g}), lower stage1_rate or stage1_steps, or set adversarial to "
             + " or ".join(mode for mode in get_args(Adversarial)[::2] if mode != self.adversarial),
+            asked=bool(self._sign or self.diversity.gamma),
         )
 
     def loss(self, batch: Sequence[Example], language: Tensor) -> Tensor:
-        """L_G of a batch after one step of the discriminator; ``language`` is L_LM.
+        """L_G of a batch after one step of the discriminator; ``language`` is L_LM, with or without a gradient.
 
         Raises:
             GeneratorCollapsed: see :class:`Watch`.
@@ -233,15 +236,16 @@ def generate(game: Game, language: Callable[[Sequence[Example]], Tensor], lesson
     Raises:
         GeneratorCollapsed: see :class:`Watch`.
     """
-    part = encoder_part(game.model, rate)
+    dtype = game.model.dtype
+    part = encoder_part(game.model.float(), rate)  # half precision rounds the paper's small steps away
+
+    def loss(batch: Sequence[Example]) -> Tensor:
+        value = language(batch)
+        value.backward()
+        return game.loss(batch, value.detach())  # the graphs of both halves are never in memory together
+
     steps = -(-lessons.windows // lessons.batch)
-    optimise(
-        [part],
-        [lessons.epoch(0)],
-        lambda batch: game.loss(batch, language(batch)),
-        Schedule(rate, steps),
-        lessons.seed,
-        lessons.purpose,
-    )
+    optimise([part], [lessons.epoch(0)], loss, Schedule(rate, steps), lessons.seed, lessons.purpose)
     for parameter in part.parameters:
         parameter.requires_grad_(False)
+    game.model.to(dtype=dtype)  # type: ignore[call-arg]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -20,7 +21,7 @@ from methods.lm.encdec_questions import decoded_questions, encoded_questions
 from methods.lm.lora import TARGETS, Lora, add_lora, inner, merged
 from methods.lm.prompts import Encoder, as_ids
 from methods.lm.questions import Questions
-from methods.lm.scoring import ScoringError
+from methods.lm.scoring import ScoringError, head
 from methods.lm.t5 import decoder_states
 from methods.lm.tuning import Outcome, Part, Schedule, optimise
 
@@ -90,9 +91,9 @@ class Contrast:
 
 def contrasted(model: PreTrainedModel, states: Tensor, words: Sequence[Contrast]) -> Tensor:
     """Log-odds of the positive against the negative word after each state, shape ``[states]``."""
-    logits = model.get_output_embeddings()(states).float()
-    tokens = torch.tensor([(word.positive, word.negative) for word in words], device=logits.device)
-    both: Tensor = logits.gather(1, tokens)
+    tokens, columns = np.unique([(word.positive, word.negative) for word in words], return_inverse=True)
+    logits = head(model, states, torch.from_numpy(tokens))
+    both = logits.gather(1, torch.from_numpy(columns.reshape(-1, 2)).to(logits.device))
     return both[:, 0] - both[:, 1]
 
 
@@ -180,6 +181,7 @@ def tune(
     rate: float,
     measure: Callable[[], float],
     patience: int,
+    least: int = 0,
     joint: tuple[Game, float] | None = None,
 ) -> Outcome:
     """Tune what answers on the binary cross-entropy of the label words; the best weights on validation stay.
@@ -191,6 +193,7 @@ def tune(
         rate: learning rate.
         measure: quality on validation.
         patience: passes without a better one before it stops.
+        least: passes before the first weights that may be kept.
         joint: the generator's game and the encoder's rate, if the encoder learns at the same time.
     """
     parts = answers.parts()
@@ -205,7 +208,7 @@ def tune(
         parts,
         map(lessons.epoch, range(epochs)),
         loss,
-        Schedule(rate, epochs * -(-lessons.windows // lessons.batch), patience),
+        Schedule(rate, epochs * -(-lessons.windows // lessons.batch), patience, least=least),
         lessons.seed,
         lessons.purpose,
         measure,

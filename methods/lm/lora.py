@@ -81,6 +81,11 @@ def inner(model: "PeftModel") -> PreTrainedModel:
 
 
 def merged(model: "PeftModel") -> PreTrainedModel:
-    """The model with its adapters added to the weights: the same scores without their cost."""
+    """The model with its adapters added to the weights where that is exact: the same scores without their cost.
+
+    Weights of half precision are too coarse to hold what the adapters add: there the adapters stay beside them.
+    """
+    if inner(model).dtype != torch.float32:
+        return inner(model)
     result: PreTrainedModel = model.merge_and_unload(safe_merge=True)
     return result

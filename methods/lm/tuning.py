@@ -1,6 +1,7 @@
 """Tuning a language model on questions, with early stopping on validation lists."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,12 +33,14 @@ class Schedule:
         steps: optimiser steps of all epochs.
         patience: epochs without a better validation value before it stops.
         warmup: share of the steps in which the rate rises; then it falls along a cosine.
+        least: epochs before the first weights that may be kept; with 0 those it began with may be.
     """
 
     rate: float
     steps: int
     patience: int = 10
     warmup: float = 0.1
+    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,8 @@ def optimise(
     done = since = kept = 0
     if measure:
         log.info("%s: before, validation %.4f", label, best)
+    if schedule.least:
+        best = -math.inf
     devices = [device.index or 0 for device in {p.device for p in learnt} if device.type == "cuda"]
     with torch.random.fork_rng(devices=devices), tqdm(total=schedule.steps, desc=label, unit="step") as bar:
         torch.manual_seed(seed)
@@ -168,9 +173,9 @@ def optimise(
             quality, since = measure(), since + 1
             bar.set_postfix(validation=f"{quality:.3f}")
             log.info("%s: epoch %d, validation %.4f", label, done, quality)
-            if quality > best:
+            if quality > best and done >= schedule.least:
                 best, weights, kept, since = quality, _copy(learnt), done, 0
-            if since >= schedule.patience:
+            if since >= schedule.patience and done >= schedule.least:
                 break
     with torch.no_grad():
         for parameter, value in zip(learnt, weights, strict=False):

@@ -56,9 +56,15 @@ def test_where_too_few_are_ever_the_best_those_that_come_next_follow() -> None:
 
 def test_the_lexicon_has_the_data_sets_own_categories_and_general_words(tmp_path: Path) -> None:
     catalogue = make(tmp_path).catalogue
-    fields = {"genres": ("Action, Drama", "Drama") * 16, "categories": ("Toys & Games > Puzzles", "") * 16}
-    words = lexicon(replace(catalogue, fields=fields), most=3)
-    assert words[0] == "drama" and {"action", "plot", "brand"} <= set(words) and "" not in words
+    fields = {
+        "genres": ["Action, Drama"] + ["Drama"] * (catalogue.n_items - 2) + [""],
+        "categories": ["Toys & Games > Puzzles > Toys & Games"] * (catalogue.n_items // 2),
+    }
+    catalogue = replace(catalogue, fields={name: tuple(texts) for name, texts in fields.items()})
+    words = lexicon(catalogue, most=4, everywhere=1.0)
+    assert words[:4] == ("drama", "toys & games", "puzzles", "action")
+    assert {"plot", "brand"} <= set(words) and "" not in words
+    assert lexicon(catalogue, most=4)[0] == "toys & games"  # "drama" tells no user from another
 
 
 def test_prompts_are_the_papers_template_up_to_the_attribute(tmp_path: Path) -> None:
@@ -141,6 +147,16 @@ def test_recorded_answers_of_a_language_model_are_attributes(tmp_path: Path) -> 
     assert source.fill(asked) == [["plot"]] * 3
 
 
+def test_sources_that_may_change_behind_their_names_are_asked_again(tmp_path: Path) -> None:
+    task = make(tmp_path)
+    asked = prompts(task, TEMPLATE, users=3)
+    for identity, expected in (("", "cast"), ("a name", "plot")):
+        first, later = Fixed([["plot"]], identity), Fixed([["cast"]], identity)
+        assert attributes(task, first, asked, 1) == ("plot",)
+        assert attributes(task, later, asked, 1) == (expected,)
+    assert MaskedSource(str(tmp_path)).identity == "" != MaskedSource("bert-base-uncased").identity
+
+
 @pytest.mark.parametrize(
     ("answer", "attribute"),
     [
@@ -149,6 +165,7 @@ def test_recorded_answers_of_a_language_model_are_attributes(tmp_path: Path) -> 
         ("plot", ["plot"]),
         ("The release date, then the plot of this user", ["release date"]),
         ("Sci-Fi", ["sci-fi"]),
+        ("As an AI language model, I would be focusing on the plot.", ["plot"]),
         ("", []),
     ],
 )

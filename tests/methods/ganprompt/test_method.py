@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from methods import registry
 from methods.base import NotRunnable, Task
 from methods.ganprompt import attributes as attributes_module
 from methods.ganprompt import stage1, stage2
+from methods.ganprompt.diversity import Diversity
 from methods.ganprompt.method import GanPrompt
 from methods.ganprompt.prompts import joined
 from methods.ganprompt.training import Lessons
@@ -75,16 +77,67 @@ def encoder(answers: stage2.Answers) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.get_encoder().state_dict().items()}
 
 
+def without(name: str) -> dict[str, object]:
+    return {other: value for other, value in QUICK.items() if other != name}
+
+
+class Stopped(Exception):
+    """Far enough."""
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_has_the_name_it_is_registered_under_and_settings_of_its_own(row: str) -> None:
     method, full = registry.create(row), registry.create("ganprompt")
     assert method.info.name == row and method.info.roles == {"recommend"}
     others = {name for name in GanPrompt.__dataclass_fields__ if getattr(method, name) != getattr(full, name)}
-    assert row == "ganprompt" or len(others) == 2 + (row == "ganprompt/js-100")  # its name, and what it is about
+    both = row in ("ganprompt/js-100", "ganprompt/language-only")
+    assert row == "ganprompt" or len(others) == 2 + both  # its name, and what it is about
 
 
-def test_the_suite_runs_every_row() -> None:
-    assert set(registry.names(suite.load("ablation-ganprompt").methods)) == set(ROWS)
+GAMES = {
+    "ganprompt": (Diversity(), "cooperative"),
+    "ganprompt/language-only": (Diversity(gamma=0.0), "none"),
+    "ganprompt/no-diversity": (Diversity(gamma=0.0), "cooperative"),
+    "ganprompt/cosine": (Diversity(beta=0.0), "cooperative"),
+    "ganprompt/js": (Diversity(alpha=0.0), "cooperative"),
+    "ganprompt/js-100": (Diversity(alpha=0.0, beta=100.0), "cooperative"),
+    "ganprompt/balanced": (Diversity(beta=100.0), "cooperative"),
+    "ganprompt/euclidean": (Diversity(distance="euclidean"), "cooperative"),
+    "ganprompt/mmd": (Diversity(distance="mmd"), "cooperative"),
+    **{f"ganprompt/gamma-{gamma:g}": (Diversity(gamma=gamma), "cooperative") for gamma in (0.1, 0.3, 3.0, 10.0)},
+    "ganprompt/literal-sign": (Diversity(literal_sign=True), "cooperative"),
+    "ganprompt/zero-sum": (Diversity(), "zero-sum"),
+    "ganprompt/no-adversary": (Diversity(), "none"),
+    "ganprompt/joint": (Diversity(), "cooperative"),
+    "ganprompt/no-gan": None,
+    "ganprompt/no-stage1": None,
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_plays_the_game_it_is_named_after(task: Task, monkeypatch: pytest.MonkeyPatch, row: str) -> None:
+    played: list[stage1.Game] = []
+    monkeypatch.setattr(stage1, "generate", lambda game, *_: played.append(game))
+
+    def tuned(*_: object, joint: tuple[stage1.Game, float] | None, **more: object) -> None:
+        assert (joint is not None) == (row == "ganprompt/joint")
+        played.extend(joint[:1] if joint else [])
+        raise Stopped
+
+    monkeypatch.setattr(stage2, "tune", tuned)
+    with pytest.raises(Stopped):
+        registry.create(row, without("stage1_steps") | {"adversarial_weight": 0.5}).fit(task, seed=0)
+    assert [(game.diversity, game.adversarial) for game in played] == [GAMES[row]] * (GAMES[row] is not None)
+    assert all(game.weight == 0.5 for game in played)
+
+
+@pytest.mark.parametrize("name", ["ablation-ganprompt", "ablation-ganprompt-long"])
+def test_the_suites_run_every_row_with_a_stage_2(name: str) -> None:
+    found = suite.load(name)
+    rows = {row: registry.create(row, found.settings_of(row)) for row in registry.names(found.methods)}
+    assert set(rows) == set(ROWS) == set(GAMES)
+    assert {row.least_epochs for row in rows.values()} == {1}  # type: ignore[attr-defined]
+    assert rows["ganprompt/no-stage1"].stage1_steps == 0  # type: ignore[attr-defined]
 
 
 def plain_tuning(task: Task, epochs: int, side: str) -> Callable[[Prompt, str], float]:
@@ -180,10 +233,6 @@ def test_joint_training_changes_encoder_and_decoder_together(task: Task, monkeyp
     assert any(name.startswith("encoder") for name in changed) and any(name.startswith("decoder") for name in changed)
 
 
-def without(name: str) -> dict[str, object]:
-    return {other: value for other, value in QUICK.items() if other != name}
-
-
 def test_without_stage_1_the_decoder_learns_diversified_prompts_behind_the_encoder_as_it_came(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +300,18 @@ def test_a_decoder_only_model_answers_behind_the_encoder(task: Task, llama: str,
     assert np.isfinite(method.score(task.valid)).all() and method.score(task.valid).std() > 0
 
 
+def test_soft_prompts_hold_no_target_in_stage_1_either(task: Task, llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, generate = [], stage1.generate
+
+    def spy(game: stage1.Game, language: partial[torch.Tensor], *rest: object) -> None:
+        asked.append(language.args[0].target_side)
+        generate(game, language, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage1, "generate", spy)
+    fitted(task, decoder_backbone=llama, target_side=None)
+    assert asked == ["decoder"]
+
+
 @pytest.mark.parametrize(("side", "passes"), [("decoder", 1), ("encoder", 6)])
 def test_with_the_target_in_the_decoder_one_encoder_pass_serves_a_user(task: Task, side: str, passes: int) -> None:
     method, rows = fitted(task, target_side=side), []
@@ -261,15 +322,11 @@ def test_with_the_target_in_the_decoder_one_encoder_pass_serves_a_user(task: Tas
     assert task.valid.candidates.shape == (24, 6) and sum(rows) == 24 * passes
 
 
-class Stopped(Exception):
-    """Far enough."""
-
-
 @pytest.mark.parametrize(
     ("embedded", "expected"),
     [
-        ((False, False), [(5e-5, 256), (1e-5, 25)]),
-        ((False, True), [(5e-5, 256), (3e-3, 12)]),
+        ((False, False), [(5e-5, 42), (1e-5, 25)]),
+        ((False, True), [(5e-5, 42), (3e-3, 12)]),
         ((True, False), [(1e-3, 16), (1e-5, 25)]),
         ((True, True), [(1e-3, 16), (3e-3, 12)]),
     ],
@@ -366,12 +423,15 @@ def test_what_is_missing_is_said(task: Task) -> None:
     [
         *(
             ({name: 0}, f"{name} is at least 1, not 0")
-            for name in ("count", "stage1_batch", "negatives", "rank", "batch", "valid_users")
+            for name in ("count", "stage1_batch", "negatives", "rank", "batch", "valid_users", "patience")
         ),
         ({"stage1_steps": -1}, "stage1_steps is at least 0, not -1"),
         ({"shown_users": 1}, "shown_users is at least 2, not 1"),
         *(({name: 0.0}, f"{name} is more than 0, not 0.0") for name in ("rate", "stage1_rate", "projection_rate")),
         ({"discriminator_rate": float("nan")}, "discriminator_rate is more than 0"),
+        *(({name: float("inf")}, f"{name} is a finite number") for name in ("alpha", "gamma", "adversarial_weight")),
+        ({"epochs": 2, "least_epochs": 3}, "least_epochs is at most epochs, which is 2, not 3"),
+        ({"literal_sign": True, "distance": "mmd"}, "leave distance 'mmd' out"),
         ({"gan": False, "joint": True}, "leave joint and scoring out"),
         ({"gan": False, "scoring": "mean"}, "leave joint and scoring out"),
     ],
@@ -387,3 +447,45 @@ def test_an_estimate_is_made_without_asking(tmp_path: Path) -> None:
     assert registry.create("ganprompt").estimate(task, []) == "asks nothing"
     llm = {"attributes": "llm", "llm": "endpoint:some-model", "attribute_users": 7}
     assert registry.create("ganprompt", llm).estimate(task, []).startswith("7 requests")
+
+
+@pytest.mark.parametrize(("stage", "setting"), [("generate", "stage1_batch, now 3"), ("tune", "batch, now 8")])
+def test_a_batch_that_does_not_fit_into_memory_says_which_setting_to_lower(
+    task: Task, monkeypatch: pytest.MonkeyPatch, stage: str, setting: str
+) -> None:
+    def full(*_: object, **more: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(stage1 if stage == "generate" else stage2, stage, full)
+    with pytest.raises(NotRunnable, match=f"out of memory: lower ganprompt.{setting}"):
+        fitted(task)
+
+
+def test_stage_2_can_be_made_to_count(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    for least, kept in ((0, "before tuning"), (1, "after epoch 2"), (2, "after epoch 2")):
+        quality = iter([0.9, 0.1, 0.2])
+        monkeypatch.setattr("methods.lm.tuning.list_auc", lambda scores, quality=quality: next(quality))
+        report = registry.create("ganprompt", {**QUICK, "least_epochs": least}).fit(task, seed=0)
+        assert report.note.endswith(kept)
+
+
+def test_the_ledger_names_what_was_minimised(task: Task) -> None:
+    losses = {
+        "ganprompt": "binary cross-entropy + diversity + game, then binary cross-entropy",
+        "ganprompt/language-only": "binary cross-entropy, then binary cross-entropy",
+        "ganprompt/joint": "binary cross-entropy + diversity + game",
+        "ganprompt/no-gan": "binary cross-entropy",
+    }
+    assert {row: registry.create(row, QUICK).fit(task, seed=0).loss for row in losses} == losses
+
+
+@pytest.mark.parametrize("row", ["ganprompt", "ganprompt/joint"])
+def test_in_half_precision_the_encoder_takes_the_small_steps_of_the_paper(task: Task, row: str) -> None:
+    task = replace(task, compute=replace(task.compute, dtype="bfloat16"))
+    before = load_backbone(task, "").model.get_encoder().state_dict()
+    method = fitted(task, row, stage1_rate=5e-5, stage1_steps=8, least_epochs=1, max_prompts=96)
+    after = encoder(method._answers)
+    names = [name for name in before if name.endswith((".q.weight", ".wi.weight"))]
+    moved = [float((after[name] != before[name]).float().mean()) for name in names]
+    assert min(moved) > 0.1
+    assert np.isfinite(method.score(task.valid)).all()

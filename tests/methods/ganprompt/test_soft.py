@@ -53,6 +53,25 @@ def test_scores_are_those_of_one_question_at_a_time(task, family):
     assert scores.std() > 1e-3
 
 
+def test_questions_that_are_read_a_few_at_a_time_have_the_same_scores(task):
+    found = soft(task)
+    expected = found.score(task.valid)
+    found.own.batch_size = 2
+    np.testing.assert_allclose(found.score(task.valid), expected, atol=1e-5)
+
+
+def test_in_half_precision_the_projection_learns_in_single_precision(task):
+    words = tokenizer()
+    decoder = Backbone(make_model("llama", len(words)).to(torch.bfloat16), words, "decoder", "llama", 256, local=True)
+    found = SoftAnswers(answers(task), decoder, Lora(4, 8, 0.0), seed=0, projection_rate=1e-5)
+    before = found._projection.linear.weight.detach().clone()
+    measured = iter(range(99))
+    tune(found, lessons(task, 12, 4), 1, 1e-4, lambda: next(measured), patience=9)
+    assert found._projection.linear.weight.dtype == torch.float32
+    assert (found._projection.linear.weight != before).float().mean() > 0.9
+    assert np.isfinite(found.score(task.valid)).all()
+
+
 def test_the_odds_learnt_are_the_scores_ranked_by(task):
     found = soft(task)
     examples = [
@@ -81,10 +100,17 @@ def test_the_projection_has_a_rate_of_its_own(task):
 
 
 def test_soft_embeddings_begin_with_the_size_of_the_decoders_own(task):
-    found = soft(task)
-    states = torch.randn(200, 32)
-    spread = float(found._model.get_input_embeddings().weight.std())
-    assert float(found._projection(states).std()) == pytest.approx(spread, rel=0.3)
+    own, words = answers(task), tokenizer()
+    with torch.no_grad():
+        own.model.get_encoder().final_layer_norm.weight.mul_(0.2)
+    decoder = Backbone(make_model("llama", len(words)), words, "decoder", "llama", 256, local=True)
+    found = SoftAnswers(own, decoder, Lora(4, 8, 0.0), seed=0, projection_rate=1e-2)
+    prompts = [task.valid.prompt("recommend", row).with_value("target", "").text for row in range(24)]
+    ids = [torch.tensor([found.own.encoder.tokenizer(text)["input_ids"]]) for text in prompts]
+    with torch.no_grad():
+        states = torch.cat([found.own.model.get_encoder()(input_ids=one).last_hidden_state[0] for one in ids])
+        spread = float(found._model.get_input_embeddings().weight.std())
+        assert float(found._projection(states).std()) == pytest.approx(spread, rel=0.3)
 
 
 def test_the_encoder_does_not_change_and_adapters_and_projection_learn(task):

@@ -120,6 +120,37 @@ def test_a_cooperative_generator_is_easier_to_judge_than_a_deceiving_one(task):
     assert last[0] > last[1]
 
 
+def test_with_nothing_asked_of_the_embeddings_nothing_about_them_stops_it(task):
+    own = answers(task)
+    played = game(own, "none", replace(DIVERSITY, gamma=0.0))
+    for number in range(1, 200):
+        played.watch.see(step(number, accuracy=0.1, diversity=0.0))
+    with pytest.raises(GeneratorCollapsed, match="not a number"):
+        played.watch.see(step(200, language=float("nan")))
+
+
+def test_both_halves_of_the_loss_reach_the_encoder(task):
+    def moved(language: float, **settings) -> torch.Tensor:
+        own = answers(task)
+        played = game(own, **settings)
+        generate(played, lambda batch: language * label_loss(own, batch), lessons(task, 4, 4), 1e-3)
+        return torch.cat([value.flatten() for value in state(own.model.get_encoder()).values()])
+
+    silent = replace(DIVERSITY, gamma=0.0)
+    still = moved(0.0, adversarial="none", diversity=silent)
+    assert not torch.equal(moved(1.0, adversarial="none", diversity=silent), still)
+    assert not torch.equal(moved(0.0, adversarial="none"), still)
+    assert not torch.equal(moved(0.0, diversity=silent), still)
+
+
+def test_every_step_is_logged(task, caplog):
+    with caplog.at_level("INFO", "methods.ganprompt.stage1"):
+        run(task, 3)
+    lines = [record.getMessage() for record in caplog.records if record.name == "methods.ganprompt.stage1"]
+    assert len(lines) == 3 and lines[2].startswith("stage 1: step 3, generator ")
+    assert all(f"{name} " in lines[0] for name in ("language", "discriminator", "accuracy", "diversity", "js"))
+
+
 def test_every_step_is_kept_and_the_same_seed_gives_the_same_steps(task):
     first, again = (run(task, 3)[0].watch for _ in range(2))
     assert first.steps == again.steps and [s.step for s in first.steps] == [1, 2, 3]
