@@ -153,7 +153,9 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             started = time.perf_counter()
             scores = score(method, shown)
             elapsed += time.perf_counter() - started
-            np.save(folder / "scores" / f"{n:03}.npy", scores.astype(np.float32))
+            mask = cell.problem.test.mask
+            competing = scores if mask is None else np.where(mask, scores, -np.inf)  # the list a user would see
+            np.save(folder / "scores" / f"{n:03}.npy", competing.astype(np.float32))
             invariance.see(condition, scores)
             demonstrations.see(condition, shown)
             writer.writerows(_rows(condition, shown, scores, cell.problem))

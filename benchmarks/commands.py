@@ -176,6 +176,8 @@ def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
         )
         for note in facts["notes"]:
             print(f"  {note}", file=sys.stderr)
+        if not made.tuned[name] and any(getattr(create(c.id.method, c.settings), "space", {}) for c in made.cells):
+            print("  no tuned settings for these data and methods: defaults are used; --tune searches", file=sys.stderr)
     done = len(made.cells) - len(waiting)
     kept = f", {done} finished earlier and kept" if done else ""
     print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)

@@ -195,7 +195,7 @@ def kendall_tau(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> Flo
     """Kendall's tau-b of each user's scores under two conditions, ties accounted for.
 
     Args:
-        a: one finite score per candidate, shape ``[users, candidates]``.
+        a: one score per candidate, shape ``[users, candidates]``; minus infinity for items that do not compete.
         b: the same for the other condition.
 
     Returns:
@@ -204,16 +204,13 @@ def kendall_tau(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> Flo
     >>> kendall_tau(np.array([[1.0, 2.0, 3.0]]), np.array([[3.0, 2.0, 1.0]])).tolist()
     [-1.0]
     """
-    pairs = zip(a.astype(np.float64), b.astype(np.float64), strict=True)
-    return np.array([_tau_b(first, second) for first, second in pairs], np.float64)
+    from scipy.stats import kendalltau
 
-
-def _tau_b(a: FloatArray, b: FloatArray) -> float:
-    """Cosine between the signs of all pairwise differences (Kendall, 1945): ties are signs of 0."""
-    signs_a, signs_b = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
-    concordance = np.vdot(signs_a, signs_b)
-    length = np.sqrt(np.vdot(signs_a, signs_a) * np.vdot(signs_b, signs_b))
-    return float(concordance / length) if length else float("nan")
+    taus = []
+    for first, second in zip(a.astype(np.float64), b.astype(np.float64), strict=True):
+        competing = np.isfinite(first) & np.isfinite(second)
+        taus.append(kendalltau(first[competing], second[competing], method="asymptotic").statistic)
+    return np.array(taus, np.float64)
 
 
 def probability_first(values: FloatArray, *, draws: int = 10_000, rng: np.random.Generator) -> FloatArray:

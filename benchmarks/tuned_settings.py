@@ -155,7 +155,7 @@ def _best(search: Search) -> Best | None:
         default=trials[0].value,
         best=value,
         backbone=_backbone(info, search.cell.compute),
-        fixed=dict(search.cell.settings),
+        fixed=search.fixed,
         settings=dict(trials[-number].settings),
     )
 

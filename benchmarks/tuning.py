@@ -79,12 +79,17 @@ class Search:
         return self.run / "tuning" / self.id.folder.with_suffix(".json")
 
     @property
+    def fixed(self) -> dict[str, Any]:
+        """What the suite or --set gave to all trials; where and for how much an LLM was asked changes none of them."""
+        return {name: value for name, value in self.cell.settings.items() if name not in ("llm_run", "llm_budget")}
+
+    @property
     def key(self) -> str:
         """Content key: trials are used again only if nothing that could change them has changed."""
         cell, problem = self.cell, self.cell.problem
         lists = (problem.valid.fingerprint, problem.protocol.history_length)
         wording = {role: value for role, value in cell.fingerprints.items() if role != "data"}
-        settings = to_json([dict(cell.settings), self.space])
+        settings = to_json([self.fixed, self.space])
         return fingerprint(
             SCHEMA, cell.id.method, cell.id.seed, settings, data_key(problem), *lists, wording, cell.machine
         )

@@ -1,6 +1,6 @@
 """The contract between a method and whoever runs it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -226,6 +226,15 @@ class Method(Protocol):
         ...
 
 
+def count(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> count(1, "epoch"), count(3, "epoch")
+    ('1 epoch', '3 epochs')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def check_least(method: object, least: Mapping[str, int]) -> None:
     """See that settings are not below their least value; None, a method's own choice, passes.
 
@@ -236,6 +245,18 @@ def check_least(method: object, least: Mapping[str, int]) -> None:
         value = getattr(method, name)
         if value is not None and value < bound:
             raise ValueError(f"{name} is at least {bound}, not {value}")
+
+
+def check_positive(method: object, names: Iterable[str]) -> None:
+    """See that settings are more than 0; None, a method's own choice, passes.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name in names:
+        value = getattr(method, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is more than 0, not {value}")
 
 
 def valid_targets(task: Task) -> IntArray:

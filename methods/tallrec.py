@@ -7,7 +7,7 @@ squeezes all scores together and keeps their order only where the rest of the ma
 learns from the implicit feedback at hand with sampled negatives, and from all seen templates instead of one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,7 +18,7 @@ import numpy as np
 from data.prompts.template import Template
 from data.random import generator
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least, check_positive
 
 if TYPE_CHECKING:
     from methods.lm.prompts import Encoder
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from methods.lm.tuning import Tuned
 
 DEFAULT_BACKBONE = "tiny-llama"
+LEAST: Mapping[str, int] = {
+    **{"rank": 1, "epochs": 0, "max_prompts": 1, "negatives": 1, "batch": 1, "patience": 1},
+    **{"valid_users": 1, "valid_negatives": 1, "shortest": 1},
+}
 
 
 @dataclass
@@ -71,6 +75,10 @@ class TallRec:
         cost=500.0,
     )
     space: ClassVar[Space] = {"rate": (None, 3e-4, 1e-3, 1e-2), "dropout": (0.05, 0.2), "negatives": (1, 3)}
+
+    def __post_init__(self) -> None:
+        check_least(self, LEAST)
+        check_positive(self, ("rate",))
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Tune adapters on questions about training histories; early stop on validation AUC.

@@ -1,13 +1,18 @@
 """Take the README's numbers from the reference run: ``python -m benchmarks.report.readme``."""
 
 import json
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report.table import Table
+from benchmarks.report.tables import LEADERBOARD
+
 RUN = Path("results", "reference", "robustness")
 DATASET = "ml-100k"
+SHOWN = ("method", "unseen", "clean", "worst", "drop", "rbo", "clean_auc", "clean_hit@10")
 
 
 def with_section(readme: str, name: str, text: str) -> str:
@@ -29,10 +34,18 @@ def with_section(readme: str, name: str, text: str) -> str:
 
 def filled(readme: str, run: Path) -> str:
     """The README with the numbers of a run folder."""
-    leaderboard = (run / "leaderboard.md").read_text(encoding="utf-8")
+    caption = (run / "leaderboard.md").read_text(encoding="utf-8").strip().rpartition("\n")[2]
     standings = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))[DATASET]
-    readme = with_section(readme, "leaderboard", leaderboard)
+    readme = with_section(readme, "leaderboard", leaderboard(standings, caption))
     return with_section(readme, "beside the paper", f"{beside(standings, published())}\n\n{impossible(published())}")
+
+
+def leaderboard(standings: list[dict[str, Any]], caption: str) -> str:
+    """The columns that matter most, and why a row has no numbers; Markdown."""
+    reasons = [{**row, "note": "" if "unseen" in row else row["note"]} for row in standings]
+    keys = (*SHOWN, "note") if any(row["note"] for row in reasons) else SHOWN
+    columns = [column for column in LEADERBOARD if column.key in keys]
+    return Table(columns, reasons, re.sub(r" P\(first\): [^.]*\.", "", caption)).markdown()
 
 
 def published() -> dict[str, Any]:
@@ -57,9 +70,8 @@ def beside(standings: list[dict[str, Any]], paper: dict[str, Any]) -> str:
         ("First", f"GANPrompt on {', '.join(ahead)}", order[0]),
         ("Ahead of the next", leads, f"{lead:+.2f} %"),
         ("GANPrompt's place", f"1 on {len(ahead)} of {len(paper['hit_1'])} data sets", place),
-        ("Order", "not recorded here", " > ".join(order)),
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", f"The order here: {' > '.join(order)}."])
 
 
 def impossible(paper: dict[str, Any]) -> str:

@@ -71,10 +71,15 @@ class Results:
         counts = np.broadcast_to(self.candidates, self.ranks.shape)
         return metrics.METRICS[metric](self.ranks + tie * self.ties / 2, counts).transpose(0, 2, 3, 1)
 
-    def scores(self, method: str, seed: int, condition: int) -> FloatArray | None:
-        """Stored scores, shape ``[users, candidates]``; None in a folder without scores."""
-        path = self.folder.cell(CellId(self.dataset, method, seed)) / "scores" / f"{condition:03}.npy"
-        return np.load(path) if path.exists() else None
+    def cell(self, method: str, seed: int) -> Path:
+        """Folder of a finished cell."""
+        return self.folder.cell(CellId(self.dataset, method, seed))
+
+
+def scores_of(cell: Path, condition: int) -> FloatArray | None:
+    """Stored scores of a cell, shape ``[users, candidates]``; None in a folder without scores."""
+    path = cell / "scores" / f"{condition:03}.npy"
+    return np.load(path) if path.exists() else None
 
 
 def load(folder: RunFolder) -> tuple[Results, ...]:

@@ -24,7 +24,8 @@ class Column:
     Args:
         key: key of the values in the rows, and heading in CSV and JSON.
         title: heading for people.
-        better: which direction is better; the best value is set in bold, all ties, the second underlined.
+        better: which direction is better; the best value is set in bold, all ties, and the second, where one is best,
+            underlined.
         digits: decimals shown; None to show the value as it is.
         detail: keys that only CSV and JSON show are marked so.
         interval: keys of the lower and upper bound shown in brackets behind the value.
@@ -61,10 +62,11 @@ class Table:
     def _mark(self, column: Column) -> None:
         """Note the best and the second-best printed value of a column."""
         shown = {n: self._number(row, column) for n, row in enumerate(self.rows)}
-        defined = sorted({v for v in shown.values() if v is not None}, reverse=column.better == "up")
+        defined = sorted((v for v in shown.values() if v is not None), reverse=column.better == "up")
+        first, second = (*defined, None, None)[:2]  # the second is the first again where several are best
         for n, value in shown.items():
-            if value is not None and value in defined[:2] and len(self.rows) > 1:
-                self._marks[n, column.key] = ("best", "second")[defined.index(value)]
+            if value is not None and value in (first, second) and len(self.rows) > 1:
+                self._marks[n, column.key] = "best" if value == first else "second"
 
     @staticmethod
     def _number(row: dict[str, Any], column: Column) -> float | None:

@@ -1,16 +1,19 @@
 """The tables of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import robustness, significance
-from benchmarks.report.results import Results
+from benchmarks.report.results import Results, scores_of
 from benchmarks.report.table import Column, Table
 from data.random import generator
-from data.types import FloatArray
+from data.types import FloatArray, IntArray
+from methods.base import count
 
 PRIMARY = "ndcg@10"
 COLD = 10
@@ -103,7 +106,7 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
     auc, hit, mrr = (results.values(metric)[:, 0].mean(axis=(1, 2)) for metric in ("auc", "hit@10", "mrr"))
     for m, method in enumerate(results.methods):
         over_templates = robustness.summary(by_template[m])
-        stability = list_stability(results, method, results.unseen)
+        stability = list_stability(results, method, results.unseen, tuple(STABILITY))
         reports = [record["fit"] for record in results.records[method]]
         yield {
             "method": method,
@@ -114,9 +117,7 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             "deviation": over_templates.standard_deviation,
             "cps": robustness.combined_performance_score(by_template[m]),
             "drop": float(robustness.performance_drop_rate(values[m, 0].mean(), over_templates.mean)),
-            "rbo": stability["rbo"],
-            "jaccard": stability["jaccard"],
-            "kendall": stability["kendall"],
+            **stability,
             "first": float(first[m]),
             "clean_auc": float(auc[m]),
             "clean_hit@10": float(hit[m]),
@@ -128,8 +129,18 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             "interactions": mean(reports, "interactions"),
             "tokens": mean(reports, "tokens"),
             "trials": mean(reports, "trials"),
-            "note": "; ".join(dict.fromkeys(report["note"] for report in reports if report["note"])),
+            "note": _note(reports, results.seeds),
         }
+
+
+def _note(reports: list[dict[str, Any]], seeds: Sequence[int]) -> str:
+    """What all fits say of themselves, or the first of them, with its seed, where they differ.
+
+    >>> _note([{"note": "kept epoch 2"}, {"note": "kept epoch 3"}], [7, 8])
+    'seed 7: kept epoch 2'
+    """
+    notes = [report["note"] for report in reports]
+    return notes[0] if len(set(notes)) == 1 else f"seed {seeds[0]}: {notes[0]}"
 
 
 def _unseen(results: Results, values: FloatArray) -> FloatArray:
@@ -184,20 +195,43 @@ def converged(reports: list[dict[str, Any]]) -> bool | None:
     return all(known) if known else None
 
 
-def list_stability(results: Results, method: str, conditions: Any) -> dict[str, float]:
-    """Mean agreement of each user's list under some conditions with their clean list; NaN without scores."""
-    found: dict[str, list[float]] = {"rbo": [], "jaccard": [], "kendall": []}
-    for seed in results.seeds:
-        clean = results.scores(method, seed, 0)
-        for condition in conditions.tolist():
-            scores = results.scores(method, seed, condition)
-            if clean is None or scores is None:
-                continue
-            a, b = robustness.top_k(clean, 10), robustness.top_k(scores, 10)
-            found["rbo"].append(float(robustness.rank_biased_overlap(a, b).mean()))
-            found["jaccard"].append(float(robustness.jaccard_at(a, b).mean()))
-            found["kendall"].append(float(np.nanmean(robustness.kendall_tau(clean, scores))))
+def list_stability(
+    results: Results, method: str, conditions: IntArray, measures: Sequence[str] = ("rbo",)
+) -> dict[str, float]:
+    """Mean agreement of each user's list under some conditions with their clean list; NaN without scores.
+
+    Args:
+        results: of a run.
+        method: whose lists.
+        conditions: indices of the conditions.
+        measures: keys of :data:`STABILITY`.
+    """
+    # A cell's key says what its scores depend on: what was computed for it once holds as long as the process lives.
+    cells = [(results.cell(method, seed), record["key"]) for seed, record in _seeds(results, method)]
+    found = {
+        measure: [_agreement(*cell, condition, measure) for cell in cells for condition in conditions.tolist()]
+        for measure in measures
+    }
     return {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
+
+
+def _seeds(results: Results, method: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    return zip(results.seeds, results.records[method], strict=True)
+
+
+STABILITY: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
+    "rbo": lambda a, b: robustness.rank_biased_overlap(robustness.top_k(a, 10), robustness.top_k(b, 10)),
+    "jaccard": lambda a, b: robustness.jaccard_at(robustness.top_k(a, 10), robustness.top_k(b, 10)),
+    "kendall": robustness.kendall_tau,
+}
+
+
+@cache
+def _agreement(cell: Path, key: str, condition: int, measure: str) -> float:
+    clean, scores = scores_of(cell, 0), scores_of(cell, condition)
+    if clean is None or scores is None:
+        return float("nan")
+    return float(np.nanmean(STABILITY[measure](clean, scores)))
 
 
 def _caption(results: Results) -> str:
@@ -213,10 +247,10 @@ def _caption(results: Results) -> str:
     banner = f" AUDIT FAILED: {'; '.join(failed)}." if failed else ""
     return (
         f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
-        f"{len(results.seeds)} seed(s), {len(results.unseen)} unseen templates; brackets hold {level:.0%} bootstrap "
-        f"intervals. Sorted by the mean over unseen templates. Drop = 1 - unseen / clean. RBO@10: agreement of each "
-        f"user's list with the clean one. P(first): share of resamples of the templates in which the method is first. "
-        f"AUC and Hit@10 are clean. Bold: best, underlined: second.{limited}{banner}"
+        f"{count(len(results.seeds), 'seed')}, {len(results.unseen)} unseen templates; brackets hold {level:.0%} "
+        f"bootstrap intervals. Sorted by the mean over unseen templates. Drop = 1 - unseen / clean. RBO@10: agreement "
+        f"of each user's list with the clean one. P(first): share of resamples of the templates in which the method "
+        f"is first. AUC and Hit@10 are clean. Bold: best, underlined: second.{limited}{banner}"
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.dataset import Catalogue
 from data.prompts.template import Template
-from methods.base import FitReport, MethodInfo, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, Requests, Space, Task, check_least, check_positive
 from methods.collm.vectors import COLLABORATIVE, collaborative_vectors
 from methods.tallrec import TallRec
 
@@ -54,11 +54,9 @@ class CoLlm(TallRec):
     def __post_init__(self) -> None:
         if self.collaborative not in COLLABORATIVE:
             raise ValueError(f"no collaborative model {self.collaborative!r}: {' or '.join(COLLABORATIVE)}")
-        for name, least in (("hidden", 1), ("map_epochs", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"collm: {name} must be at least {least}, got {getattr(self, name)}")
-        if self.map_rate <= 0:
-            raise ValueError(f"collm: map_rate must be above 0, got {self.map_rate}")
+        super().__post_init__()
+        check_least(self, {"hidden": 1, "map_epochs": 0})
+        check_positive(self, ("map_rate",))
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Tune adapters as TALLRec does, then, with all else frozen, what makes embeddings of the vectors.
@@ -68,18 +66,18 @@ class CoLlm(TallRec):
         """
         from methods.collm.marks import add_marks, extend
 
-        vectors, collaborative = collaborative_vectors(self.collaborative, task, seed)
         first = TallRec(**{field.name: getattr(self, field.name) for field in fields(TallRec)})
         alone = first.fit(task, seed)
         self._scorer = first._scorer
+        vectors, collaborative = collaborative_vectors(self.collaborative, task, seed)
         extend(
             self._scorer.model, add_marks(self._scorer.encoder.tokenizer, task.catalogue), vectors, self.hidden, seed
         )
         tuned = self._tune(task, self._scorer, self.map_rate, self.map_epochs, seed)
         return replace(
             alone,
-            epochs=alone.epochs + tuned.epochs,
-            converged=tuned.converged,
+            epochs=collaborative.epochs + alone.epochs + tuned.epochs,
+            converged=bool(collaborative.converged and alone.converged and tuned.converged),
             interactions=alone.interactions + tuned.questions // (1 + self.negatives) + collaborative.interactions,
             tokens=alone.tokens + tuned.tokens,
             loss=f"{collaborative.loss}, then {alone.loss}",

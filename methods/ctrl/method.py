@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from methods.base import FitReport, MethodInfo, Space, Task
+from methods.base import FitReport, MethodInfo, Space, Task, check_least, check_positive, count
 from methods.llmrec.encoder import DEFAULT, Encoder
 from methods.recbole import DIN, files, training
 
@@ -50,14 +50,10 @@ class Ctrl(DIN):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("align_epochs", 0), ("space_size", 1), ("parts", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"ctrl: {name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("align_rate", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"ctrl: {name} must be above 0, got {getattr(self, name)}")
+        check_least(self, {"align_epochs": 0, "space_size": 1, "parts": 1})
+        check_positive(self, ("align_rate", "temperature"))
         if self.space_size % self.parts:
-            raise ValueError(f"ctrl: space_size {self.space_size} cannot be cut into {self.parts} equal parts")
+            raise ValueError(f"space_size {self.space_size} cannot be cut into {self.parts} equal parts")
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Encode the items' texts, align, train with early stopping on the validation part.
@@ -83,7 +79,7 @@ class Ctrl(DIN):
         with self._progress() as on_epoch:
             trained = training.train(stage, model, task, on_epoch)
         first = {"loss": "contrastive", "negatives": "the rest of the batch"}
-        note = f"aligned with texts for {self.align_epochs} epochs"
+        note = f"aligned with texts for {count(self.align_epochs, 'epoch')}"
         return self._report(trained, written.rows, note, before=self.align_epochs, **first), trained
 
     def _sides(self, model: "Module", stage: training.Stage) -> "Sides":

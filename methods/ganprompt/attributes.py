@@ -230,7 +230,7 @@ def prompts(task: Task, template: Template, users: int) -> list[Prompt]:
 def attributes(task: Task, source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
     """The most frequent fillings, kept in the cache by source and prompts.
 
-    Those of a language model are not, whose client keeps its answers, nor those of a model in a folder, which may change.
+    Not so those of a language model, whose client keeps its answers, and of a model in a folder, which may change.
 
     Raises:
         NotRunnable: if the source finds fewer, or what it needs is not there.

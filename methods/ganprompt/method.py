@@ -10,7 +10,7 @@ import numpy as np
 
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least, check_positive
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -156,9 +156,7 @@ class GanPrompt:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}")
         check_least(self, LEAST)
-        for name in RATES:
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ValueError(f"{name} is more than 0, not {value}")
+        check_positive(self, RATES)
         for name in WEIGHTS:
             if not np.isfinite(value := getattr(self, name)):
                 raise ValueError(f"{name} is a finite number, not {value}")

@@ -275,8 +275,8 @@ class BestLlmRec(LlmRec):
         self._best = rows[best]
         tried = ", ".join(f"{name} {value:.3f}" for name, value in sorted(quality.items(), key=lambda i: -i[1]))
         return FitReport(
-            epochs=reports[best].epochs,
-            converged=reports[best].converged,
+            epochs=sum(report.epochs for report in reports.values()),
+            converged=all(report.converged for report in reports.values()),
             interactions=sum(report.interactions for report in reports.values()),
             trials=len(rows),
             note="; ".join(filter(None, [f"{best}, best on validation (ndcg@10: {tried})", reports[best].note])),

@@ -94,8 +94,13 @@ class P5:
             reused=backbone.reused,
             note=f"{backbone.description}{note}",
             loss="cross-entropy of the answers" if tuned.epochs else "",
-            negatives=f"1 asked about, {self.offered} offered" if tuned.epochs else "",
+            negatives=self._negatives() if tuned.epochs else "",
         )
+
+    def _negatives(self) -> str:
+        """Those of the families of prompts that are asked; a direct question has none."""
+        drawn = {"1 asked about": self.questions, f"{self.offered} offered": self.choices}
+        return ", ".join(text for text, share in drawn.items() if share) or "0"
 
     def score(self, requests: Requests) -> FloatArray:
         """Log-likelihood of each candidate's title as the answer, shape ``[rows, candidates]``."""

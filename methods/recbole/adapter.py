@@ -11,7 +11,7 @@ import numpy as np
 
 from data.random import generator
 from data.types import FloatArray, IntArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least
 from methods.recbole import environment, files, training
 
 if TYPE_CHECKING:
@@ -68,11 +68,9 @@ class RecBoleModel(Declared):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "train_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{self.info.name}: {name} must be at least 1, got {getattr(self, name)}")
+        check_least(self, {"epochs": 1, "patience": 1, "train_batch_size": 1})
         for twice in {f.name for f in fields(self)} & set(self.options):
-            raise ValueError(f"{self.info.name}: {twice} is a setting of its own, not one of options")
+            raise ValueError(f"{twice} is a setting of its own, not one of options")
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Train with early stopping on the validation part.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from methods.base import FitReport, MethodInfo, Space, Task
+from methods.base import FitReport, MethodInfo, Space, Task, count
 from methods.recbole import files, training
 from methods.recbole.adapter import RecBoleModel
 
@@ -182,7 +182,7 @@ class S3Rec(RecBoleModel):
         with self._progress() as on_epoch:
             model = training.pretrain(stage, epochs, folder / "pretrained.pth")
             trained = training.train(stage, model, task, on_epoch)
-        note = f"pretrained for {epochs} epochs" if attributes else "items have no attributes: finetuned only"
+        note = f"pretrained for {count(epochs, 'epoch')}" if attributes else "items have no attributes: finetuned only"
         loss = "binary cross-entropy of masked items, attributes and segments"
         return self._report(trained, written.rows, note, before=epochs, loss=loss, negatives="1"), trained
 

@@ -3,7 +3,7 @@
 import re
 
 from benchmarks import suite
-from benchmarks.report.readme import beside, impossible, published
+from benchmarks.report.readme import beside, impossible, leaderboard, published
 from tests.conftest import ROOT
 
 PAPER = published()
@@ -13,8 +13,19 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_ordering_is_that_of_the_run():
     standings = [{"method": "sasrec", "unseen": 0.4}, {"method": "ganprompt", "unseen": 0.32}]
     text = beside([*standings, {"method": "llm-rank", "note": "not run: no model"}], PAPER)
-    assert "| sasrec > ganprompt |" in text and "| 2 of 2 |" in text and "| +25.00 % |" in text
+    assert "The order here: sasrec > ganprompt." in text and "| 2 of 2 |" in text and "| +25.00 % |" in text
     assert "| not in this run |" in beside([{"method": m, "unseen": u} for m, u in (("a", 0.4), ("b", 0.3))], PAPER)
+
+
+def test_the_readmes_leaderboard_has_few_columns_and_the_reasons_of_rows_without_numbers():
+    row = {"unseen_low": 0.2, "unseen_high": 0.5, "clean": 0.4, "clean_low": 0.3, "clean_high": 0.5, "worst": 0.1}
+    row |= {"drop": 0.0, "rbo": 1.0, "clean_auc": 0.9, "clean_hit@10": 0.5, "note": "many words"}
+    rows = [{"method": "a", "unseen": 0.4, **row}, {"method": "b", "unseen": 0.3, **row}]
+    text = leaderboard(rows, "Of 3 users. P(first): share of wins. Bold: best.")
+    assert "| **0.400 [0.200, 0.500]** |" in text and "many words" not in text
+    assert text.endswith("\nOf 3 users. Bold: best.\n")
+    text = leaderboard([*rows, {"method": "c", "note": "not run: no model"}], "Of 3 users.")
+    assert text.splitlines()[0].endswith("| Note |") and "not run: no model" in text and "many words" not in text
 
 
 def test_first_places_are_those_of_the_papers_figures():

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import plan, suite
@@ -307,6 +308,25 @@ def test_full_ranking_and_temporal_split_run(suite_file, tmp_path, run_suite):
     answer = run_suite("--suite", suite_file, *flags, "--output-dir", tmp_path / "r")
     assert answer.returncode == 0, answer.stderr
     assert "full candidates" in (tmp_path / "r" / "leaderboard.md").read_text()
+    scores = np.load(tmp_path / "r" / "cells" / "tiny" / "popularity" / "seed-0" / "scores" / "000.npy")
+    assert np.isneginf(scores).any(axis=1).all()  # what a user has chosen is in no list, whatever its score
+    for row in csv.DictReader((tmp_path / "r" / "leaderboard.csv").open()):
+        assert np.isfinite([float(row[key]) for key in ("rbo", "jaccard", "kendall")]).all()
+
+
+def test_several_seeds_are_averaged_and_the_first_one_speaks_for_all(suite_file, tmp_path, run_suite):
+    flags = ("--methods", "tests.fakes:Seeded", "random", "--seeds", 3, 4, "--output-dir", tmp_path / "r")
+    answer = run_suite("--suite", suite_file, *flags)
+    assert answer.returncode == 0, answer.stderr
+    (results,) = load(RunFolder(tmp_path / "r"))
+    board = tables.leaderboard(results)
+    row = next(row for row in board.rows if row["method"] == "tests.fakes:Seeded")
+    assert (row["epochs"], row["converged"], row["note"]) == (35, False, "seed 3: fitted with seed 3")
+    each = results.values("ndcg@10")[results.methods.index(row["method"]), 0].mean(axis=0)
+    assert row["clean"] == pytest.approx(each.mean()) and each[0] != each[1]
+    assert "2 seeds" in board.caption
+    budget = next(row for row in ledger(results).rows if row["method"] == "tests.fakes:Seeded")
+    assert (budget["epochs"], budget["ended"]) == (35, "at its limit")
 
 
 def test_unwritable_folder_is_a_clear_error(suite_file, tmp_path, run_suite):

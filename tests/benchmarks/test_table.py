@@ -30,7 +30,7 @@ def test_markdown_sets_the_best_in_bold_and_underlines_the_second():
 def test_values_that_print_the_same_tie_and_every_best_is_bold():
     text = Table(COLUMNS, [row("a", 0.50001), row("b", 0.49999), row("c", 0.3)]).markdown()
     assert text.count("**0.500 [") == 2
-    assert text.count("<ins>0.300") == 1
+    assert "<ins>" not in text  # two are ahead of the third
 
 
 def test_undefined_numbers_are_dashes_and_never_best():

@@ -111,10 +111,10 @@ def test_a_model_that_scores_pairs_ranks_all_items_for_some_validation_users_onl
     written: list[Task] = []
     write = files.write
     monkeypatch.setattr(files, "write", lambda task, *rest: written.append(task) or write(task, *rest))
-    notes = {name: create(name, SMALL).fit(task, seed=0).note for name in ("din", "sasrec")}
+    notes = {name: create(name, SMALL).fit(task, seed=0).note for name in ("din", "ctrl", "sasrec")}
     assert f"stops early on 7 of {USERS} validation users" in notes["din"] and "stops early on" not in notes["sasrec"]
-    few, everybody = written
-    assert len(everybody.valid) == USERS
+    few, same, everybody = written
+    assert len(everybody.valid) == USERS and np.array_equal(few.valid.users, same.valid.users)
     own = task.valid.users.searchsorted(few.valid.users)
     assert np.array_equal(valid_targets(few), valid_targets(task)[own])
 
@@ -288,7 +288,7 @@ def test_nothing_to_stop_on_or_to_learn_from_is_said(task: Task) -> None:
 def test_wrong_settings_are_refused(task: Task) -> None:
     with pytest.raises(MethodError, match="did you mean 'hidden_size'"):
         create("sasrec", {"hiden_size": 8})
-    with pytest.raises(ValueError, match="patience must be at least 1"):
+    with pytest.raises(ValueError, match="patience is at least 1"):
         create("sasrec", {"patience": 0})
     with pytest.raises(ValueError, match="epochs is a setting of its own"):
         create("sasrec", {"options": {"epochs": 3}})

@@ -68,6 +68,7 @@ def test_with_vectors_of_a_real_model_it_fits_and_scores(tmp_path, monkeypatch):
     vectors, bpr = collaborative_vectors("bpr", task, 0)
     assert torch.equal(method._scorer.model.get_input_embeddings().vectors, vectors)
     assert report.interactions > bpr.interactions and report.loss.startswith(f"{bpr.loss}, then ")
+    assert report.epochs > bpr.epochs
     assert np.isfinite(method.score(task.valid)).all()
 
 
@@ -104,9 +105,10 @@ def test_the_same_seed_gives_the_same_scores_and_leaves_the_global_random_state_
 
 def test_what_it_needs_is_said(tmp_path):
     for settings, sentence in (
-        ({"hidden": 0}, "hidden must be at least 1, got 0"),
-        ({"map_epochs": -1}, "map_epochs must be at least 0, got -1"),
-        ({"map_rate": 0.0}, "map_rate must be above 0"),
+        ({"hidden": 0}, "hidden is at least 1, not 0"),
+        ({"map_epochs": -1}, "map_epochs is at least 0, not -1"),
+        ({"map_rate": 0.0}, "map_rate is more than 0"),
+        ({"negatives": -1}, "negatives is at least 1, not -1"),
     ):
         with pytest.raises(registry.MethodError, match=sentence):
             registry.create("collm", settings)

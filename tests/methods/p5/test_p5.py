@@ -91,6 +91,15 @@ def test_a_catalogue_that_one_user_has_almost_chosen_is_learnt_from(task):
 
 
 @pytest.mark.parametrize(
+    ("questions", "choices", "negatives"),
+    [(0.0, 0.0, "0"), (0.3, 0.0, "1 asked about"), (0.3, 0.2, "1 asked about, 5 offered")],
+)
+def test_the_ledger_counts_negatives_of_what_was_asked(task, questions, choices, negatives):
+    method = P5(**{**QUICK, "prompts": 20, "offered": 5}, questions=questions, choices=choices)
+    assert method.fit(task, seed=0).negatives == negatives
+
+
+@pytest.mark.parametrize(
     ("questions", "choices", "roles"),
     [(0.0, 0.0, {"sequential"}), (1.0, 0.0, {"recommend"}), (0.0, 1.0, {"choose"}), (0.4, 0.3, set(FAMILIES))],
 )
