@@ -36,6 +36,17 @@ def test_adapters_start_neutral_then_matter_and_merge_exactly(task, family):
     np.testing.assert_allclose(odds(merged(model), task), apart, atol=1e-5)
 
 
+def test_in_half_precision_small_adapters_still_count(task):
+    words = len(make_tokenizer())
+    model = add_lora(make_model("llama", words).to(torch.bfloat16), Lora())
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=3e-3)  # what they add is less than a bit of the weights
+    plain, apart = odds(make_model("llama", words).to(torch.bfloat16), task), odds(inner(model), task)
+    assert (apart != plain).any()
+    np.testing.assert_array_equal(odds(merged(model), task), apart)
+
+
 def test_only_adapters_learn():
     model = add_lora(make_model("llama", 100), Lora())
     learnt = {name.split(".")[-3] for name, parameter in model.named_parameters() if parameter.requires_grad}
