@@ -97,6 +97,9 @@ def run(options: Namespace) -> int:
         return _dry_tune(made, options.trials) if options.tune else _dry_run(made, folder)
     with folder.opened():
         made = plan.make_plan(chosen, compute, folder.path, tuned)
+        for name in made.problems:
+            if where and not (options.tune or made.tuned[name]):
+                print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
         if options.tune:
             return _tune(made, folder, options.trials, where[0], jobs, options.executor)
         return _execute(made, folder, compute, jobs, options.executor)
@@ -123,7 +126,7 @@ def _dry_tune(made: plan.Plan, trials: int) -> int:
     for search in searches:
         print(f"{search.id}: {search.waiting()} fits to make, of {trials} trials over {', '.join(search.space)}")
     for name in sorted({cell.id.method for cell in made.cells} - {search.id.method for search in searches}):
-        row = tuning.tuned_as(name, create(name, made.suite.settings_of(name)))
+        row = tuning.tuned_as(name, create(name, made.suite.settings.get(name, {})))
         print(f"{name}: {'no settings to search' if row == name else f'runs with the settings of {row}'}")
     return 0
 
@@ -176,8 +179,6 @@ def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
         )
         for note in facts["notes"]:
             print(f"  {note}", file=sys.stderr)
-        if not made.tuned[name] and any(getattr(create(c.id.method, c.settings), "space", {}) for c in made.cells):
-            print("  no tuned settings for these data and methods: defaults are used; --tune searches", file=sys.stderr)
     done = len(made.cells) - len(waiting)
     kept = f", {done} finished earlier and kept" if done else ""
     print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)

@@ -97,7 +97,7 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
             or the data give cause.
     """
-    methods = {name: create(name, suite.settings_of(name)) for name in names(suite.methods)}
+    methods = {name: create(name, suite.settings.get(name, {})) for name in names(suite.methods)}
     roles = [role for method in methods.values() for role in method.info.roles | method.info.learns]
     wording = _templates(roles, suite.templates)
     problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
@@ -109,7 +109,7 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         conditions = _conditions(suite, {role: group for role, group in own.items() if role in shown})
         for problem in problems:
             best = found[problem.dataset.name].get(name)
-            settings = {**(best.settings if best else {}), **suite.settings_of(name)}
+            settings = {**(best.settings if best else {}), **suite.settings.get(name, {})}
             for seed in suite.seeds:
                 cell = CellId(problem.dataset.name, name, seed)
                 cells.append(Cell(cell, settings, problem.for_roles(own), conditions, compute, run))
@@ -130,7 +130,7 @@ def _tuned(
     """Tuned settings that hold for the rows of these data."""
     files = tuned_settings.read(problem, places)
     found = {
-        name: tuned_settings.choose(files, name, method, compute, suite.settings_of(name))
+        name: tuned_settings.choose(files, name, method, compute, suite.settings.get(name, {}))
         for name, method in methods.items()
     }
     return {name: best for name, best in found.items() if best}
@@ -145,7 +145,7 @@ def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Sui
     """The suite with the same language model, and one budget for all, for every method that asks one."""
     given = {key: value for key, value in (("llm", llm), ("llm_budget", budget)) if value is not None}
     asking = [name for name in names(suite.methods) if "llm" in settings_of(name)] if given else []
-    settings = {name: {**given, "llm_run": run, **suite.settings_of(name)} for name in asking}
+    settings = {name: {**given, "llm_run": run, **suite.settings.get(name, {})} for name in asking}
     return suite.model_copy(update={"settings": {**suite.settings, **settings}})
 
 

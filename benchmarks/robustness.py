@@ -209,7 +209,7 @@ def kendall_tau(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> Flo
     taus = []
     for first, second in zip(a.astype(np.float64), b.astype(np.float64), strict=True):
         competing = np.isfinite(first) & np.isfinite(second)
-        taus.append(kendalltau(first[competing], second[competing], method="asymptotic").statistic)
+        taus.append(kendalltau(first[competing], second[competing]).statistic)
     return np.array(taus, np.float64)
 
 

@@ -4,7 +4,7 @@ manifest.json                 what was asked for, of what content, on which mach
 run.log                       messages of the methods and the libraries below them
 cells/<dataset>/<method>/seed-<s>/
     record.json               key, fit report, timings, conditions, audits
-    scores.npy                float32 [conditions, users, candidates]
+    scores/<condition>.npy    float32 [users, candidates], minus infinity for items that do not compete
     records.csv               per user and condition: template, rank, metrics, training count of the positive
     ...                       what a method found while fitting, in its own words
 leaderboard.md ...            made from the above alone, again at any time

@@ -1,7 +1,6 @@
 """Suite files: what is run is data, not code."""
 
 import difflib
-import fnmatch
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.protocol import Protocol
+from methods.registry import fixed, names
 
 
 class SuiteError(ValueError):
@@ -45,7 +45,7 @@ class Suite(BaseModel):
         seeds: one fit of every method per seed.
         protocol: split, candidates, history length, users.
         conditions: condition family -> list of grades or variants, or true for all the family has by default.
-        settings: method or pattern of methods -> setting -> value.
+        settings: method -> setting -> value.
         templates: further template files.
         statistics: how differences are judged.
         limit: judge this many users only; such results are marked as not reportable.
@@ -64,19 +64,6 @@ class Suite(BaseModel):
     templates: tuple[Path, ...] = ()
     statistics: Statistics = Statistics()
     limit: int | None = Field(default=None, ge=2)
-
-    def settings_of(self, method: str) -> dict[str, Any]:
-        """Settings of a method: those of its name win over those of patterns, a later pattern over earlier ones.
-
-        >>> settings = {"p5": {"rate": 0.1}, "p*": {"rate": 0.2, "epochs": 3}}
-        >>> Suite(name="mine", methods=("p5",), settings=settings).settings_of("p5")
-        {'rate': 0.1, 'epochs': 3}
-        """
-        patterns = (key for key in self.settings if key != method and fnmatch.fnmatchcase(method, key))
-        found: dict[str, Any] = {}
-        for key in (*patterns, method):
-            found |= self.settings.get(key, {})
-        return found
 
 
 def typed(text: str) -> Any:
@@ -104,8 +91,12 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
         name: a name of :func:`available`, or a path ending in ``.toml``.
         overrides: keys of :class:`Suite`; mappings are merged key by key.
 
+    Settings may stand at patterns such as ``ganprompt/*`` in both, for all methods that match, but for what a row is
+    about itself; those at a name win over them.
+
     Raises:
         SuiteError: for an unknown suite, a file that is not TOML, or an unknown or unfit key.
+        MethodError: for settings of a method or pattern of which there is none.
     """
     path = Path(name) if name.endswith(".toml") else available().get(name)
     if path is None or not path.exists():
@@ -117,9 +108,25 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: not a TOML file: {error}") from error
     try:
-        return Suite.model_validate(_merge(content, overrides or {}))
+        found = Suite.model_validate(_merge(content, overrides or {}))
     except ValidationError as error:
         raise SuiteError("\n".join(_sentence(path, problem) for problem in error.errors())) from error
+    file, line = (_by_method(layer.get("settings", {})) for layer in (content, overrides or {}))
+    return found.model_copy(update={"settings": _merge(file, line)})
+
+
+def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings by the names of methods, for those of names and patterns.
+
+    >>> _by_method({"ganprompt/mmd": {"rate": 0.1}, "ganprompt/m*": {"rate": 0.2, "distance": "euclidean"}})
+    {'ganprompt/mmd': {'rate': 0.1}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key in sorted(settings, key=lambda key: key in names([key])):  # patterns first
+        for name in names([key]):
+            own = {} if name == key else fixed(name)
+            found.setdefault(name, {}).update({s: value for s, value in settings[key].items() if s not in own})
+    return found
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from methods.base import Method
@@ -103,6 +104,16 @@ def settings_of(name: str) -> tuple[str, ...]:
         MethodError: for an unknown name or a module that does not hold it.
     """
     return tuple(inspect.signature(_factory(name)).parameters)
+
+
+def fixed(name: str) -> Mapping[str, Any]:
+    """Settings that make a row what it is, beside those of its family.
+
+    Raises:
+        MethodError: for an unknown name or a module that does not hold it.
+    """
+    factory = _factory(name)
+    return factory.keywords if isinstance(factory, partial) else {}
 
 
 def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:

@@ -134,13 +134,15 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _note(reports: list[dict[str, Any]], seeds: Sequence[int]) -> str:
-    """What all fits say of themselves, or the first of them, with its seed, where they differ.
+    """What the fits say of themselves, once where all say the same.
 
-    >>> _note([{"note": "kept epoch 2"}, {"note": "kept epoch 3"}], [7, 8])
-    'seed 7: kept epoch 2'
+    >>> _note([{"note": "kept epoch 2"}, {"note": ""}, {"note": "kept epoch 3"}], [7, 8, 9])
+    'seed 7: kept epoch 2; seed 9: kept epoch 3'
     """
     notes = [report["note"] for report in reports]
-    return notes[0] if len(set(notes)) == 1 else f"seed {seeds[0]}: {notes[0]}"
+    if len(set(notes)) == 1:
+        return str(notes[0])
+    return "; ".join(f"seed {seed}: {note}" for seed, note in zip(seeds, notes, strict=True) if note)
 
 
 def _unseen(results: Results, values: FloatArray) -> FloatArray:
@@ -207,16 +209,13 @@ def list_stability(
         measures: keys of :data:`STABILITY`.
     """
     # A cell's key says what its scores depend on: what was computed for it once holds as long as the process lives.
-    cells = [(results.cell(method, seed), record["key"]) for seed, record in _seeds(results, method)]
+    seeds = zip(results.seeds, results.records[method], strict=True)
+    cells = [(results.cell(method, seed), record["key"]) for seed, record in seeds]
     found = {
         measure: [_agreement(*cell, condition, measure) for cell in cells for condition in conditions.tolist()]
         for measure in measures
     }
     return {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
-
-
-def _seeds(results: Results, method: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    return zip(results.seeds, results.records[method], strict=True)
 
 
 STABILITY: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {

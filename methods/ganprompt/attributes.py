@@ -211,9 +211,9 @@ def lexicon(catalogue: Catalogue, most: int = 60, everywhere: float = 0.9) -> tu
 
     A category that more than ``everywhere`` of the items have tells no user from another, and is left out.
     """
-    texts = (text for name in CATEGORY_FIELDS for text in catalogue.fields.get(name, ()))
-    parts = (dict.fromkeys(part.strip().lower() for part in re.split(r"[,>|;/]", text)) for text in texts)
-    counts = Counter(part for each in parts for part in each if part)
+    texts = zip(*(catalogue.fields[name] for name in CATEGORY_FIELDS if name in catalogue.fields), strict=True)
+    parts = (dict.fromkeys(part.strip().lower() for part in re.split(r"[,>|;/]", ",".join(item))) for item in texts)
+    counts = Counter(part for item in parts for part in item if part)
     frequent = [word for word, count in counts.most_common(most) if count <= everywhere * catalogue.n_items]
     return tuple(dict.fromkeys([*frequent, *GENERAL]))
 
@@ -280,15 +280,15 @@ def most_frequent(fillings: Sequence[Sequence[str]], count: int) -> list[str]:
 def named(answer: str, words: Sequence[str]) -> list[str]:
     """The first of the words that an answer holds; else the last one that could be an attribute, if there is one.
 
-    Only what stands behind a last "focus on" counts, where an answer has one.
+    Only what stands behind a last "focus on" counts, if anything does.
 
     >>> named("Based on the history, focus on the plot.", ["plot"]), named("Sure! Genre.", ["plot"])
     (['plot'], ['genre'])
     >>> named("As an AI language model, I would focus on the plot.", ["language", "plot"])
     ['plot']
     """
-    answer = re.split(r"focus(?:es|ing)? on", answer, flags=re.IGNORECASE)[-1]
     text, longest_first = answer.lower(), sorted(words, key=len, reverse=True)
+    text = re.split(r"focus(?:es|ing)? on(?=.*[a-z])", text, flags=re.DOTALL)[-1]
     found = re.search(rf"\b({'|'.join(map(re.escape, longest_first))})\b", text)
     return [found[0]] if found else list(filter(_is_word, re.findall(r"[a-z]+", text)))[-1:]
 

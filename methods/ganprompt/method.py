@@ -267,9 +267,9 @@ class GanPrompt:
     def _loss(self, played: bool) -> str:
         terms = {"diversity": self.gamma != 0, "game": self.adversarial != "none"}
         asked = " + ".join([LOSS, *(term for term, counts in terms.items() if counts)])
-        if self.joint or not played:
-            return asked if played else LOSS
-        return f"{asked}, then {LOSS}"
+        if not played:
+            return LOSS
+        return asked if self.joint else f"{asked}, then {LOSS}"
 
     def _find_attributes(self, task: Task, backbone: "Backbone") -> "Attributes":
         from methods.ganprompt.attributes import attributes, prompts

@@ -6,6 +6,7 @@ Source: the paper's section 3.3, sigma(W E + b). The target stands behind the so
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -158,8 +159,8 @@ class SoftAnswers:
         base: Any = self._model.base_model
         past = base(inputs_embeds=soft[None], use_cache=True).past_key_values
         parts = [questions[start : start + most] for start in range(0, len(questions), most)] if most else [questions]
-        # Reading a part changes the cache. With gradients there is one part, and no copy.
-        caches = [past, *(deepcopy(past) for _ in parts[1:])]
+        # Reading a part uses its cache up: all but the last get a copy. With gradients there is one part, and no copy.
+        caches = chain((deepcopy(past) for _ in parts[1:]), [past])
         return torch.cat([self._read(len(soft), cache, part) for cache, part in zip(caches, parts, strict=True)])
 
     def _read(self, behind: int, past: Any, questions: Sequence[IntArray]) -> Tensor:

@@ -83,9 +83,14 @@ def inner(model: "PeftModel") -> PreTrainedModel:
 def merged(model: "PeftModel") -> PreTrainedModel:
     """The model with its adapters added to the weights where that is exact: the same scores without their cost.
 
-    Weights of half precision are too coarse to hold what the adapters add: there the adapters stay beside them.
+    Weights of half precision are too coarse for what the adapters add: there they stay beside them, without dropout.
     """
+    from peft.tuners.lora import LoraLayer
+
     if inner(model).dtype != torch.float32:
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                module.lora_dropout.update({name: torch.nn.Identity() for name in module.lora_dropout})
         return inner(model)
     result: PreTrainedModel = model.merge_and_unload(safe_merge=True)
     return result

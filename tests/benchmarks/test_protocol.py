@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import suite
 from benchmarks.cells import Cell
-from benchmarks.plan import make_plan
+from benchmarks.plan import make_plan, with_llm
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
@@ -120,6 +120,25 @@ def test_command_line_wins_over_the_suite_file_key_by_key():
     assert changed.protocol.negatives == 7
     assert changed.protocol.users == plain.protocol.users
     assert changed.methods == ("random",)
+
+
+def test_settings_of_patterns_reach_every_row_but_for_what_it_is_about(tmp_path, suite_file):
+    overrides = {
+        "methods": ["llmrec/eng", "llmrec/all", "random"],
+        "settings": {"llmrec/eng": {"negatives": 2}, "llmrec/*": {"negatives": 3, "epochs": 7, "strategy": "title"}},
+    }
+    chosen = with_llm(suite.load(str(suite_file), overrides), "recorded:x", None, "run")
+    found = {cell.id.method: cell.settings for cell in make_plan(chosen, Compute(), tmp_path).cells}
+    asked = {"llm": "recorded:x", "llm_run": "run", "epochs": 7}
+    expected = {"llmrec/eng": {**asked, "negatives": 2}, "llmrec/all": {**asked, "negatives": 3}, "random": {}}
+    assert found == expected
+
+
+def test_patterns_of_the_command_line_win_over_names_in_the_file():
+    found = suite.load("smoke", {"settings": {"sas*": {"epochs": 9}}}).settings
+    assert suite.load("smoke").settings["sasrec"]["epochs"] == 2 and found["sasrec"]["epochs"] == 9
+    with pytest.raises(MethodError, match=r"no method 'ganpromt/.*did you mean ganprompt"):
+        suite.load("smoke", {"settings": {"ganpromt/*": {"epochs": 9}}})
 
 
 def test_every_suite_names_registered_methods_only():

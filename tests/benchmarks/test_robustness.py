@@ -147,6 +147,10 @@ def test_items_that_do_not_compete_do_not_count_in_kendall_tau() -> None:
     assert kendall_tau(*less) == pytest.approx(kendall_tau(*(scores[:, np.arange(12) % 4 != 1] for scores in (a, b))))
 
 
+def test_kendall_tau_of_two_candidates_is_whether_they_stand_in_the_same_order() -> None:
+    assert kendall_tau(np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([[3.0, 4.0], [4.0, 3.0]])).tolist() == [1, -1]
+
+
 def test_kendall_tau_is_undefined_where_one_side_is_constant() -> None:
     varied, constant = np.array([[1.0, 2.0, 3.0]]), np.ones((1, 3))
     assert np.isnan(kendall_tau(varied, constant)).all()

@@ -190,6 +190,12 @@ def test_cold_items_of_an_older_run_are_not_recorded(finished, tmp_path):
     assert len(tables.leaderboard(results).rows) == 3
 
 
+def test_data_without_tuned_settings_are_named_unless_none_were_asked_for(suite_file, tmp_path, run_suite):
+    flags = ("--suite", suite_file, "--methods", "random", "--output-dir", tmp_path / "r")
+    assert "tiny: no tuned settings for these data and methods" in run_suite(*flags).stderr
+    assert "no tuned settings" not in run_suite(*flags, "--tuned", "none").stderr
+
+
 def test_running_again_recomputes_nothing(finished, run_suite):
     suite, run = finished
     before = {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*.npy")}
@@ -314,14 +320,18 @@ def test_full_ranking_and_temporal_split_run(suite_file, tmp_path, run_suite):
         assert np.isfinite([float(row[key]) for key in ("rbo", "jaccard", "kendall")]).all()
 
 
-def test_several_seeds_are_averaged_and_the_first_one_speaks_for_all(suite_file, tmp_path, run_suite):
+def test_several_seeds_are_averaged_and_each_speaks_for_itself(suite_file, tmp_path, run_suite):
     flags = ("--methods", "tests.fakes:Seeded", "random", "--seeds", 3, 4, "--output-dir", tmp_path / "r")
     answer = run_suite("--suite", suite_file, *flags)
     assert answer.returncode == 0, answer.stderr
     (results,) = load(RunFolder(tmp_path / "r"))
     board = tables.leaderboard(results)
     row = next(row for row in board.rows if row["method"] == "tests.fakes:Seeded")
-    assert (row["epochs"], row["converged"], row["note"]) == (35, False, "seed 3: fitted with seed 3")
+    assert (row["epochs"], row["converged"], row["note"]) == (
+        35,
+        False,
+        "seed 3: fitted with seed 3; seed 4: fitted with seed 4",
+    )
     each = results.values("ndcg@10")[results.methods.index(row["method"]), 0].mean(axis=0)
     assert row["clean"] == pytest.approx(each.mean()) and each[0] != each[1]
     assert "2 seeds" in board.caption

@@ -58,7 +58,7 @@ def test_the_lexicon_has_the_data_sets_own_categories_and_general_words(tmp_path
     catalogue = make(tmp_path).catalogue
     fields = {
         "genres": ["Action, Drama"] + ["Drama"] * (catalogue.n_items - 2) + [""],
-        "categories": ["Toys & Games > Puzzles > Toys & Games"] * (catalogue.n_items // 2),
+        "categories": [""] * (catalogue.n_items - 10) + ["Toys & Games > Puzzles > Toys & Games, Drama"] * 10,
     }
     catalogue = replace(catalogue, fields={name: tuple(texts) for name, texts in fields.items()})
     words = lexicon(catalogue, most=4, everywhere=1.0)
@@ -166,6 +166,7 @@ def test_sources_that_may_change_behind_their_names_are_asked_again(tmp_path: Pa
         ("The release date, then the plot of this user", ["release date"]),
         ("Sci-Fi", ["sci-fi"]),
         ("As an AI language model, I would be focusing on the plot.", ["plot"]),
+        ("The plot is what I would focus on.", ["plot"]),
         ("", []),
     ],
 )

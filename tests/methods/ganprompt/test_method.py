@@ -134,7 +134,7 @@ def test_a_row_plays_the_game_it_is_named_after(task: Task, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["ablation-ganprompt", "ablation-ganprompt-long"])
 def test_the_suites_run_every_row_with_a_stage_2(name: str) -> None:
     found = suite.load(name)
-    rows = {row: registry.create(row, found.settings_of(row)) for row in registry.names(found.methods)}
+    rows = {row: registry.create(row, found.settings[row]) for row in registry.names(found.methods)}
     assert set(rows) == set(ROWS) == set(GAMES)
     assert {row.least_epochs for row in rows.values()} == {1}  # type: ignore[attr-defined]
     assert rows["ganprompt/no-stage1"].stage1_steps == 0  # type: ignore[attr-defined]
