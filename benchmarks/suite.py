@@ -87,12 +87,12 @@ def available() -> dict[str, Path]:
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     """A suite by name or path of a TOML file; ``overrides`` from the command line win.
 
+    Settings in either may stand at patterns such as ``ganprompt/*``, for all methods that match, but for what a row is
+    about itself; those at a name win over them.
+
     Args:
         name: a name of :func:`available`, or a path ending in ``.toml``.
         overrides: keys of :class:`Suite`; mappings are merged key by key.
-
-    Settings may stand at patterns such as ``ganprompt/*`` in both, for all methods that match, but for what a row is
-    about itself; those at a name win over them.
 
     Raises:
         SuiteError: for an unknown suite, a file that is not TOML, or an unknown or unfit key.
