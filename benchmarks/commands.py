@@ -126,7 +126,7 @@ def _dry_tune(made: plan.Plan, trials: int) -> int:
     for search in searches:
         print(f"{search.id}: {search.waiting()} fits to make, of {trials} trials over {', '.join(search.space)}")
     for name in sorted({cell.id.method for cell in made.cells} - {search.id.method for search in searches}):
-        row = tuning.tuned_as(name, create(name, made.suite.settings.get(name, {})))
+        row = tuning.tuned_as(name, create(name, made.suite.settings.get(name)))
         print(f"{name}: {'no settings to search' if row == name else f'runs with the settings of {row}'}")
     return 0
 

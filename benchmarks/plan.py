@@ -97,7 +97,7 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
             or the data give cause.
     """
-    methods = {name: create(name, suite.settings.get(name, {})) for name in names(suite.methods)}
+    methods = {name: create(name, suite.settings.get(name)) for name in names(suite.methods)}
     roles = [role for method in methods.values() for role in method.info.roles | method.info.learns]
     wording = _templates(roles, suite.templates)
     problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
