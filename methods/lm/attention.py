@@ -124,10 +124,7 @@ def tree_attention(
     if tree is None:
         raise ValueError("tree attention needs the layout of the batch")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    repeats = query.shape[1] // key.shape[1]
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    if repeats > 1:
-        k, v = (states.repeat_interleave(repeats, dim=1) for states in (k, v))
+    q, k, v = by_head(query, key, value)
     out = torch.empty_like(q)
     if tree.prefix.shape[1]:
         qp, kp, vp = (states[tree.prefix].transpose(1, 2) for states in (q, k, v))
@@ -135,6 +132,15 @@ def tree_attention(
         out = out.index_put((tree.prefix[tree.prefix_mask],), seen.transpose(1, 2)[tree.prefix_mask])
     own = _suffix_attention(q, k, v, tree, scaling, dropout)
     return out.index_put((tree.suffix[tree.suffix_mask],), own[tree.suffix_mask])[None], None
+
+
+def by_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a flat sequence, one key per query head, shape ``[n, heads, size]``."""
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    repeats = q.shape[1] // k.shape[1]
+    if repeats > 1:
+        k, v = (states.repeat_interleave(repeats, dim=1) for states in (k, v))
+    return q, k, v
 
 
 def _suffix_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, scaling: float, dropout: float) -> Tensor:

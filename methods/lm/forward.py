@@ -1,6 +1,7 @@
 """Last hidden states of groups of prompts, with the shortcuts a model admits."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from methods.lm.attention import Group, Tree, supports_tree, tree_implementation
+from methods.lm.last_layer import FAMILIES, ends_alone
 
 Shortcut = Literal["tree", "repeat", "none"]
 """How a common prefix is used: attention over a tree of tokens, a repeated key/value cache, or not at all."""
@@ -76,13 +78,16 @@ def padded(sequences: Sequence[np.ndarray], device: torch.device) -> tuple[Tenso
 
 def _tree(model: PreTrainedModel, groups: Sequence[Group], counts: np.ndarray) -> Tensor:
     tree = Tree.of(groups, model.device)
+    # Models learn as transformers has them.
+    alone = bool((counts == 1).all()) and not torch.is_grad_enabled() and model.config.model_type in FAMILIES
+    with tree_implementation(model), ends_alone(model) if alone else nullcontext():
+        output = model.base_model(input_ids=tree.ids, position_ids=tree.positions, use_cache=False, tree=tree)
+    states: Tensor = output.last_hidden_state[0]
+    if alone:
+        return states
     lengths = np.array([len(suffix) for group in groups for suffix in group.suffixes])
     ends = sum(len(group.prefix) for group in groups) + np.cumsum(lengths)
-    index = _spread(ends - counts, counts)
-    with tree_implementation(model):
-        states = model.base_model(input_ids=tree.ids, position_ids=tree.positions, use_cache=False, tree=tree)
-    read: Tensor = states.last_hidden_state[0, torch.from_numpy(index).to(model.device)]
-    return read
+    return states[torch.from_numpy(_spread(ends - counts, counts)).to(model.device)]
 
 
 def _repeated(model: PreTrainedModel, group: Group, counts: np.ndarray) -> Tensor:
