@@ -100,15 +100,16 @@ def kept(folder: Path, make: Callable[[Path], None]) -> float:
     Two processes that need the same folder make it once: the second waits for the first.
 
     Returns:
-        Seconds it took when it was made, if that was not now.
+        Seconds it took when it was made, if that was not now; without those that were waited for it.
     """
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
+    asked = time.monotonic()
     with FileLock(f"{folder}.lock"):
         if folder.exists():
-            spent = folder / SECONDS  # folders of earlier versions lack it
-            return float(spent.read_text(encoding="utf-8")) if spent.exists() else 0.0
+            waited, spent = time.monotonic() - asked, folder / SECONDS  # folders of earlier versions lack it
+            return max(0.0, float(spent.read_text(encoding="utf-8")) - waited) if spent.exists() else 0.0
         scratch, start = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)), time.monotonic()
         try:
             make(scratch)

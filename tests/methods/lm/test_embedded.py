@@ -5,6 +5,7 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,6 +114,12 @@ def test_unknown_settings_and_missing_templates_are_refused(task):
         embedded("tiny-llama", task, {"depth": 3})
     with pytest.raises(NotRunnable, match="seen templates of role 'recommend'"):
         embedded("tiny-llama", replace(task, templates={}), SMALL)
+
+
+def test_waiting_for_another_process_is_not_counted_twice(tmp_path, monkeypatch):
+    clock = iter([0.0, 10.0, 40.0, 100.0, 125.0, 200.0, 200.0])  # asked, begun, done; asked, had the lock; the same
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert [module.kept(tmp_path / "made", lambda folder: None) for _ in range(3)] == [0.0, 5.0, 30.0]
 
 
 def _make(cache):
