@@ -2,12 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import sparse
 
 from data.histories import Histories
 from data.types import FloatArray, IntArray
+
+Strategy = Literal["effect", "random", "recent", "similar"]
+"""How demonstrations are selected, see :class:`methods.lrgd.selection.Selection`."""
+Order = Literal["removal", "update"]
+"""First-order effects, see :mod:`methods.lrgd.effect`."""
 
 
 class LeakError(ValueError):

@@ -12,7 +12,6 @@ tokens which remain (``removal``; the same step seen from the model without the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,9 +20,8 @@ from transformers import PreTrainedModel
 
 from data.types import FloatArray, IntArray
 from methods.lm.scoring import log_probabilities
+from methods.lrgd.demonstrations import Order
 from methods.lrgd.record import Trace, causal, record
-
-Order = Literal["removal", "update"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The recommender with demonstrations in its prompts, and its rows."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
@@ -9,17 +9,15 @@ from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
-from methods.lrgd.demonstrations import Demonstration, PoolSize
+from methods.lrgd.demonstrations import Demonstration, Order, PoolSize, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from methods.lm.backbone import Backbone
     from methods.lrgd.attention import Material
-    from methods.lrgd.effect import Order
     from methods.lrgd.icl import Prompt
     from methods.lrgd.robust import Choice
-    from methods.lrgd.selection import Strategy
 
 PAPER = "our variant of arXiv 2504.04386"
 ROLE: Role = "demonstrate"
@@ -57,13 +55,13 @@ class Lrgd:
     """
 
     shots: int = 4
-    strategy: "Strategy" = "effect"
+    strategy: Strategy = "effect"
     own: int = 4
     others: int = 12
     shown: int = 3
     redundancy: float = 0.5
     targets: int = 2
-    order: "Order" = "removal"
+    order: Order = "removal"
     stage_two: bool = True
     alpha: float | None = None
     beta: float | None = None
@@ -78,6 +76,11 @@ class Lrgd:
 
     info = _info("lrgd", 160.0)
 
+    def __post_init__(self) -> None:
+        for name, choices in (("strategy", get_args(Strategy)), ("order", get_args(Order))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"no {name} {getattr(self, name)!r}: choices are {', '.join(choices)}")
+
     def fit(self, task: Task, seed: int) -> FitReport:
         """Accustom an embedded backbone to demonstrations; choose the strength of stage 2.
 
@@ -87,36 +90,40 @@ class Lrgd:
         from methods.lm.backbone import load_backbone
         from methods.lrgd.attention import Strength
         from methods.lrgd.icl import IclScorer
-        from methods.lrgd.selection import STRATEGIES, Selection, Selector
+        from methods.lrgd.selection import Selection, Selector
         from methods.lrgd.training import IclTraining, accustomed
 
         for role in sorted(self.info.roles | self.info.learns):
             if not task.templates.get(role):
                 raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
-        if self.strategy not in STRATEGIES:
-            raise NotRunnable(f"no strategy {self.strategy!r}: choices are {', '.join(STRATEGIES)}")
         size = PoolSize(self.own, self.others, self.shown)
         recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
         plain = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), recipe)
-        training = IclTraining(steps=self.training_steps)
+        training = IclTraining(steps=self.training_steps, seed=seed)
         # Nobody chooses an item twice: own earlier choices would only teach that demonstrations are to be ignored.
-        backbone, tokens = accustomed(plain, task, training, replace(size, own=0))
+        backbone, learnt = accustomed(plain, task, training, replace(size, own=0))
         selection = Selection(self.strategy, self.shots, size, self.redundancy, self.targets, self.order)
         self.scorer = IclScorer(backbone.model, backbone.encoder(), task.compute.batch_size)
         self.selector = Selector(task, backbone.model, backbone.encoder(), selection, seed)
         self._strength, choice = Strength(), None
         self._material: Material | None = None
-        # Many conditions leave the prompts of many users as they were.
-        self._known: dict[bytes, FloatArray] = {}
+        self.forget()
         if self.stage_two and self.shots:
             choice = self._second_stage(task, backbone, seed)
         return FitReport(
-            tokens=plain.tokens + tokens,
+            epochs=round(learnt.interactions / max(1, len(task.train.items))),
+            interactions=learnt.interactions,
+            tokens=plain.tokens + learnt.tokens,
             reused=backbone.reused,
             trials=choice.trials if choice else 0,
             note=f"{backbone.description}; {self._account(choice)}",
-            loss="cross-entropy of the next token" if tokens else "",
+            loss="cross-entropy of the next token" if learnt.tokens else "",
+            negatives="all tokens" if learnt.tokens else "",
         )
+
+    def forget(self) -> None:
+        """Score everything anew: what many conditions leave as it was is otherwise scored once."""
+        self._known: dict[bytes, FloatArray] = {}
 
     def score(self, requests: Requests) -> FloatArray:
         """Log-probability of every candidate's title as the answer, shape ``[rows, candidates]``."""
@@ -219,7 +226,7 @@ class StageOne(Lrgd):
 class RandomDemonstrations(Lrgd):
     """Demonstrations drawn at random from the same pool; the model as it is."""
 
-    strategy: "Strategy" = "random"
+    strategy: Strategy = "random"
     stage_two: bool = False
     info = _info("lrgd/random", 110.0)
 
@@ -228,7 +235,7 @@ class RandomDemonstrations(Lrgd):
 class RecentDemonstrations(Lrgd):
     """The user's own latest behaviour as demonstrations; the model as it is."""
 
-    strategy: "Strategy" = "recent"
+    strategy: Strategy = "recent"
     stage_two: bool = False
     info = _info("lrgd/recent", 110.0)
 
@@ -237,7 +244,7 @@ class RecentDemonstrations(Lrgd):
 class SimilarDemonstrations(Lrgd):
     """The stretches of others with most evidence as demonstrations; the model as it is."""
 
-    strategy: "Strategy" = "similar"
+    strategy: Strategy = "similar"
     stage_two: bool = False
     info = _info("lrgd/similar", 110.0)
 

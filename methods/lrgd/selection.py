@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -16,18 +15,18 @@ from methods.lm.prompts import Encoder
 from methods.lrgd.demonstrations import (
     Demonstration,
     Neighbours,
+    Order,
     PoolSize,
+    Strategy,
     check_from_training,
     clash,
     overlap,
     pool,
 )
-from methods.lrgd.effect import Order, Shown, first_order_effects
+from methods.lrgd.effect import Shown, first_order_effects
 from methods.lrgd.icl import Query, encode
 
-Strategy = Literal["effect", "random", "recent", "similar"]
 Effects = Callable[[PreTrainedModel, Shown], FloatArray]
-STRATEGIES: tuple[Strategy, ...] = ("effect", "random", "recent", "similar")
 
 
 @dataclass(frozen=True)

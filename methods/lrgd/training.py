@@ -31,7 +31,7 @@ from methods.lrgd.icl import Prompt, Query, answer_places, encode
 from methods.lrgd.packed import Packed
 
 log = logging.getLogger(__name__)
-VERSION = 2
+VERSION = 3
 """Raised whenever the same settings would give another model."""
 
 
@@ -66,20 +66,34 @@ class IclTraining:
     seed: int = 0
 
 
-def accustomed(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> tuple[Backbone, int]:
-    """The backbone after training with demonstrations, from the cache or made now; and the tokens it took.
+@dataclass(frozen=True)
+class Learnt:
+    """What a backbone was accustomed with.
+
+    Args:
+        interactions: items the user chose next that it learnt to answer with.
+        tokens: of prompts and answers.
+    """
+
+    interactions: int = 0
+    tokens: int = 0
+
+
+def accustomed(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> tuple[Backbone, Learnt]:
+    """The backbone after training with demonstrations, from the cache or made now; and what it took.
 
     A backbone that came trained is left as it is, and the given one is never changed.
     """
     if not backbone.embedded or not training.steps:
-        return backbone, 0
+        return backbone, Learnt()
     folder = task.compute.cache / "backbones" / f"icl-{_key(backbone, task, training, size)[:20]}"
     reused = backbone.reused + kept(folder, lambda scratch: _make(scratch, backbone, task, training, size))
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     model = model.to(device=backbone.model.device, dtype=backbone.model.dtype).eval()
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    description = f"{backbone.description}, {facts['tokens'] / 1e6:.2f} M more with demonstrations"
-    return replace(backbone, model=model, description=description, reused=reused), int(facts["tokens"])
+    learnt = Learnt(**facts["learnt"])
+    description = f"{backbone.description}, {learnt.tokens / 1e6:.2f} M more with demonstrations"
+    return replace(backbone, model=model, description=description, reused=reused), learnt
 
 
 def _key(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> str:
@@ -95,20 +109,20 @@ def _make(folder: Path, backbone: Backbone, task: Task, training: IclTraining, s
     backbone.model.save_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     model = model.to(device=backbone.model.device, dtype=torch.float32)
-    tokens = train(model, backbone, task, training, size)
+    learnt = train(model, backbone, task, training, size)
     model.save_pretrained(folder)
-    facts = {"tokens": tokens, "settings": asdict(training)}
+    facts = {"learnt": asdict(learnt), "settings": asdict(training)}
     (folder / "training.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    log.info("%s: %d tokens with demonstrations", backbone.description, tokens)
+    log.info("%s: %d tokens with demonstrations", backbone.description, learnt.tokens)
 
 
-def train(model: PreTrainedModel, backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> int:
-    """Language modelling of prompts with demonstrations and of their right answers; returns the tokens seen."""
+def train(model: PreTrainedModel, backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> Learnt:
+    """Language modelling of prompts with demonstrations and of their right answers."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=training.rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(training.steps, training.warmup))
     prompts = training_prompts(backbone, task, training, size)
     model.train()
-    tokens = 0
+    learnt = Learnt()
     for _ in tqdm(range(training.steps), desc="training with demonstrations", unit="step"):
         batch = [next(prompts) for _ in range(training.batch)]
         _loss(model, batch, training.weight).backward()
@@ -116,9 +130,11 @@ def train(model: PreTrainedModel, backbone: Backbone, task: Task, training: IclT
         optimiser.step()
         schedule.step()
         optimiser.zero_grad(set_to_none=True)
-        tokens += sum(len(prompt.ids) + sum(map(len, prompt.answers)) for prompt in batch)
+        answers = sum(len(prompt.answers) for prompt in batch)
+        tokens = sum(len(prompt.ids) + sum(map(len, prompt.answers)) for prompt in batch)
+        learnt = Learnt(learnt.interactions + answers, learnt.tokens + tokens)
     model.eval()
-    return tokens
+    return learnt
 
 
 def _loss(model: PreTrainedModel, prompts: Sequence[Prompt], weight: float) -> Tensor:

@@ -22,9 +22,9 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(task):
-    def fit(kind=StageOne, **settings):
+    def fit(kind=StageOne, seed=0, **settings):
         method = kind(**{**SMALL, **settings})
-        method.fit(task, 0)
+        method.fit(task, seed)
         return method
 
     return fit
@@ -40,7 +40,7 @@ def test_every_row_is_registered_fits_and_scores(task, name):
     scores = method.score(task.valid)
     assert scores.shape == task.valid.candidates.shape and np.isfinite(scores).all() and scores.std() > 0
     assert np.array_equal(method.score(task.valid), scores)
-    assert report.tokens > 0 and "tiny-llama" in report.note
+    assert report.tokens > report.interactions > 0 and "tiny-llama" in report.note
 
 
 def test_rows_do_not_depend_on_who_else_is_asked_for(task, fitted):
@@ -112,14 +112,31 @@ def test_a_backbone_is_accustomed_to_demonstrations_once(task, fitted, monkeypat
     fitted(RandomDemonstrations)
 
 
+def test_another_seed_gives_another_training(task, fitted):
+    first, other = (fitted(ZeroShot, seed, shots=0).score(task.valid) for seed in (0, 1))
+    assert (first != other).any()
+
+
 def test_without_seen_templates_it_cannot_run(task):
     with pytest.raises(NotRunnable, match="lrgd/stage1 needs seen templates of role 'demonstrate'"):
         StageOne(**SMALL).fit(replace(task, templates={"recommend": task.templates["recommend"]}), 0)
 
 
-def test_an_unknown_strategy_is_refused_with_the_known_ones(task):
-    with pytest.raises(NotRunnable, match="'best': choices are effect, random, recent, similar"):
-        Lrgd(**SMALL, strategy="best").fit(task, 0)
+@pytest.mark.parametrize(
+    ("setting", "choices"), [("strategy", "effect, random, recent, similar"), ("order", "removal, update")]
+)
+def test_an_unknown_choice_is_refused_with_the_known_ones(setting, choices):
+    with pytest.raises(ValueError, match=f"no {setting} 'best': choices are {choices}"):
+        Lrgd(**SMALL, **{setting: "best"})
+
+
+def test_after_forgetting_everything_is_scored_anew(task, fitted, monkeypatch):
+    method = fitted(StageOne)
+    method.score(task.valid)
+    monkeypatch.setattr(method.scorer, "answer_likelihood", lambda prompts, *_: np.zeros((len(prompts), 6)))
+    assert method.score(task.valid).any()
+    method.forget()
+    assert not method.score(task.valid).any()
 
 
 def test_a_strength_is_kept_only_where_it_is_strictly_better():

@@ -9,7 +9,7 @@ import torch
 from methods.lm.backbone import Backbone
 from methods.lrgd.demonstrations import PoolSize
 from methods.lrgd.icl import answer_places
-from methods.lrgd.training import IclTraining, _loss, accustomed, train, training_prompts
+from methods.lrgd.training import IclTraining, Learnt, _loss, accustomed, train, training_prompts
 from tests.methods.lrgd.world import make_decoder, make_encoder, make_world
 
 TRAINING = IclTraining(steps=12, batch=4, shots=3, rate=3e-3)
@@ -30,10 +30,10 @@ def test_training_lowers_the_loss_of_prompts_with_demonstrations(tmp_path):
     held = list(islice(training_prompts(one, task, replace(TRAINING, seed=9), SIZE), 16))
     with torch.no_grad():
         before = float(_loss(one.model, held, 1.0))
-    tokens = train(one.model, one, task, TRAINING, SIZE)
+    learnt = train(one.model, one, task, TRAINING, SIZE)
     with torch.no_grad():
         after = float(_loss(one.model, held, 1.0))
-    assert tokens > 0 and after < 0.8 * before and not one.model.training
+    assert learnt.tokens > 0 and after < 0.8 * before and not one.model.training
 
 
 def test_prompts_show_training_items_and_answers_come_next(tmp_path):
@@ -73,15 +73,15 @@ def test_places_of_answers_are_where_their_tokens_are_predicted(tmp_path):
 
 def test_a_backbone_that_came_trained_is_left_alone(tmp_path):
     one = backbone(came_trained=True)
-    assert accustomed(one, make_world(tmp_path), TRAINING, SIZE) == (one, 0)
+    assert accustomed(one, make_world(tmp_path), TRAINING, SIZE) == (one, Learnt())
 
 
 def test_the_given_backbone_is_not_changed_and_the_result_is_found_again(tmp_path):
     one, task = backbone(), make_world(tmp_path)
     before = weights(one.model)
-    made, tokens = accustomed(one, task, TRAINING, SIZE)
+    made, learnt = accustomed(one, task, TRAINING, SIZE)
     again, same = accustomed(one, task, TRAINING, SIZE)
-    assert tokens == same > 0 and torch.equal(weights(one.model), before)
+    assert learnt == same and learnt.tokens > learnt.interactions > 0 and torch.equal(weights(one.model), before)
     assert torch.equal(weights(made.model), weights(again.model)) and not torch.equal(weights(made.model), before)
     other, _ = accustomed(one, task, replace(TRAINING, seed=1), SIZE)
     assert not torch.equal(weights(other.model), weights(made.model))
