@@ -1,9 +1,9 @@
 """LLM-Rec as rows of the leaderboard: one per strategy, and the best of them on the validation part."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from data.fingerprint import fingerprint
 from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least, check_positive
 from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.texts import ItemTexts
@@ -96,6 +96,15 @@ class LlmRec:
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             raise ValueError(f"no strategy {self.strategy!r}; strategies are {', '.join(STRATEGIES)}")
+        scores = get_args(NeighbourScore)
+        if self.neighbour_score not in scores:
+            raise ValueError(f"neighbour_score is {' or '.join(scores)}, not {self.neighbour_score!r}")
+        check_least(self, dict.fromkeys(("size", "hidden", "negatives", "batch", "epochs", "patience"), 1))
+        check_least(self, {"neighbours": 0})
+        check_positive(self, ("rate",))
+        for name in ("restart", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 0 and below 1, not {getattr(self, name)}")
         self.prompts = STRATEGIES[self.strategy]
         self.info = MethodInfo(
             name=f"llmrec/{self.strategy}",
@@ -155,7 +164,6 @@ class LlmRec:
             epochs=self.fitted.epochs,
             converged=self.fitted.converged,
             interactions=self.fitted.epochs * len(task.train.items),
-            trials=1,
             note=self._note(),
             loss="binary cross-entropy",
             negatives=str(self.negatives),
@@ -256,7 +264,7 @@ class LlmRec:
 class BestLlmRec(LlmRec):
     """Every strategy is trained; the one with the best validation result is the row."""
 
-    strategy: str = "all"
+    strategy: str = field(default="all", init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -289,7 +297,7 @@ class BestLlmRec(LlmRec):
         return self._best.score(requests)
 
     def _row(self, strategy: str) -> LlmRec:
-        settings = {field.name: getattr(self, field.name) for field in fields(LlmRec)}
+        settings = {own.name: getattr(self, own.name) for own in fields(LlmRec)}
         return LlmRec(**(settings | {"strategy": strategy}))
 
 

@@ -15,7 +15,7 @@ from methods.llmrec.encoder import Encoder
 from methods.llmrec.method import AUGMENTED, STRATEGIES, LlmRec
 from methods.llmrec.pagerank import important_neighbours
 from methods.llmrec.texts import augment, describe
-from methods.registry import create, names
+from methods.registry import MethodError, create, names
 from tests.methods.lm.small import make_task
 
 TEMPLATES = {template.id: template for template in library.templates("augment")}
@@ -57,9 +57,9 @@ def task(folder: Path) -> Task:
     return make_task(folder)
 
 
-def fitted(task: Task, strategy: str, **settings: object) -> LlmRec:
+def fitted(task: Task, strategy: str, seed: int = 0, **settings: object) -> LlmRec:
     method = LlmRec(strategy, llm=f"recorded:{task.compute.cache / 'recorded.jsonl'}", rate=3e-3, **settings)  # type: ignore[arg-type]
-    method.fit(task, seed=0)
+    method.fit(task, seed)
     return method
 
 
@@ -90,6 +90,22 @@ def test_the_same_seed_gives_the_same_bits_whole_or_in_chunks(task: Task) -> Non
     rows = np.arange(len(task.valid))
     chunks = [second.score(task.valid.select(chunk)) for chunk in np.array_split(rows, 4)]
     assert np.array_equal(whole, np.concatenate(chunks))
+    assert not np.array_equal(whole, fitted(task, "rec-eng", seed=1).score(task.valid))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"neighbour_score": "rank"}, "neighbour_score is ppr/degree or ppr, not 'rank'"),
+        ({"restart": -1.0}, "restart is at least 0 and below 1"),
+        ({"epochs": 0}, "epochs is at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        LlmRec("original", **settings)  # type: ignore[arg-type]
+    with pytest.raises(MethodError, match="strategy"):
+        create("llmrec", {"strategy": "eng"})
 
 
 def test_rows_with_an_unseen_template_rest_on_the_unseen_answers(task: Task) -> None:
