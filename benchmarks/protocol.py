@@ -25,7 +25,8 @@ class Protocol:
 
     Args:
         split: name of the split.
-        negatives: sampled negatives per list, or ``full`` for all untouched items.
+        negatives: sampled negatives per list, or ``full`` for all untouched items; in validation lists, which are
+            of one length, then as many as every user has.
         history_length: how many of the latest items any method is shown at most.
         users: how many test users are judged, drawn at random and the same for all methods; None for all.
         valid_users: how many validation users methods may tune on, the judged ones first, since some methods find
@@ -134,7 +135,9 @@ def prepare(dataset: str, protocol: Protocol, templates: Mapping[Role, tuple[Tem
     valid_users = _sample(split.valid_users, protocol.valid_users, protocol.seed, "valid users", test_users)
     if protocol.negatives == "full":
         test = candidates.full(loaded, split.test, test_users)
-        valid = candidates.full(loaded, split.valid, valid_users)
+        # Methods rank validation lists of one length, without an item the user touched: as many as everybody has.
+        negatives = loaded.catalogue.n_items - int(loaded.histories.lengths[valid_users].max(initial=0))
+        valid = candidates.sampled(loaded, split.valid, valid_users, "valid", protocol.seed, negatives)
     else:
         test = candidates.sampled(loaded, split.test, test_users, "test", protocol.seed, protocol.negatives)
         valid = candidates.sampled(loaded, split.valid, valid_users, "valid", protocol.seed, protocol.negatives)

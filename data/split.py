@@ -1,7 +1,7 @@
 """Which interactions are trained on, tuned on and tested on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -103,8 +103,13 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
         test.append(row[after_test] if after_test < len(row) else -1)
     kept = sum(map(len, train)) + sum(item >= 0 for item in valid) + sum(item >= 0 for item in test)
     left_out = len(dataset.timestamps) - kept
-    note = f"temporal split: {left_out} interactions after a user's first in the validation or test period left out"
-    return Split(Histories.of(train), np.array(valid), np.array(test), notes=(note,))
+    split = Split(Histories.of(train), np.array(valid), np.array(test))
+    bare = int((split.test >= 0).sum()) - len(split.test_users)
+    notes = (
+        f"temporal split: {left_out} interactions after a user's first in the validation or test period left out",
+        f"temporal split: {bare} users with a test item and nothing before it are not judged",
+    )
+    return replace(split, notes=notes)
 
 
 def _ordinal(dataset: Dataset) -> bool:

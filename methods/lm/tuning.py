@@ -219,8 +219,6 @@ def valid_sample(task: Task, users: int, negatives: int, seed: int) -> tuple[Req
     rows = np.sort(rng.permutation(len(task.valid))[:users])
     valid, positive = task.valid.select(rows), task.valid_positive[rows]
     turn = rng.random(valid.candidates.shape)
-    # With full ranking every item is a column, those the user has chosen before, too: they come last.
-    turn[[np.isin(c, task.train[u]) for c, u in zip(valid.candidates, valid.users.tolist(), strict=True)]] = 2
     np.put_along_axis(turn, positive[:, None], -1, axis=1)
     columns = np.argsort(turn, axis=1)[:, : negatives + 1]
     shown = np.take_along_axis(valid.candidates, columns, axis=1)

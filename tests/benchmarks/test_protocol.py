@@ -40,6 +40,17 @@ def test_judged_users_come_first_among_those_methods_tune_on(atomic, wording):
         assert (np.diff(problem.valid.users) > 0).all()
 
 
+def test_with_full_ranking_validation_lists_hold_nothing_else_of_the_user(atomic, wording):
+    problem = made(atomic, wording, negatives="full")
+    task = problem.task(Compute())
+    assert problem.test.mask is not None and problem.valid.mask is None
+    longest = max(len(problem.dataset.histories[user]) for user in task.valid.users.tolist())
+    assert task.valid.candidates.shape[1] == task.catalogue.n_items - longest + 1
+    for user, items in zip(task.valid.users.tolist(), task.valid.candidates, strict=True):
+        assert np.isin(items, problem.dataset.histories[user]).sum() == 1
+        assert problem.split.test[user] not in items
+
+
 def test_requests_show_the_latest_items_and_seen_templates_only(atomic, wording):
     problem = made(atomic, wording, history_length=3)
     requests = problem.test_requests()

@@ -1,6 +1,5 @@
 """Tuning learns answers, keeps the best weights and stops when validation no longer gets better."""
 
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -72,14 +71,3 @@ def test_the_validation_sample_has_its_positive_in_front(task):
     assert sample.candidates.shape == (20, 4)
     targets = task.valid.candidates[np.arange(len(task.valid)), task.valid_positive]
     np.testing.assert_array_equal(sample.candidates[:, 0], targets[rows])
-
-
-def test_with_full_ranking_negatives_are_drawn_for_every_user_from_what_the_user_never_chose(task):
-    everything = np.tile(np.arange(task.catalogue.n_items), (len(task.valid), 1))
-    targets = task.valid.candidates[np.arange(len(task.valid)), task.valid_positive]
-    full = replace(task, valid=replace(task.valid, candidates=everything), valid_positive=targets)
-    sample, rows = valid_sample(full, 20, 3, seed=0)
-    np.testing.assert_array_equal(sample.candidates[:, 0], targets[rows])
-    assert len({tuple(row[1:]) for row in sample.candidates.tolist()}) > 10
-    for user, shown in zip(sample.users.tolist(), sample.candidates, strict=True):
-        assert not np.isin(shown, task.train[user]).any()
