@@ -1,5 +1,6 @@
 """TALLRec learns an obvious pattern, repeats itself, and says what it needs."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from methods import registry
 from methods.base import Compute, NotRunnable
+from methods.lm import tuning
 from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
 
 QUICK = {"epochs": 1, "max_prompts": 16, "batch": 8, "backbone_steps": 2, "valid_users": 4}
@@ -45,7 +47,9 @@ def test_any_decoder_of_the_hub_serves(tmp_path, family):
     assert np.isfinite(method.score(task.valid)).all()
 
 
-def test_the_same_seed_gives_the_same_scores(tmp_path):
+def test_the_same_seed_gives_the_same_scores_and_another_one_others(tmp_path, monkeypatch):
+    better = itertools.count()  # else what was there before tuning is kept, whatever the seed
+    monkeypatch.setattr(tuning, "list_auc", lambda _: float(next(better)))
     task = make_task(tmp_path)
 
     def scores(seed):
@@ -53,7 +57,9 @@ def test_the_same_seed_gives_the_same_scores(tmp_path):
         method.fit(task, seed)
         return method.score(task.valid)
 
-    np.testing.assert_array_equal(scores(0), scores(0))
+    first = scores(0)
+    np.testing.assert_array_equal(first, scores(0))
+    assert (first != scores(1)).any()
 
 
 def test_fitting_leaves_the_global_random_state_alone(tmp_path):

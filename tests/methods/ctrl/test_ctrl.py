@@ -114,7 +114,7 @@ def test_no_wording_and_no_noise_in_titles_reaches_it(problem, tmp_path):
     assert audit.passed and int(audit.detail.split()[0]) > 12
     np.testing.assert_array_equal(scores["title-noise@0.3"], scores["clean"])
     assert (scores["history-drop@0.5"] != scores["clean"]).any()
-    assert all(audit.passed for audit in audits.rescoring(method, requests, conditions, 0))
+    assert all(audit.passed for audit in audits.rescoring(method.score, requests, conditions, 0))
 
 
 def test_empty_histories_and_items_nobody_chose_are_scored(tmp_path):
