@@ -1,6 +1,6 @@
 """Negative controls and leakage checks. A failed audit fails the run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from methods.base import Compute, Method, Requests
 
 SAMPLE = 24
 """Users that are scored again."""
+Score = Callable[[Requests], FloatArray]
 RANK_FLIPS = 0.01
 """Largest share of pairwise orders that may change when the same users are scored in other batches."""
 
@@ -40,15 +41,20 @@ def of_problem(problem: Problem) -> list[Audit]:
 
 
 def _no_touched_candidate(problem: Problem) -> Audit:
-    """Competing candidates, but for the positive, are items the user never touched in any part."""
+    """Competing candidates, but for the positive, are items that no part has of the user."""
+    name = "no candidate but the positive is in any part of the user"
     for lists in (problem.test, problem.valid):
         competes = np.ones(lists.items.shape, np.bool_) if lists.mask is None else lists.mask.copy()
         competes[np.arange(len(lists)), lists.positive] = False
         for row, user in enumerate(lists.users.tolist()):
             touched = np.isin(lists.items[row], problem.dataset.histories[user]) & competes[row]
             if touched.any():
-                return Audit("no candidate was touched by the user", False, _user(problem, user))
-    return Audit("no candidate was touched by the user", True, f"{len(problem.test)} + {len(problem.valid)} lists")
+                return Audit(name, False, _user(problem, user))
+    return Audit(
+        "no candidate but the positive is in any part of the user",
+        True,
+        f"{len(problem.test)} + {len(problem.valid)} lists",
+    )
 
 
 def _no_test_item(problem: Problem) -> Audit:
@@ -139,11 +145,11 @@ class Demonstrations:
             yield Audit("demonstrations show training items only", not self._fault, detail)
 
 
-def rescoring(method: Method, requests: Requests, conditions: Sequence[Condition], seed: int) -> Iterator[Audit]:
+def rescoring(score: Score, requests: Requests, conditions: Sequence[Condition], seed: int) -> Iterator[Audit]:
     """Score a sample of users again: under perturbations of severity 0, and one user at a time."""
     size = min(SAMPLE, len(requests))
     sample = requests.select(np.sort(generator(seed, "audit").choice(len(requests), size, replace=False)))
-    clean = method.score(sample)
+    clean = score(sample)
 
     same, graded = (
         sample,
@@ -151,10 +157,10 @@ def rescoring(method: Method, requests: Requests, conditions: Sequence[Condition
     )
     for perturbation in graded.values():
         same = replace(perturbation, severity=0.0).apply(same, seed)  # type: ignore[type-var]
-    changed = int((method.score(same) != clean).any(axis=1).sum())
+    changed = int((score(same) != clean).any(axis=1).sum())
     yield Audit("severity 0 changes nothing", changed == 0, f"{changed} of {size} users changed; {', '.join(graded)}")
 
-    alone = np.concatenate([method.score(sample.select(np.array([row]))) for row in range(size)])
+    alone = np.concatenate([score(sample.select(np.array([row]))) for row in range(size)])
     share = _order_flips(clean, alone)
     yield Audit(
         "batching changes no order", share <= RANK_FLIPS, f"{share:.2%} of orders changed, {RANK_FLIPS:.0%} allowed"

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import audits, metrics
 from benchmarks.conditions import Condition
 from benchmarks.protocol import Problem
-from benchmarks.provenance import peak_memory
+from benchmarks.provenance import code, peak_memory, reset_peak_memory
 from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
 from data.fingerprint import fingerprint
 from data.types import FloatArray
@@ -104,6 +104,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
     try:
         method = create(cell.id.method, cell.settings)
         progress(0.0, "fitting")
+        reset_peak_memory()
         started = time.perf_counter()
         report = method.fit(cell.problem.task(cell.compute), cell.id.seed)
         seconds = {"fit": time.perf_counter() - started}
@@ -122,6 +123,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "ledger": asdict(method.ledger) if hasattr(method, "ledger") else None,
                 "seconds": seconds,
                 "memory": peak_memory(),
+                "code": code(),
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in checks],
                 "fingerprints": cell.fingerprints,
@@ -159,7 +161,12 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             invariance.see(condition, scores)
             demonstrations.see(condition, shown)
             writer.writerows(_rows(condition, shown, scores, cell.problem))
-    rescored = audits.rescoring(method, requests, cell.conditions, cell.id.seed)
+
+    def afresh(shown: Requests) -> FloatArray:
+        getattr(method, "forget", lambda: None)()
+        return score(method, shown)
+
+    rescored = audits.rescoring(afresh, requests, cell.conditions, cell.id.seed)
     checks = [*invariance.audits(), *demonstrations.audits(), *rescored]
     return elapsed / (len(requests) * len(cell.conditions)) * 1000, checks
 

@@ -17,6 +17,7 @@ from benchmarks.store import SCHEMA, CellId
 from benchmarks.suite import Suite
 from data.prompts.library import templates
 from data.prompts.template import Role, Template
+from data.sources.build import DataError
 from methods.base import Compute, Method
 from methods.registry import create, names, settings_of
 
@@ -101,6 +102,7 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
     roles = [role for method in methods.values() for role in method.info.roles | method.info.learns]
     wording = _templates(roles, suite.templates)
     problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
+    _check_names(problems, suite.datasets)
     found = {problem.dataset.name: _tuned(problem, methods, suite, compute, tuned) for problem in problems}
     cells = []
     for name, method in sorted(methods.items(), key=lambda item: _turn(item[1].info.cost)):
@@ -122,6 +124,15 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         {name: method.info.cost for name, method in methods.items()},
         found,
     )
+
+
+def _check_names(problems: Sequence[Problem], datasets: Sequence[str]) -> None:
+    """See that no two data sets would have their results in one place."""
+    first: dict[str, str] = {}
+    for problem, dataset in zip(problems, datasets, strict=True):
+        name = problem.dataset.name
+        if first.setdefault(name, dataset) != dataset:
+            raise DataError(f"{first[name]} and {dataset} are both called {name!r}: rename the files of one")
 
 
 def _tuned(

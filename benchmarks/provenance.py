@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,32 @@ def version() -> str:
 def describe() -> dict[str, Any]:
     """Version, commit, package versions, Python and machine, as JSON values."""
     return {
-        "version": version(),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        **code(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
 
 
+@cache
+def code() -> dict[str, Any]:
+    """Version and commit that this process runs, and whether files differ from the commit."""
+    return {
+        "version": version(),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def reset_peak_memory() -> None:
+    """Start over with the largest memory on a GPU; that of a process cannot be reset."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory() -> dict[str, float]:
-    """Largest memory of this process so far in MiB: resident (``host``) and, if it used a GPU, on it (``gpu``)."""
+    """Largest memory in MiB: resident of this process (``host``); if it used a GPU, on it since the reset (``gpu``)."""
     found = {}
     if sys.platform != "win32":
         import resource

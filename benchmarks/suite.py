@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.protocol import Protocol
 from methods.registry import fixed, names
@@ -34,6 +34,13 @@ class Statistics(BaseModel, frozen=True, extra="forbid"):
     against: str = ""
 
 
+def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} is there twice")
+    return values
+
+
 class Suite(BaseModel):
     """Data sets, methods, seeds and conditions of a run.
 
@@ -55,9 +62,9 @@ class Suite(BaseModel):
 
     name: str
     description: str = ""
-    datasets: tuple[str, ...] = ("ml-100k",)
+    datasets: Annotated[tuple[str, ...], AfterValidator(_once)] = ("ml-100k",)
     methods: tuple[str, ...]
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], AfterValidator(_once)] = (0,)
     protocol: Protocol = Protocol()
     conditions: dict[str, tuple[float | str, ...] | bool] = {}
     settings: dict[str, dict[str, Any]] = {}

@@ -176,7 +176,8 @@ class FitReport:
     """What fitting took, for the ledger.
 
     Args:
-        epochs: passes over the training data.
+        epochs: passes over the training data, or rounds of so many of its prompts as come between two looks at the
+            validation part.
         converged: whether training stopped by itself before its limit; None where nothing is trained.
         interactions: training interactions seen, repeated passes counted.
         tokens: tokens seen by a language model in training.
@@ -207,8 +208,8 @@ class Method(Protocol):
     ``demonstrated(requests) -> Sequence[Sequence[Demonstrated]]``, what it shows in every row when it scores these
     requests; an audit checks it. One whose settings ``--tune`` shall choose declares them in ``space: Space``. A
     row ``family/variant`` runs with those chosen for the family; one built on another method names it in
-    ``tuned_as``. One that finds something to look at keeps texts or bytes by file name in ``artifacts``: files
-    beside its results.
+    ``tuned_as``. One that keeps scores to give them again has ``forget()``. One that finds something to look at
+    keeps texts or bytes by file name in ``artifacts``: files beside its results.
     """
 
     info: MethodInfo

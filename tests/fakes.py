@@ -48,6 +48,29 @@ class Seeded(Prompted):
         return _hashed(f"{self._seed} {super()._score(requests, row, item)}")
 
 
+class Deaf(Prompted):
+    """Has a prompt and does not look at it."""
+
+    info = MethodInfo("deaf", "none", roles=frozenset({"recommend"}))
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        return FitReport(note="hears no unseen prompt")
+
+    def score(self, requests: Requests) -> FloatArray:
+        return np.sin(1.0 + requests.users[:, None] * 7 + requests.candidates)
+
+
+class Refused(Prompted):
+    """Asks somebody who does not answer for a single user."""
+
+    info = MethodInfo("refused", "none")
+
+    def score(self, requests: Requests) -> FloatArray:
+        if len(requests) == 1:
+            raise ConnectionError("nobody\nanswers")
+        return requests.candidates.astype(float)
+
+
 class Cheater(Prompted):
     """Says that it has no prompt and looks at wording all the same."""
 

@@ -33,11 +33,14 @@ def ledger(results: Results) -> Table:
     return Table(
         LEDGER,
         [_row(results, method) for method in results.methods],
-        f"{results.dataset}: means over seeds; the machine is in manifest.json. Search trials: fits of --tune on the "
-        "validation part, the first of them with the method's defaults; 0 where the method runs with its defaults. "
-        "Trials in the fit: what the method itself tries on validation. Negatives: per positive in training. "
-        "Fit: with the seconds of what another row had trained before; weights that come with the project count as "
-        "tokens alone. Peak memory: of the process that fitted and scored, libraries included.",
+        f"{results.dataset}: numbers are means over seeds, memory the largest; the machine is in manifest.json. Search "
+        "trials: fits of --tune on the validation part, the first of them with the method's defaults; 0 where the "
+        "method runs with its defaults. Trials in the fit: what the method itself tries on validation. Epochs: passes "
+        "over the training data; of language models, rounds of some of its prompts between two looks at the validation "
+        "part, see interactions. Negatives: per positive in training. Fit: with the seconds of what another row had "
+        "trained before; weights that come with the project count as tokens alone, sentence embeddings where they "
+        "were made. Peak memory: of the process that fitted and scored, libraries included, and, where rows run one "
+        "after the other in one process, the rows before.",
     )
 
 

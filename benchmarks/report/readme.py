@@ -41,8 +41,8 @@ def filled(readme: str, run: Path) -> str:
 
 
 def leaderboard(standings: list[dict[str, Any]], caption: str) -> str:
-    """The columns that matter most, and why a row has no numbers; Markdown."""
-    reasons = [{**row, "note": "" if "unseen" in row else row["note"]} for row in standings]
+    """The columns that matter most, and why a row lacks numbers; Markdown."""
+    reasons = [{**row, "note": "" if row.get("drop") is not None else row["note"]} for row in standings]
     keys = (*SHOWN, "note") if any(row["note"] for row in reasons) else SHOWN
     columns = [column for column in LEADERBOARD if column.key in keys]
     return Table(columns, reasons, re.sub(r" P\(first\): [^.]*\.", "", caption)).markdown()

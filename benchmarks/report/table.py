@@ -84,7 +84,7 @@ class Table:
         if isinstance(value, bool):
             return "yes" if value else "no"
         if column.digits is None:
-            return f"{value:,}" if isinstance(value, int) else str(value)
+            return f"{value:,}" if isinstance(value, int) else " ".join(str(value).splitlines())
         text = f"{round(value, column.digits) + 0.0:.{column.digits}f}"
         if column.interval is None:
             return text

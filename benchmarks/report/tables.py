@@ -31,6 +31,7 @@ LEADERBOARD = (
     Column("worst_template", "", detail=True),
     Column("lower_decile", "", detail=True),
     Column("deviation", "", detail=True),
+    Column("seed_deviation", "", detail=True),
     Column("cps", "", detail=True),
     Column("drop", "Drop", "down", 3),
     Column("rbo", "RBO@10", "up", 3),
@@ -90,7 +91,7 @@ FAMILIES = (
 
 def leaderboard(results: Results) -> Table:
     """One row per method, best mean over the unseen templates first; methods without numbers below, with the reason."""
-    rows = sorted(_standings(results), key=lambda row: (-row["unseen"], row["method"]))
+    rows = sorted(_standings(results), key=_place)
     rows += [{"method": method, "note": reason} for method, reason in sorted(results.missing.items())]
     return Table(LEADERBOARD, rows, _caption(results))
 
@@ -100,25 +101,19 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
         return
     seed = results.manifest["suite"]["protocol"]["seed"]
     values = results.values(PRIMARY)
-    by_template = _unseen(results, values).mean(axis=(2, 3))
-    first = robustness.probability_first(by_template, rng=generator(seed, "probability first"))
+    tested = len(results.unseen) > 0
+    shown = values[:, results.unseen] if tested else values[:, :1]
+    first = robustness.probability_first(shown.mean(axis=(2, 3)), rng=generator(seed, "probability first"))
     bounds = [results.values(PRIMARY, tie)[:, 0].mean(axis=(1, 2)) for tie in (1.0, -1.0)]
     auc, hit, mrr = (results.values(metric)[:, 0].mean(axis=(1, 2)) for metric in ("auc", "hit@10", "mrr"))
     for m, method in enumerate(results.methods):
-        over_templates = robustness.summary(by_template[m])
-        stability = list_stability(results, method, results.unseen, tuple(STABILITY))
         reports = [record["fit"] for record in results.records[method]]
         yield {
             "method": method,
             **_levels(results, method, values[m]),
-            "worst": over_templates.worst,
-            "worst_template": _name(results, by_template[m]),
-            "lower_decile": over_templates.lower_decile,
-            "deviation": over_templates.standard_deviation,
-            "cps": robustness.combined_performance_score(by_template[m]),
-            "drop": float(robustness.performance_drop_rate(values[m, 0].mean(), over_templates.mean)),
-            **stability,
-            "first": float(first[m]),
+            "seed_deviation": float(shown[m].mean(axis=(0, 1)).std(ddof=1)) if len(results.seeds) > 1 else None,
+            **(_robustness(results, method, values[m]) if _reached(results, method, values[m]) else {}),
+            "first": float(first[m]) if tested else None,
             "clean_auc": float(auc[m]),
             "clean_hit@10": float(hit[m]),
             "clean_mrr": float(mrr[m]),
@@ -145,9 +140,33 @@ def _note(reports: list[dict[str, Any]], seeds: Sequence[int]) -> str:
     return "; ".join(f"seed {seed}: {note}" for seed, note in zip(seeds, notes, strict=True) if note)
 
 
-def _unseen(results: Results, values: FloatArray) -> FloatArray:
-    """Values under the unseen templates, clean ones where there are none, shape ``[..., templates, users, seeds]``."""
-    return values[..., results.unseen if len(results.unseen) else [0], :, :]
+def _place(row: dict[str, Any]) -> tuple[float, str]:
+    """What rows are sorted by: quality under unseen templates, clean quality in a run without any."""
+    return -row.get("unseen", row["clean"]), row["method"]
+
+
+def _reached(results: Results, method: str, values: FloatArray) -> bool:
+    """Whether unseen templates were put to a method: in every seed they moved some rank, or it has no prompt at all."""
+    if not len(results.unseen):
+        return False
+    moved = (values[results.unseen] != values[0]).any(axis=(0, 1))
+    return bool(moved.all()) or not results.records[method][0]["info"]["roles"]
+
+
+def _robustness(results: Results, method: str, values: FloatArray) -> dict[str, Any]:
+    """What a method's values, shape ``[conditions, users, seeds]``, and lists are over the unseen templates."""
+    by_template = values[results.unseen].mean(axis=(1, 2))
+    over = robustness.summary(by_template)
+    worst = results.conditions[results.unseen[int(by_template.argmin())]]["name"]
+    return {
+        "worst": over.worst,
+        "worst_template": worst.rpartition("/")[2].removeprefix("recommend-"),
+        "lower_decile": over.lower_decile,
+        "deviation": over.standard_deviation,
+        "cps": robustness.combined_performance_score(by_template),
+        "drop": float(robustness.performance_drop_rate(values[0].mean(), over.mean)),
+        **list_stability(results, method, results.unseen, tuple(STABILITY)),
+    }
 
 
 def _levels(results: Results, method: str, values: FloatArray) -> dict[str, float]:
@@ -155,7 +174,8 @@ def _levels(results: Results, method: str, values: FloatArray) -> dict[str, floa
     statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
     rng = generator(seed, "interval", results.dataset, method)
     levels: dict[str, float] = {}
-    for name, part in (("clean", values[:1]), ("unseen", _unseen(results, values))):
+    parts = {"clean": values[:1]} | ({"unseen": values[results.unseen]} if len(results.unseen) else {})
+    for name, part in parts.items():
         found = significance.bootstrap_interval(
             part.transpose(1, 0, 2), draws=statistics["resamples"], level=statistics["level"], rng=rng
         )
@@ -175,15 +195,11 @@ def cold_items(results: Results) -> Table:
         {"method": method, "users": int(cold.sum()), **_levels(results, method, values[m])}
         for m, method in enumerate(results.methods)
     ]
-    rows.sort(key=lambda row: (-row["unseen"], row["method"]))
+    rows.sort(key=_place)
     level = results.manifest["suite"]["statistics"]["level"]
     return Table(
         COLD_ITEMS, rows, f"{of}: {cold.sum()} of {len(cold)} users; brackets hold {level:.0%} bootstrap intervals."
     )
-
-
-def _name(results: Results, by_template: FloatArray) -> str:
-    return str(results.conditions[results.unseen[int(by_template.argmin())]]["name"]) if len(results.unseen) else ""
 
 
 def mean(reports: list[dict[str, Any]], key: str) -> int:
@@ -241,15 +257,24 @@ def _caption(results: Results) -> str:
         if facts["judged_users"] == facts["test_users"]
         else f" (a random sample of {facts['test_users']}, the same for all methods)"
     )
+    seeds = count(len(results.seeds), "seed")
+    made = {str(record.get("code")) for records in results.records.values() for record in records}
+    mixed = " MIXED: the rows were made by different versions of the code." if len(made) > 1 else ""
+    if not len(results.unseen):
+        how = "Sorted by clean quality."
+    else:
+        how = (
+            f"Sorted by the mean over {len(results.unseen)} unseen templates. Drop = 1 - unseen / clean. RBO@10: "
+            "agreement of each user's list with the clean one. P(first): share of resamples of the templates in which "
+            "the method is first. A dash in a row with a prompt: no unseen template reaches it."
+        )
     limited = " NOT REPORTABLE: made with --limit." if results.manifest["suite"]["limit"] else ""
     failed = [audit for audit in failed_audits(results)]
     banner = f" AUDIT FAILED: {'; '.join(failed)}." if failed else ""
     return (
         f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
-        f"{count(len(results.seeds), 'seed')}, {len(results.unseen)} unseen templates; brackets hold {level:.0%} "
-        f"bootstrap intervals. Sorted by the mean over unseen templates. Drop = 1 - unseen / clean. RBO@10: agreement "
-        f"of each user's list with the clean one. P(first): share of resamples of the templates in which the method "
-        f"is first. AUC and Hit@10 are clean. Bold: best, underlined: second.{limited}{banner}"
+        f"{seeds}; brackets hold {level:.0%} bootstrap intervals over users, templates and seeds. {how} AUC and Hit@10 "
+        f"are clean. Bold: best, underlined: second.{mixed}{limited}{banner}"
     )
 
 
@@ -287,8 +312,9 @@ def comparisons(results: Results) -> Table:
         rows,
         f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
         f"permutation test; Holm p: adjusted over the {len(rows)} comparisons of this table; brackets: "
-        f"{1 - alpha:.0%} bootstrap interval over users, templates and seeds. drop = clean - unseen: a positive "
-        f"difference means that A loses more.",
+        f"{1 - alpha:.0%} bootstrap interval over users, templates and seeds. p takes the seeds as given: "
+        f"{', '.join(map(str, results.seeds))}. drop = clean - unseen, a difference where the leaderboard has a ratio: "
+        "a positive one means that A loses more.",
     )
 
 
@@ -381,6 +407,6 @@ def severity_area(results: Results, means: FloatArray, family: str) -> float:
 
 def severity_curve(results: Results, means: FloatArray, family: str) -> tuple[FloatArray, FloatArray]:
     """Severities and values of a family's grades, severity 0 (clean) first."""
-    graded = [n for n in results.family(family).tolist() if results.conditions[n]["severity"] is not None]
-    severity = [0.0, *(results.conditions[n]["severity"] for n in graded)]
-    return np.array(severity), means[[0, *graded]]
+    severities = {n: results.conditions[n]["severity"] for n in results.family(family).tolist()}
+    graded = sorted((n for n, severity in severities.items() if severity), key=lambda n: severities[n])
+    return np.array([0.0, *(severities[n] for n in graded)]), means[[0, *graded]]

@@ -77,7 +77,7 @@ class Batched(Prompted):
 
 def test_scores_that_depend_on_the_batch_are_found(problem):
     conditions = expand({"typos": [0.3]}, {})
-    found = {a.name: a.passed for a in audits.rescoring(Batched(), problem.test_requests(), conditions, 0)}
+    found = {a.name: a.passed for a in audits.rescoring(Batched().score, problem.test_requests(), conditions, 0)}
     assert found == {"severity 0 changes nothing": True, "batching changes no order": False}
-    sound = audits.rescoring(Prompted(), problem.test_requests(), conditions, 0)
+    sound = audits.rescoring(Prompted().score, problem.test_requests(), conditions, 0)
     assert all(audit.passed for audit in sound)

@@ -17,6 +17,7 @@ import pytest
 from benchmarks import plan, suite
 from benchmarks.report import tables
 from benchmarks.report.ledger import ledger
+from benchmarks.report.readme import leaderboard
 from benchmarks.report.results import load
 from benchmarks.store import RunFolder
 from methods.base import Compute
@@ -94,6 +95,8 @@ def test_list_names_what_there_is(run_suite, what):
         (["--tune", "--trials", "0"], "0 is not at least 1"),
         (["--tune", "--methods", "random"], "none of these methods has settings to search"),
         (["--tune", "--tuned", "none"], "nowhere to write"),
+        (["--seeds", "0", "1", "0"], "0 is there twice"),
+        (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
         (["list", "metods"], "there are methods"),
         (["report", "--output-dir", "nowhere-at-all"], "no run here"),
     ],
@@ -131,6 +134,62 @@ def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
     rows = {row["method"]: row for row in json.loads((finished[1] / "leaderboard.json").read_text())["tiny"]}
     assert rows["popularity"]["drop"] == 0 and rows["popularity"]["rbo"] == 1
     assert rows["tests.fakes:Prompted"]["rbo"] < 0.9
+
+
+def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_file, tmp_path, run_suite):
+    run_suite("--suite", suite_file, "--methods", "random", "tests.fakes:Deaf", "--output-dir", tmp_path / "r")
+    (results,) = load(RunFolder(tmp_path / "r"))
+    board = tables.leaderboard(results)
+    deaf, other = (next(r for r in board.rows if r["method"] == m) for m in ("tests.fakes:Deaf", "random"))
+    assert deaf["unseen"] == deaf["clean"] > 0 and not {"worst", "drop", "rbo", "cps"} & deaf.keys()
+    assert other["drop"] == 0 and other["rbo"] == 1
+    text = leaderboard(board.rows, board.caption)
+    assert "hears no unseen prompt" in text and "no unseen template reaches it" in text
+
+
+def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_path, run_suite):
+    text = Path(suite_file).read_text().replace("unseen = true", "")
+    assert text != Path(suite_file).read_text()
+    (tmp_path / "clean.toml").write_text(text)
+    answer = run_suite("--suite", tmp_path / "clean.toml", "--output-dir", tmp_path / "r")
+    assert answer.returncode == 0, answer.stderr
+    (results,) = load(RunFolder(tmp_path / "r"))
+    board = tables.leaderboard(results)
+    values = [row["clean"] for row in board.rows]
+    assert values == sorted(values, reverse=True) and "Sorted by clean quality" in board.caption
+    assert not any({"unseen", "worst", "drop"} & row.keys() or row["first"] for row in board.rows)
+
+
+def test_grades_may_stand_in_any_order(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    weak, strong = (c for c in manifest["conditions"] if c["family"] == "typos")
+    weak["severity"], strong["severity"] = strong["severity"], weak["severity"]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    (results,) = load(RunFolder(run))
+    severity, places = tables.severity_curve(results, np.arange(len(results.conditions), dtype=float), "typos")
+    assert severity.tolist() == [0.0, 0.1, 0.3] and places[1] == places[2] + 1
+    assert len(tables.by_family(results).rows) == 3 * 3
+
+
+def test_rows_of_different_versions_of_the_code_are_marked(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    file = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    record = json.loads(file.read_text())
+    assert record["code"].keys() == {"version", "commit", "dirty"}
+    assert "MIXED" not in (run / "leaderboard.md").read_text()
+    record["code"]["commit"] = "another"
+    file.write_text(json.dumps(record))
+    (results,) = load(RunFolder(run))
+    assert "MIXED: the rows were made by different versions of the code" in tables.leaderboard(results).caption
+
+
+def test_data_of_the_same_name_are_refused(suite_file, tmp_path, run_suite):
+    from tests.conftest import write_atomic
+
+    folders = [write_atomic(tmp_path / name / "tiny", users=60, items=60, length=12) for name in "ab"]
+    answer = run_suite("--suite", suite_file, "--datasets", *folders, "--output-dir", tmp_path / "r")
+    assert answer.returncode == 2 and "are both called 'tiny': rename the files of one" in answer.stderr
 
 
 def test_every_pair_is_compared_on_clean_unseen_and_drop(finished):
@@ -266,6 +325,7 @@ def test_method_that_cannot_run_has_a_row_with_its_reason(suite_file, tmp_path, 
         ("Broken", "failed: RuntimeError: the loss is not a number"),
         ("Undefined", "not finite"),
         ("Suicidal", "exit code -9"),
+        ("Refused", "failed: RuntimeError: refused: nobody answers |"),
     ],
 )
 def test_method_that_fails_costs_its_own_row_only(suite_file, tmp_path, run_suite, method, reason):
@@ -335,6 +395,8 @@ def test_several_seeds_are_averaged_and_each_speaks_for_itself(suite_file, tmp_p
     each = results.values("ndcg@10")[results.methods.index(row["method"]), 0].mean(axis=0)
     assert row["clean"] == pytest.approx(each.mean()) and each[0] != each[1]
     assert "2 seeds" in board.caption
+    unseen = results.values("ndcg@10")[results.methods.index(row["method"]), results.unseen].mean(axis=(0, 1))
+    assert row["seed_deviation"] == pytest.approx(unseen.std(ddof=1)) and row["seed_deviation"] > 0
     budget = next(row for row in ledger(results).rows if row["method"] == "tests.fakes:Seeded")
     assert (budget["epochs"], budget["ended"]) == (35, "at its limit")
 
