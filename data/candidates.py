@@ -1,4 +1,8 @@
-"""The items every method has to rank: one positive and negatives the user never touched."""
+"""The items every method has to rank: one positive, and negatives that no part has of the user.
+
+Touched means a positive of any part. What a user rated below the least rating of a positive is not, and may be a
+negative: on ml-100k that holds for one negative in twenty.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Histories in another order, with gaps, or with items the user never chose."""
+"""Histories in another order, with gaps, or with items that do not belong there."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -57,9 +57,10 @@ class HistoryDrop(Graded, HistoryPerturbation):
 
 @dataclass(frozen=True)
 class HistoryInject(Graded, HistoryPerturbation):
-    """Inserts items the user never chose at random places; the history's own items all stay.
+    """Inserts other items at random places; the history's own items all stay.
 
-    The history becomes longer. Inserted items are never candidates of the row, and never in the history.
+    The history becomes longer. Inserted items are never candidates of the row, and never in the history shown; a few
+    may be of what the user chose before it.
 
     >>> history, pool = np.array([10, 11, 12, 13]), np.array([1, 2, 3])
     >>> HistoryInject(0.5).perturb(history, pool, np.random.default_rng(2)).tolist()
