@@ -39,12 +39,14 @@ class Case:
         model: makes it, with random weights, for a tokenizer.
         form: ``label_odds`` or, with the target in the decoder, ``decoded_odds``.
         large: whether it is measured only on request.
+        shared: leave out templates that name the target before the history, whose prompts share hardly a token.
     """
 
     name: str
     model: "Callable[[PreTrainedTokenizerBase], PreTrainedModel]"
     form: str = "label_odds"
     large: bool = False
+    shared: bool = False
 
 
 def tiny_llama(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
@@ -104,11 +106,13 @@ def t5_base(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
 
 CASES = (
     Case("tiny-llama", tiny_llama),
+    Case("tiny-llama, target behind the history", tiny_llama, shared=True),
     Case("tiny-t5", tiny_t5),
     Case("tiny-t5, target in the decoder", tiny_t5, "decoded_odds"),
     Case("T5 base", t5_base, large=True),
     Case("T5 base, target in the decoder", t5_base, "decoded_odds", large=True),
     Case("Llama 1B", llama_1b, large=True),
+    Case("Llama 1B, target behind the history", llama_1b, large=True, shared=True),
 )
 
 
@@ -229,6 +233,7 @@ def measure(case: Case, requests: Requests, compared: int, device: str, dtype: "
     model = model.to(device=device, dtype=dtype).eval()
     encoder = _encoder(tokenizer)
     scorer = _scorer(model, encoder)
+    requests = sharing(requests) if case.shared else requests
     few = requests.select(np.arange(min(compared, len(requests))))
     score = getattr(scorer, case.form)
     score(requests.select(np.arange(1)), "recommend")  # the first call of everything is slower
@@ -249,6 +254,12 @@ def measure(case: Case, requests: Requests, compared: int, device: str, dtype: "
         other = math.nan
     count = requests.candidates.size
     return Row(case.name, count, count / own, len(texts) / plain, other, operations / own, peak, difference)
+
+
+def sharing(requests: Requests) -> Requests:
+    """The rows whose template names the target behind the history, so that candidates share what is before it."""
+    slots = [template.slots for template in requests.templates["recommend"]]
+    return requests.select(np.flatnonzero([names.index("target") > names.index("history") for names in slots]))
 
 
 def tokenizer_for(case: Case, requests: Requests) -> "PreTrainedTokenizerBase":

@@ -2,11 +2,13 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.throughput import CASES, harness, main, matrix_rate, measure, table
+from benchmarks.throughput import CASES, harness, main, matrix_rate, measure, sharing, table
+from data.prompts.template import Template, parse
 from tests.methods.lm.small import make_task
 
 
@@ -15,10 +17,19 @@ def test_all_ways_score_the_same_prompts(tmp_path, case, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     requests = make_task(tmp_path, users=5).valid
     row = measure(case, requests, 2, "cpu", torch.float32, 1e9)
-    assert row.prompts == requests.candidates.size and min(row.own, row.plain, row.rate) > 0
+    asked = sharing(requests) if case.shared else requests
+    assert row.prompts == asked.candidates.size and min(row.own, row.plain, row.rate) > 0
     assert math.isnan(row.harness)
     assert row.difference < 1e-4 or (case.form == "decoded_odds" and math.isnan(row.difference))
     assert table([row]).count("\n") == 2
+
+
+def test_templates_that_name_the_target_first_share_nothing():
+    def rows(*sources):
+        made = tuple(Template(str(n), "recommend", "seen", parse(source)) for n, source in enumerate(sources))
+        return SimpleNamespace(templates={"recommend": made}, select=lambda rows: rows.tolist())
+
+    assert sharing(rows("{history}, then {target}?", "{target} after {history}?", "Is {history} {target}")) == [0, 2]
 
 
 def test_without_the_harness_its_column_is_empty(monkeypatch):
