@@ -42,7 +42,7 @@ def of_problem(problem: Problem) -> list[Audit]:
 
 def _no_touched_candidate(problem: Problem) -> Audit:
     """Competing candidates, but for the positive, are items that no part has of the user."""
-    name = "no candidate but the positive is in any part of the user"
+    name = "only the positive is in a part of the user"
     for lists in (problem.test, problem.valid):
         competes = np.ones(lists.items.shape, np.bool_) if lists.mask is None else lists.mask.copy()
         competes[np.arange(len(lists)), lists.positive] = False
@@ -50,11 +50,7 @@ def _no_touched_candidate(problem: Problem) -> Audit:
             touched = np.isin(lists.items[row], problem.dataset.histories[user]) & competes[row]
             if touched.any():
                 return Audit(name, False, _user(problem, user))
-    return Audit(
-        "no candidate but the positive is in any part of the user",
-        True,
-        f"{len(problem.test)} + {len(problem.valid)} lists",
-    )
+    return Audit(name, True, f"{len(problem.test)} + {len(problem.valid)} lists")
 
 
 def _no_test_item(problem: Problem) -> Audit:

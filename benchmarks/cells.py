@@ -100,7 +100,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
     Raises:
         StoreError: if the run folder cannot be written.
     """
-    log = logging.getLogger(__name__)
+    log, made_with = logging.getLogger(__name__), code()
     try:
         method = create(cell.id.method, cell.settings)
         progress(0.0, "fitting")
@@ -123,7 +123,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "ledger": asdict(method.ledger) if hasattr(method, "ledger") else None,
                 "seconds": seconds,
                 "memory": peak_memory(),
-                "code": code(),
+                "code": made_with,
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in checks],
                 "fingerprints": cell.fingerprints,

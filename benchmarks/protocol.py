@@ -18,6 +18,9 @@ from data.split import SPLITS, Split
 from data.types import IntArray
 from methods.base import Compute, Requests, Task
 
+MOST_VALID = 999
+"""Negatives of a validation list beside full ranking: more would cost what they tell no more about."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -26,7 +29,7 @@ class Protocol:
     Args:
         split: name of the split.
         negatives: sampled negatives per list, or ``full`` for all untouched items; in validation lists, which are
-            of one length, then as many as every user has.
+            of one length, then as many as every user has, at most 999.
         history_length: how many of the latest items any method is shown at most.
         users: how many test users are judged, drawn at random and the same for all methods; None for all.
         valid_users: how many validation users methods may tune on, the judged ones first, since some methods find
@@ -135,8 +138,8 @@ def prepare(dataset: str, protocol: Protocol, templates: Mapping[Role, tuple[Tem
     valid_users = _sample(split.valid_users, protocol.valid_users, protocol.seed, "valid users", test_users)
     if protocol.negatives == "full":
         test = candidates.full(loaded, split.test, test_users)
-        # Methods rank validation lists of one length, without an item the user touched: as many as everybody has.
-        negatives = loaded.catalogue.n_items - int(loaded.histories.lengths[valid_users].max(initial=0))
+        # Methods rank validation lists of one length, without an item the user touched.
+        negatives = max(1, min(MOST_VALID, loaded.catalogue.n_items - int(loaded.histories.lengths.max())))
         valid = candidates.sampled(loaded, split.valid, valid_users, "valid", protocol.seed, negatives)
     else:
         test = candidates.sampled(loaded, split.test, test_users, "test", protocol.seed, protocol.negatives)

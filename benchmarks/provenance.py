@@ -33,11 +33,11 @@ def describe() -> dict[str, Any]:
 
 @cache
 def code() -> dict[str, Any]:
-    """Version and commit that this process runs, and whether files differ from the commit."""
+    """Version and commit that this process runs, and whether its code differs from the commit."""
     return {
         "version": version(),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", "../data", "../methods")),
     }
 
 

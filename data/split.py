@@ -1,7 +1,7 @@
 """Which interactions are trained on, tuned on and tested on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -78,8 +78,8 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
     """One cut in time for everybody, so that no model is trained on what happened after a test item.
 
     The latest ``test_share`` of all interactions lie after the test cut, the ``valid_share`` before
-    them between the two cuts. A user's first item after a cut is the target; later ones are left out,
-    and so is the test item of a user whose history before it is empty.
+    them between the two cuts. A user's first item after a cut is the target; later ones are left out.
+    Nobody is judged by a test item, nor tuned on by a validation item, with nothing before it.
 
     Source: Meng et al., "Exploring data splitting strategies for the evaluation of recommendation
     models", 2020 ("temporal global").
@@ -93,7 +93,7 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
             "between users; use the leave-one-out split"
         )
     valid_cut, test_cut = np.quantile(dataset.timestamps, [1 - valid_share - test_share, 1 - test_share])
-    train, valid, test = [], [], []
+    train, valid, test, bare = [], [], [], 0
     for row, times in zip(
         dataset.histories, np.split(dataset.timestamps, dataset.histories.offsets[1:-1]), strict=True
     ):
@@ -101,15 +101,14 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
         train.append(row[:after_valid])
         valid.append(row[after_valid] if after_valid < after_test else -1)
         test.append(row[after_test] if after_test < len(row) else -1)
+        bare += after_test == 0
     kept = sum(map(len, train)) + sum(item >= 0 for item in valid) + sum(item >= 0 for item in test)
     left_out = len(dataset.timestamps) - kept
-    split = Split(Histories.of(train), np.array(valid), np.array(test))
-    bare = int((split.test >= 0).sum()) - len(split.test_users)
     notes = (
         f"temporal split: {left_out} interactions after a user's first in the validation or test period left out",
-        f"temporal split: {bare} users with a test item and nothing before it are not judged",
+        f"temporal split: users with a test item and nothing before it, who are not judged: {bare}",
     )
-    return replace(split, notes=notes)
+    return Split(Histories.of(train), np.array(valid), np.array(test), notes)
 
 
 def _ordinal(dataset: Dataset) -> bool:

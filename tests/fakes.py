@@ -60,6 +60,24 @@ class Deaf(Prompted):
         return np.sin(1.0 + requests.users[:, None] * 7 + requests.candidates)
 
 
+class Forgetful(Prompted):
+    """Keeps scores that depend on how many users are scored together."""
+
+    info = MethodInfo("forgetful", "none")
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        self.forget()
+        return FitReport()
+
+    def forget(self) -> None:
+        self._known: dict[int, FloatArray] = {}
+
+    def score(self, requests: Requests) -> FloatArray:
+        for user, row in zip(requests.users.tolist(), requests.candidates, strict=True):
+            self._known.setdefault(user, np.sin(len(requests) * row.astype(float)))
+        return np.stack([self._known[user] for user in requests.users.tolist()])
+
+
 class Refused(Prompted):
     """Asks somebody who does not answer for a single user."""
 

@@ -62,6 +62,9 @@ def _drop(results: Results) -> "Figure | None":
     means = results.values(PRIMARY).mean(axis=(2, 3))
     by_family = np.stack([means[:, results.family(f)].mean(axis=1) for f in results.families], axis=1)
     drop = performance_drop_rate(means[:, :1], by_family)
+    if "unseen" in results.families:
+        untold = [m for m, method in enumerate(results.methods) if not results.reached(method)]
+        drop[untold, results.families.index("unseen")] = np.nan
     order = np.argsort(-means[:, results.unseen].mean(axis=1)) if len(results.unseen) else np.arange(len(drop))
     figure = Figure(figsize=(1.5 + 0.75 * len(results.families), 1.4 + 0.32 * len(results.methods)))
     axes = figure.subplots()
@@ -71,7 +74,7 @@ def _drop(results: Results) -> "Figure | None":
     axes.set_yticks(range(len(order)), [results.methods[m] for m in order])
     for (row, column), value in np.ndenumerate(drop[order]):
         colour = "white" if abs(value) > 0.6 * limit else "black"
-        text = f"{round(float(value), 2) + 0.0:+.2f}"
+        text = "" if np.isnan(value) else f"{round(float(value), 2) + 0.0:+.2f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     axes.set_title(f"{results.dataset}: drop of {PRIMARY} against clean")
     figure.colorbar(image, ax=axes, shrink=0.8)

@@ -40,7 +40,7 @@ def ledger(results: Results) -> Table:
         "part, see interactions. Negatives: per positive in training. Fit: with the seconds of what another row had "
         "trained before; weights that come with the project count as tokens alone, sentence embeddings where they "
         "were made. Peak memory: of the process that fitted and scored, libraries included, and, where rows run one "
-        "after the other in one process, the rows before.",
+        "after the other in one process, the rows before; on a GPU of the row alone.",
     )
 
 

@@ -112,7 +112,7 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             "method": method,
             **_levels(results, method, values[m]),
             "seed_deviation": float(shown[m].mean(axis=(0, 1)).std(ddof=1)) if len(results.seeds) > 1 else None,
-            **(_robustness(results, method, values[m]) if _reached(results, method, values[m]) else {}),
+            **(_robustness(results, method, values[m]) if results.reached(method) else {}),
             "first": float(first[m]) if tested else None,
             "clean_auc": float(auc[m]),
             "clean_hit@10": float(hit[m]),
@@ -143,14 +143,6 @@ def _note(reports: list[dict[str, Any]], seeds: Sequence[int]) -> str:
 def _place(row: dict[str, Any]) -> tuple[float, str]:
     """What rows are sorted by: quality under unseen templates, clean quality in a run without any."""
     return -row.get("unseen", row["clean"]), row["method"]
-
-
-def _reached(results: Results, method: str, values: FloatArray) -> bool:
-    """Whether unseen templates were put to a method: in every seed they moved some rank, or it has no prompt at all."""
-    if not len(results.unseen):
-        return False
-    moved = (values[results.unseen] != values[0]).any(axis=(0, 1))
-    return bool(moved.all()) or not results.records[method][0]["info"]["roles"]
 
 
 def _robustness(results: Results, method: str, values: FloatArray) -> dict[str, Any]:
@@ -266,7 +258,7 @@ def _caption(results: Results) -> str:
         how = (
             f"Sorted by the mean over {len(results.unseen)} unseen templates. Drop = 1 - unseen / clean. RBO@10: "
             "agreement of each user's list with the clean one. P(first): share of resamples of the templates in which "
-            "the method is first. A dash in a row with a prompt: no unseen template reaches it."
+            "the method is first. A dash in a row with a prompt: unseen templates do not reach it, or not in every fit."
         )
     limited = " NOT REPORTABLE: made with --limit." if results.manifest["suite"]["limit"] else ""
     failed = [audit for audit in failed_audits(results)]
@@ -360,15 +352,22 @@ def by_condition(results: Results) -> Table:
             "family": condition["family"],
             "severity": condition["severity"],
             "value": float(means[PRIMARY][m, c]),
-            "drop": float(robustness.performance_drop_rate(means[PRIMARY][m, 0], means[PRIMARY][m, c])),
             "hit@10": float(means["hit@10"][m, c]),
             "auc": float(means["auc"][m, c]),
-            "rbo": list_stability(results, method, np.array([c]))["rbo"],
+            **_against_clean(results, method, means[PRIMARY][m], np.array([c])),
         }
         for m, method in enumerate(results.methods)
         for c, condition in enumerate(results.conditions)
     ]
     return Table(CONDITIONS, rows, f"{results.dataset}, {PRIMARY} and drop against clean under every condition.")
+
+
+def _against_clean(results: Results, method: str, means: FloatArray, conditions: IntArray) -> dict[str, float]:
+    """Drop of the mean over some conditions of one family, and list stability; nothing where they reach no prompt."""
+    if conditions[0] in results.unseen and not results.reached(method):
+        return {}
+    drop = float(robustness.performance_drop_rate(means[0], means[conditions].mean()))
+    return {"drop": drop, **list_stability(results, method, conditions)}
 
 
 def by_family(results: Results) -> Table:
@@ -386,9 +385,8 @@ def by_family(results: Results) -> Table:
                     "conditions": len(members),
                     "mean": over.mean,
                     "worst": over.worst,
-                    "drop": float(robustness.performance_drop_rate(means[m, 0], over.mean)),
                     "severity_area": severity_area(results, means[m], family),
-                    "rbo": list_stability(results, method, members)["rbo"],
+                    **_against_clean(results, method, means[m], members),
                 }
             )
     return Table(

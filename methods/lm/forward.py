@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from methods.lm.attention import Group, Tree, supports_tree, tree_implementation
-from methods.lm.last_layer import FAMILIES, ends_alone
+from methods.lm.last_layer import ALONE, ends_alone
 
 Shortcut = Literal["tree", "repeat", "none"]
 """How a common prefix is used: attention over a tree of tokens, a repeated key/value cache, or not at all."""
@@ -79,15 +79,14 @@ def padded(sequences: Sequence[np.ndarray], device: torch.device) -> tuple[Tenso
 def _tree(model: PreTrainedModel, groups: Sequence[Group], counts: np.ndarray) -> Tensor:
     tree = Tree.of(groups, model.device)
     # Models learn as transformers has them.
-    alone = bool((counts == 1).all()) and not torch.is_grad_enabled() and model.config.model_type in FAMILIES
+    alone = bool((counts == 1).all()) and not torch.is_grad_enabled() and model.config.model_type in ALONE
     with tree_implementation(model), ends_alone(model) if alone else nullcontext():
         output = model.base_model(input_ids=tree.ids, position_ids=tree.positions, use_cache=False, tree=tree)
     states: Tensor = output.last_hidden_state[0]
     if alone:
         return states
-    lengths = np.array([len(suffix) for group in groups for suffix in group.suffixes])
-    ends = sum(len(group.prefix) for group in groups) + np.cumsum(lengths)
-    return states[torch.from_numpy(_spread(ends - counts, counts)).to(model.device)]
+    starts = tree.ends.cpu().numpy() + 1 - counts
+    return states[torch.from_numpy(_spread(starts, counts)).to(model.device)]
 
 
 def _repeated(model: PreTrainedModel, group: Group, counts: np.ndarray) -> Tensor:

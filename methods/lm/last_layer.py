@@ -1,7 +1,7 @@
 """The last layer of a decoder, for the tokens whose states are read alone.
 
 Scores rest on the state of every sequence's last token. Of the other tokens the last layer needs keys and values, and
-neither queries nor what comes after attention: a quarter of the work of a model with four layers.
+neither queries nor what comes after attention: most of the last layer's work.
 """
 
 from collections.abc import Iterator
@@ -16,20 +16,24 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from methods.lm.attention import Tree, by_head
 
-FAMILIES = ("llama", "qwen2", "qwen3")
+ALONE = ("llama", "qwen2", "qwen3")
 """Model types whose layers are made of the parts that :func:`_forward` puts together."""
 
 
 @contextmanager
 def ends_alone(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model of :data:`FAMILIES` give the states of the last tokens of a tree's sequences, group by group."""
+    """Let a model of :data:`ALONE` give the states of the last tokens of a tree's sequences, group by group."""
     base: Any = model.base_model
     layer = base.layers[-1]
+    before = vars(layer).get("forward")  # as accelerate leaves one
     layer.forward = partial(_forward, layer)
     try:
         yield
     finally:
-        del layer.forward
+        if before is None:
+            del layer.forward
+        else:
+            layer.forward = before
 
 
 def _forward(

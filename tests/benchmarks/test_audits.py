@@ -31,7 +31,7 @@ def test_touched_candidate_is_found(problem):
     touched = problem.dataset.histories[int(problem.test.users[3])][0]
     items[3, (problem.test.positive[3] + 1) % items.shape[1]] = touched
     spoiled = Candidates(problem.test.users, items, problem.test.positive)
-    assert failed(dataclasses.replace(problem, test=spoiled)) == ["no candidate was touched by the user"]
+    assert failed(dataclasses.replace(problem, test=spoiled)) == ["only the positive is in a part of the user"]
 
 
 def test_test_item_in_a_training_history_is_found(problem):

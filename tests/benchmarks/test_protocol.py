@@ -44,7 +44,7 @@ def test_with_full_ranking_validation_lists_hold_nothing_else_of_the_user(atomic
     problem = made(atomic, wording, negatives="full")
     task = problem.task(Compute())
     assert problem.test.mask is not None and problem.valid.mask is None
-    longest = max(len(problem.dataset.histories[user]) for user in task.valid.users.tolist())
+    longest = problem.dataset.histories.lengths.max()
     assert task.valid.candidates.shape[1] == task.catalogue.n_items - longest + 1
     for user, items in zip(task.valid.users.tolist(), task.valid.candidates, strict=True):
         assert np.isin(items, problem.dataset.histories[user]).sum() == 1

@@ -144,7 +144,10 @@ def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_fil
     assert deaf["unseen"] == deaf["clean"] > 0 and not {"worst", "drop", "rbo", "cps"} & deaf.keys()
     assert other["drop"] == 0 and other["rbo"] == 1
     text = leaderboard(board.rows, board.caption)
-    assert "hears no unseen prompt" in text and "no unseen template reaches it" in text
+    assert "hears no unseen prompt" in text and "unseen templates do not reach it" in text
+    for table in (tables.by_family(results), tables.by_condition(results)):
+        rows = [row for row in table.rows if row["method"] == "tests.fakes:Deaf"]
+        assert {row["family"] for row in rows if "drop" not in row} == {"unseen"}
 
 
 def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_path, run_suite):
@@ -351,6 +354,7 @@ def test_method_that_fails_costs_its_own_row_only(suite_file, tmp_path, run_suit
     [
         ("Cheater", "wording changes nothing for a method without prompt"),
         ("Leaking", "demonstrations show training items only"),
+        ("Forgetful", "batching changes no order"),
     ],
 )
 def test_failed_audit_fails_the_run_and_marks_the_table(suite_file, tmp_path, run_suite, cheat, audit):

@@ -63,14 +63,14 @@ def test_temporal_split_counts_what_it_leaves_out():
     split = temporal(dataset, 0.3, 0.2)
     kept = len(split.train.items) + (split.valid >= 0).sum() + (split.test >= 0).sum()
     assert f"{10 - kept} interactions" in split.notes[0]
-    assert "0 users with a test item and nothing before it" in split.notes[1]
+    assert "who are not judged: 0" in split.notes[1]
 
 
 def test_temporal_split_counts_users_it_cannot_judge():
     dataset = dataset_of([[0, 1, 2, 3, 4, 5], [6, 7, 8]], [[1, 2, 3, 4, 5, 100], [98, 99, 101]])
     split = temporal(dataset, 0.1, 0.45)
     assert split.test_users.tolist() == [0] and (split.test >= 0).all()
-    assert "1 users with a test item and nothing before it" in split.notes[1]
+    assert "who are not judged: 1" in split.notes[1]
 
 
 def test_temporal_split_refuses_positions_instead_of_times():

@@ -10,7 +10,10 @@ import torch
 from data.histories import Histories
 from data.prompts.template import Template, parse
 from methods.base import Requests
-from methods.lm.forward import shortcut_for
+from methods.lm.attention import Group
+from methods.lm.forward import hidden_states, shortcut_for
+from methods.lm.last_layer import ALONE
+from methods.lm.lora import Lora, add_lora, inner
 from methods.lm.prompts import Encoder, PromptError, common_prefix
 from methods.lm.scoring import Scorer, ScoringError
 from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
@@ -59,6 +62,32 @@ def test_label_odds_are_those_of_one_prompt_at_a_time(requests, family, shortcut
     expected = plain_odds(model, tokenizer, requests)
     assert expected.std() > 0.01
     np.testing.assert_allclose(scorer.label_odds(requests, "recommend"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ALONE)
+@pytest.mark.parametrize("lora", [False, True], ids=["plain", "adapters"])
+def test_the_last_layer_computes_what_is_read_alone(family, lora):
+    torch.manual_seed(1)
+    model = make_model(family, 50).eval()
+    for parameter in model.parameters():  # no bias is 0 and no norm 1
+        torch.nn.init.normal_(parameter, 0.2, 0.3)
+    if lora:
+        model = inner(add_lora(model, Lora(4, 8, 0.5), 0)).eval()
+        torch.nn.init.normal_(model.base_model.layers[-1].self_attn.q_proj.lora_B["default"].weight)
+    ids = [np.arange(start, start + n) for start, n in ((3, 5), (9, 1), (20, 4), (30, 7), (40, 2))]
+    groups = [Group(ids[0], (ids[1],)), Group(ids[1][:0], (ids[2], ids[3], ids[4])), Group(ids[4], (ids[0], ids[2]))]
+    seen = []
+    handle = model.base_model.layers[-1].mlp.register_forward_hook(
+        lambda _, inputs, __: seen.append(inputs[0].shape[1])
+    )
+    with torch.inference_mode():
+        alone, expected = (hidden_states(model, groups, shortcut) for shortcut in ("tree", "none"))
+        several = hidden_states(model, groups, "tree", [1, 2, 1, 1, 1, 1])
+    handle.remove()
+    np.testing.assert_allclose(alone, expected, atol=1e-4)
+    np.testing.assert_allclose(several[[0, 2, 3, 4, 5, 6]], expected, atol=1e-4)
+    assert seen[0] == 6 and min(seen[1:]) > 6
+    hidden_states(model, groups, "tree").sum().backward()  # with gradients all is as transformers has it
 
 
 @pytest.mark.parametrize("family", FAMILIES)
