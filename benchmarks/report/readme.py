@@ -42,10 +42,17 @@ def filled(readme: str, run: Path) -> str:
 
 def leaderboard(standings: list[dict[str, Any]], caption: str) -> str:
     """The columns that matter most, and why a row lacks numbers; Markdown."""
-    reasons = [{**row, "note": "" if row.get("drop") is not None else row["note"]} for row in standings]
+    reasons = [{**row, "note": _lacking(row)} for row in standings]
     keys = (*SHOWN, "note") if any(row["note"] for row in reasons) else SHOWN
     columns = [column for column in LEADERBOARD if column.key in keys]
     return Table(columns, reasons, re.sub(r" P\(first\): [^.]*\.", "", caption)).markdown()
+
+
+def _lacking(row: dict[str, Any]) -> str:
+    """Why a row lacks numbers, in short where it has some; empty where it has all."""
+    if row.get("unseen") is None:
+        return str(row["note"])
+    return "" if row.get("drop") is not None else "not reached by unseen templates"
 
 
 def published() -> dict[str, Any]:
