@@ -108,7 +108,7 @@ def kept(folder: Path, make: Callable[[Path], None]) -> float:
     asked = time.monotonic()
     with FileLock(f"{folder}.lock"):
         if folder.exists():
-            waited, spent = time.monotonic() - asked, folder / SECONDS  # folders of earlier versions lack it
+            waited, spent = round(time.monotonic() - asked, 1), folder / SECONDS  # older folders lack it
             return max(0.0, float(spent.read_text(encoding="utf-8")) - waited) if spent.exists() else 0.0
         scratch, start = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)), time.monotonic()
         try:
