@@ -6,10 +6,12 @@ speed does not depend on them. Prints a Markdown table.
 """
 
 import argparse
+import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,8 +114,25 @@ CASES = (
     Case("T5 base", t5_base, large=True),
     Case("T5 base, target in the decoder", t5_base, "decoded_odds", large=True),
     Case("Llama 1B", llama_1b, large=True),
-    Case("Llama 1B, target behind the history", llama_1b, large=True, shared=True),
 )
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Args:
+        users: users to each of the twelve seen templates, with 100 candidates each.
+        compared: candidates of each user that the slower ways score.
+        rounds: how often all ways take turns; the fastest turn of each counts.
+    """
+
+    users: int
+    compared: int
+    rounds: int
+
+
+USUAL, LARGE = Effort(3, 100, 3), Effort(1, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +141,6 @@ class Row:
 
     Args:
         name: name of the case.
-        prompts: prompts scored by each way.
         own: prompts per second of this project's scorer.
         plain: prompts per second of the padded loop.
         harness: prompts per second of lm-evaluation-harness; NaN if it is not installed.
@@ -133,7 +151,6 @@ class Row:
     """
 
     name: str
-    prompts: int
     own: float
     plain: float
     harness: float
@@ -213,13 +230,15 @@ def prompts(requests: Requests) -> list[str]:
     ]
 
 
-def measure(case: Case, requests: Requests, compared: int, device: str, dtype: "torch.dtype", peak: float) -> Row:
+def measure(
+    case: Case, requests: Requests, effort: Effort, device: str, dtype: "torch.dtype", peak: float = math.nan
+) -> Row:
     """Measure one case.
 
     Args:
         case: the model.
         requests: whom to rank what for.
-        compared: rows of the requests that the slower ways score.
+        effort: how much of it is measured.
         device: torch device.
         dtype: torch type.
         peak: rate of large matrix products.
@@ -232,28 +251,45 @@ def measure(case: Case, requests: Requests, compared: int, device: str, dtype: "
     model: Any = case.model(tokenizer)
     model = model.to(device=device, dtype=dtype).eval()
     encoder = _encoder(tokenizer)
-    scorer = _scorer(model, encoder)
     requests = sharing(requests) if case.shared else requests
-    few = requests.select(np.arange(min(compared, len(requests))))
-    score = getattr(scorer, case.form)
-    score(requests.select(np.arange(1)), "recommend")  # the first call of everything is slower
-    own, scores = _timed(lambda: score(requests, "recommend"), device)
-    with FlopCounterMode(display=False) as counter:
-        score(few, "recommend")
-    operations = counter.get_total_flops() / few.candidates.size * requests.candidates.size
+    requests = each(requests, effort.users)
+    few = replace(requests, candidates=requests.candidates[:, : effort.compared])
     texts = prompts(few)
-    yes, no = (encoder.word(label)[0] for label in few.templates["recommend"][0].labels)
-    plain_loop(model, tokenizer, texts[:BATCH], (yes, no))
-    plain, expected = _timed(lambda: plain_loop(model, tokenizer, texts, (yes, no)), device)
+    yes, no = (encoder.word(word)[0] for word in few.templates["recommend"][0].labels)
+    scorer = _scorer(model, encoder)
+    score = partial(getattr(scorer, case.form), role="recommend")
+    ways: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
+        "own": (score, requests, requests.select(np.arange(1))),
+        "plain": (lambda texts: plain_loop(model, tokenizer, texts, (yes, no)), texts, texts[:BATCH]),
+        "lm_eval": (lambda texts: harness(model, tokenizer, texts, ("Yes", "No")), texts, texts[:2]),
+    }
+    if importlib.util.find_spec("lm_eval") is None:
+        del ways["lm_eval"]
+    results = {name: way(first) for name, (way, _, first) in ways.items()}  # the first call of everything is slower
+    seconds = dict.fromkeys(("own", "plain", "lm_eval"), math.nan)
+    for _ in range(effort.rounds):
+        for name, (way, asked, _) in ways.items():
+            took, results[name] = _timed(partial(way, asked), device)
+            seconds[name] = float(np.fmin(took, seconds[name]))
+    with FlopCounterMode(display=False) as counter:  # sees its own thread alone
+        getattr(replace(scorer, workers=1), case.form)(requests, "recommend")
     same = case.form == "label_odds"
-    difference = float(np.abs(scores[: len(few)].ravel() - expected).max()) if same else math.nan
-    try:
-        harness(model, tokenizer, texts[:2], ("Yes", "No"))
-        other = len(texts) / _timed(lambda: harness(model, tokenizer, texts, ("Yes", "No")), device)[0]
-    except ImportError:
-        other = math.nan
-    count = requests.candidates.size
-    return Row(case.name, count, count / own, len(texts) / plain, other, operations / own, peak, difference)
+    scores = results["own"][:, : effort.compared].ravel()
+    return Row(
+        case.name,
+        own=requests.candidates.size / seconds["own"],
+        plain=len(texts) / seconds["plain"],
+        harness=len(texts) / seconds["lm_eval"],
+        rate=counter.get_total_flops() / seconds["own"],
+        peak=peak,
+        difference=float(np.abs(scores - results["plain"]).max()) if same else math.nan,
+    )
+
+
+def each(requests: Requests, users: int) -> Requests:
+    """The first rows of each template, so many or fewer where there are no more."""
+    ids = np.array([template.id for template in requests.templates["recommend"]])
+    return requests.select(np.sort(np.concatenate([np.flatnonzero(ids == one)[:users] for one in np.unique(ids)])))
 
 
 def sharing(requests: Requests) -> Requests:
@@ -307,26 +343,29 @@ def _wait(device: str) -> None:
 def table(rows: Sequence[Row]) -> str:
     """The rows in Markdown.
 
-    >>> row = Row("m", 100, 50.0, 10.0, math.nan, 4e9, 1e10, 1e-6)
+    >>> row = Row("m", 50.0, 10.0, math.nan, 4e9, 1e10, 1e-6)
     >>> print(table([row]).splitlines()[-1])
-    | m | 100 | 50 | 10 | 5.0 | - | - | 40 % | 1e-06 |
+    | m | 50 | 10 | 5.0 | - | - | 40 % | 1e-06 |
     """
-    names = ("model", "prompts", "prompts/s", "plain loop", "ratio", "lm_eval", "ratio", "of matrix rate", "difference")
+    names = ("model", "prompts/s", "plain loop", "ratio", "lm_eval", "ratio", "of matrix rate", "difference")
     lines = [" | ".join(names), " | ".join(["---"] + ["---:"] * (len(names) - 1))]
     for row in rows:
         cells = (
             row.name,
-            f"{row.prompts}",
-            f"{row.own:.0f}",
-            f"{row.plain:.0f}",
+            _short(row.own),
+            _short(row.plain),
             f"{row.own / row.plain:.1f}",
-            _or_dash(row.harness, ".0f"),
+            _short(row.harness),
             _or_dash(row.own / row.harness, ".1f"),
             f"{100 * row.rate / row.peak:.0f} %",
             _or_dash(row.difference, ".0e"),
         )
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _short(rate: float) -> str:
+    return _or_dash(rate, ".0f" if rate >= 100 else ".2g")
 
 
 def _or_dash(value: float, style: str) -> str:
@@ -339,20 +378,12 @@ def problem_requests(users: int) -> Requests:
     return made.test_requests()
 
 
-def rows(cases: Sequence[Case], requests: Requests, compared: int, device: str, dtype: "torch.dtype") -> Iterator[Row]:
-    """Measure the cases one after the other."""
-    peak = matrix_rate(device, dtype)
-    for case in cases:
-        yield measure(case, requests, compared, device, dtype, peak)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="type of the weights (default: %(default)s)")
-    parser.add_argument("--users", type=int, default=32, help="test users to score 100 candidates for")
-    parser.add_argument("--compared", type=int, default=8, help="of these, users the slower ways score")
+    parser.add_argument("--users", type=int, help="test users to each of 12 templates (default: 3; 1 if large)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--large", action="store_true", help="also measure models of 220 M and 1.2 G parameters")
     given = parser.parse_args(arguments)
@@ -369,10 +400,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BackboneError as error:
         parser.error(str(error))
     cases = [case for case in CASES if given.large or not case.large]
-    requests = problem_requests(given.users)
-    found = list(tqdm(rows(cases, requests, given.compared, given.device, dtype), total=len(cases), unit="model"))
+    requests, peak = problem_requests(500), matrix_rate(given.device, dtype)
+    found = []
+    for case in tqdm(cases, unit="model"):
+        effort = LARGE if case.large else USUAL
+        effort = replace(effort, users=given.users or effort.users)
+        found.append(measure(case, requests, effort, given.device, dtype, peak))
     print(f"{given.device}, {given.dtype}, {torch.get_num_threads()} threads, ", end="")
-    print(f"{found[0].peak / 1e9:.0f} GFLOP/s in matrix products\n\n{table(found)}")
+    print(f"{peak / 1e9:.0f} GFLOP/s in matrix products\n\n{table(found)}")
     return 0
 
 

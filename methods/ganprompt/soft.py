@@ -19,10 +19,10 @@ from data.types import FloatArray, IntArray
 from methods.base import Requests
 from methods.ganprompt.stage2 import Contrast, EncDecAnswers, contrasted
 from methods.ganprompt.training import Example
-from methods.lm.attention import Group
 from methods.lm.backbone import Backbone
 from methods.lm.encdec import CUE, Reader
 from methods.lm.forward import padded
+from methods.lm.layout import Group
 from methods.lm.lora import Lora, add_lora, inner, merged
 from methods.lm.prompts import as_ids
 from methods.lm.scoring import check_scores, chunks

@@ -15,9 +15,9 @@ from data.types import FloatArray
 from methods.base import Requests
 from methods.ganprompt.stage1 import Game, encoder_part
 from methods.ganprompt.training import Example, Lessons
-from methods.lm.attention import Group
 from methods.lm.encdec import EncDecScorer, Reader
 from methods.lm.encdec_questions import decoded_questions, encoded_questions
+from methods.lm.layout import Group
 from methods.lm.lora import TARGETS, Lora, add_lora, inner, merged
 from methods.lm.prompts import Encoder, as_ids
 from methods.lm.questions import Questions

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data.types import IntArray
-from methods.lm.attention import Group
 from methods.lm.forward import Shortcut
+from methods.lm.layout import Group
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Batch:
 
 def batches(groups: Sequence[Group], budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:
     """Prompts of all groups, those of similar length together, at most so many tokens or prompts at once."""
-    rows: list[int] = sorted(range(len(groups)), key=lambda row: groups[row].tokens, reverse=True)
-    pieces = [piece for row in rows for piece in _split(groups[row], row, budget, batch_size, shortcut)]
+    pieces = [p for row, group in enumerate(groups) for p in _split(group, row, budget, batch_size, shortcut)]
+    pieces.sort(key=lambda piece: piece.groups[0].tokens, reverse=True)
     yield from _fill(pieces, budget, batch_size, shortcut)
 
 
@@ -77,13 +77,16 @@ def split_batch(batch: Batch, budget: int, batch_size: int, shortcut: Shortcut) 
 
 
 def _split(group: Group, row: int, budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:
-    """A group in pieces that keep to the limits, suffixes of similar length together."""
+    """A group in pieces of about the same size that keep to the limits, suffixes of similar length together."""
     lengths = np.array([len(suffix) for suffix in group.suffixes])
+    costs = lengths + (0 if shortcut == "tree" else len(group.prefix))
+    room = max(1, budget - len(group.prefix) * (shortcut == "tree"))
+    pieces = max(1, -(-costs.sum() // room))
+    room = min(room, costs.sum() // pieces + costs.max())
     columns = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(columns):
-        costs = np.cumsum(lengths[columns[start:]] + (0 if shortcut == "tree" else len(group.prefix)))
-        fitting = int(np.searchsorted(costs, budget - len(group.prefix) * (shortcut == "tree"), side="right"))
+        fitting = int(np.searchsorted(np.cumsum(costs[columns[start:]]), room, side="right"))
         take = max(1, min(fitting, batch_size or fitting))
         part = columns[start : start + take]
         yield Batch(

@@ -17,8 +17,8 @@ from data.dataset import Domain
 from data.prompts.template import Role, Template
 from data.types import FloatArray, IntArray
 from methods.base import Requests
-from methods.lm.attention import Group
 from methods.lm.batches import Batch
+from methods.lm.layout import Group
 from methods.lm.prompts import Encoder, as_ids
 from methods.lm.scoring import BatchedScorer, ScoringError, check_scores, chunks
 from methods.lm.t5 import FAMILIES, decoder_states, pooled_states

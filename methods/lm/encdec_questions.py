@@ -6,8 +6,8 @@ import numpy as np
 
 from data.dataset import Catalogue
 from data.prompts.template import Template
-from methods.lm.attention import Group
 from methods.lm.encdec import Reader
+from methods.lm.layout import Group
 from methods.lm.prompts import as_ids
 from methods.lm.questions import Questions, Window
 

@@ -1,7 +1,7 @@
 """Last hidden states of groups of prompts, with the shortcuts a model admits."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -9,11 +9,22 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from methods.lm.attention import Group, Tree, supports_tree, tree_implementation
+from methods.lm.attention import NAME, Tree, supports_tree, tree_implementation
 from methods.lm.last_layer import ALONE, ends_alone
+from methods.lm.layout import Group
 
 Shortcut = Literal["tree", "repeat", "none"]
 """How a common prefix is used: attention over a tree of tokens, a repeated key/value cache, or not at all."""
+
+
+@contextmanager
+def trees(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model read trees; within it, :func:`hidden_states` can be called by several threads."""
+    if model.config._attn_implementation == NAME:
+        yield
+        return
+    with tree_implementation(model), ends_alone(model) if model.config.model_type in ALONE else nullcontext():
+        yield
 
 
 def shortcut_for(model: PreTrainedModel) -> Shortcut:
@@ -77,15 +88,15 @@ def padded(sequences: Sequence[np.ndarray], device: torch.device) -> tuple[Tenso
 
 
 def _tree(model: PreTrainedModel, groups: Sequence[Group], counts: np.ndarray) -> Tensor:
-    tree = Tree.of(groups, model.device)
     # Models learn as transformers has them.
     alone = bool((counts == 1).all()) and not torch.is_grad_enabled() and model.config.model_type in ALONE
-    with tree_implementation(model), ends_alone(model) if alone else nullcontext():
+    tree = Tree.of([group.worth_sharing() for group in groups], model.device, alone)
+    with trees(model):
         output = model.base_model(input_ids=tree.ids, position_ids=tree.positions, use_cache=False, tree=tree)
     states: Tensor = output.last_hidden_state[0]
     if alone:
         return states
-    starts = tree.ends.cpu().numpy() + 1 - counts
+    starts = tree.suffixes.ends.cpu().numpy() + 1 - counts
     return states[torch.from_numpy(_spread(starts, counts)).to(model.device)]
 
 

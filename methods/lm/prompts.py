@@ -13,7 +13,7 @@ from data.dataset import Domain
 from data.prompts.template import Prompt, Role, Template
 from data.types import IntArray
 from methods.base import Requests
-from methods.lm.attention import Group
+from methods.lm.layout import Group
 
 log = logging.getLogger(__name__)
 BREAKS = frozenset(string.whitespace + string.punctuation) - {"_"}

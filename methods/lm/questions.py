@@ -9,7 +9,7 @@ from data.dataset import Catalogue
 from data.histories import Histories
 from data.prompts.template import Template
 from data.types import BoolArray, IntArray
-from methods.lm.attention import Group
+from methods.lm.layout import Group
 from methods.lm.prompts import Encoder, common_prefix
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,14 +14,16 @@ from data.histories import Histories
 from data.prompts.template import Role
 from data.types import FloatArray, IntArray
 from methods.base import Requests
-from methods.lm.attention import Group
+from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch, batches, distinct, split_batch
-from methods.lm.forward import Shortcut, hidden_states, shortcut_for
+from methods.lm.forward import Shortcut, hidden_states, shortcut_for, trees
+from methods.lm.layout import Group
 from methods.lm.prompts import Encoder, as_ids, question_group
+from methods.lm.workers import side_by_side, workers_for
 
 log = logging.getLogger(__name__)
 ROWS_AT_ONCE = 32
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+TOKEN_BUDGET = {"cpu": 1536, "cuda": 65536}
 """Tokens per forward pass. On a CPU the hidden states of more no longer fit into its caches."""
 
 
@@ -36,11 +39,13 @@ class BatchedScorer:
         model: in evaluation mode.
         encoder: its tokenizer and window.
         batch_size: prompts per forward pass; None fills batches up to a token budget.
+        workers: batches computed at a time; None for as many as the device and the model admit.
     """
 
     model: PreTrainedModel
     encoder: Encoder
     batch_size: int | None = None
+    workers: int | None = field(default=None, kw_only=True)
     _budget: int = field(default=0, kw_only=True)
     _told: set[tuple[str, ...]] = field(default_factory=set, kw_only=True)
 
@@ -100,6 +105,15 @@ class BatchedScorer:
         """Last hidden states of the last ``reads`` tokens of every sequence, shape ``[sum of reads, size]``."""
         raise NotImplementedError
 
+    def _ready(self) -> AbstractContextManager[None]:
+        """The model as :meth:`_states` needs it."""
+        return nullcontext()
+
+    @property
+    def _sharable(self) -> bool:
+        """Whether threads are known to be able to share the model."""
+        return True
+
     @property
     def _packing(self) -> Shortcut:
         """How the tokens of a batch are counted."""
@@ -147,21 +161,25 @@ class BatchedScorer:
             for (row, column), number in zip(pairs, sums.tolist(), strict=True):
                 results[row][column] = number
 
-        self._in_batches(once, read)
+        with self._ready():
+            self._in_batches(once, read)
         return [results[row][columns] for row, columns in places]
 
     def _in_batches(self, groups: Sequence[Group], read: Callable[[Batch], None]) -> None:
         """Read everything in batches; what does not fit into memory is halved."""
-        pending = list(batches(groups, self._budget, self.batch_size, self._packing))[::-1]
-        with torch.inference_mode():
-            while pending:
-                batch = pending.pop()
-                try:
+
+        def done(batch: Batch) -> list[Batch]:
+            try:
+                with torch.inference_mode():
                     read(batch)
-                except RuntimeError as error:
-                    if not out_of_memory(error) or len(batch.rows) == 1:
-                        raise
-                    pending += reversed(self._halve(batch))
+            except RuntimeError as error:
+                if not out_of_memory(error) or len(batch.rows) == 1:
+                    raise
+                return self._halve(batch)
+            return []
+
+        workers = self.workers or (workers_for(self.model.device) if self._sharable else 1)
+        side_by_side(batches(groups, self._budget, self.batch_size, self._packing), done, workers)
 
     def _halve(self, batch: Batch) -> list[Batch]:
         self._budget = max(1, self._budget // 2)
@@ -223,7 +241,8 @@ class Scorer(BatchedScorer):
             states = self._states(batch.groups, counts).float()
             vectors[batch.rows] = torch.stack([part.mean(0) for part in states.split(counts)]).cpu().numpy()
 
-        self._in_batches([Group(as_ids([]), (prompt,)) for prompt in prompts], read)
+        with self._ready():
+            self._in_batches([Group(as_ids([]), (prompt,)) for prompt in prompts], read)
         return vectors
 
     def _label_tokens(self, labels: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -241,6 +260,13 @@ class Scorer(BatchedScorer):
 
     def _states(self, groups: Sequence[Group], reads: Sequence[int]) -> Tensor:
         return hidden_states(self.model, groups, self._packing, reads)
+
+    def _ready(self) -> AbstractContextManager[None]:
+        return trees(self.model) if self._packing == "tree" else nullcontext()
+
+    @property
+    def _sharable(self) -> bool:
+        return supports_tree(self.model)
 
     @property
     def _packing(self) -> Shortcut:

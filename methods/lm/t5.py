@@ -7,7 +7,6 @@ whose queries are laid side by side. Only public submodules of the T5 family are
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from torch.nn.functional import cross_entropy, dropout, scaled_dot_product_atten
 from transformers import PreTrainedModel
 
 from data.types import IntArray
-from methods.lm.attention import Group
 from methods.lm.forward import padded
+from methods.lm.layout import Group, Layout
 
 FAMILIES = ("t5", "mt5")
 
@@ -126,37 +125,6 @@ def _plain(model: PreTrainedModel, groups: Sequence[Group], states: Tensor, mask
     return flat
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where the decoder tokens of a batch stand in one flat sequence of ``n`` tokens.
-
-    Args:
-        sequences: flat index by sequence, 0 where padded, shape ``[sequences, s]``.
-        sequence_mask: True for real tokens, shape ``[sequences, s]``.
-        groups: flat index by group, 0 where padded, shape ``[groups, t]``.
-        group_mask: True for real tokens, shape ``[groups, t]``.
-    """
-
-    sequences: Tensor
-    sequence_mask: Tensor
-    groups: Tensor
-    group_mask: Tensor
-
-    @classmethod
-    def of(cls, groups: Sequence[Group], device: torch.device) -> "Layout":
-        """The layout of groups: sequence after sequence, group after group."""
-        by_sequence = _rows([len(suffix) for group in groups for suffix in group.suffixes])
-        by_group = _rows([sum(map(len, group.suffixes)) for group in groups])
-        return cls(*(torch.from_numpy(array).to(device) for array in (*by_sequence, *by_group)))
-
-
-def _rows(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    sizes = np.asarray(lengths)
-    steps = np.arange(sizes.max(initial=0))
-    mask = steps < sizes[:, None]
-    return np.where(mask, (np.cumsum(sizes) - sizes)[:, None] + steps, 0), mask
-
-
 def _folded(model: PreTrainedModel, groups: Sequence[Group], states: Tensor, mask: Tensor) -> Tensor:
     """Decoder states of all tokens, shape ``[n, size]``."""
     decoder: Any = model.get_decoder()
@@ -168,7 +136,7 @@ def _folded(model: PreTrainedModel, groups: Sequence[Group], states: Tensor, mas
     for block in decoder.block:
         own, cross, inner = block.layer
         if own.SelfAttention.has_relative_attention_bias:
-            bias = _causal_bias(own.SelfAttention, layout.sequences.shape[1])
+            bias = _causal_bias(own.SelfAttention, layout.sequences.index.shape[1])
         hidden = hidden + own.dropout(_own(own.SelfAttention, own.layer_norm(hidden), layout, bias))
         asked = cross.layer_norm(hidden)
         hidden = hidden + cross.dropout(_cross(cross.EncDecAttention, asked, states, layout, visible))
@@ -188,24 +156,23 @@ def _own(attention: Any, hidden: Tensor, layout: Layout, bias: Tensor | None) ->
     """Causal self-attention within every sequence; padding stands behind, where nothing looks."""
     heads = attention.n_heads
     q, k, v = (
-        project(hidden).view(len(hidden), heads, -1)[layout.sequences].transpose(1, 2)
+        layout.sequences.take(project(hidden)).unflatten(-1, (heads, -1)).transpose(1, 2)
         for project in (attention.q, attention.k, attention.v)
     )
     weights = (q @ k.transpose(-1, -2) + bias).float().softmax(-1).to(v.dtype)
     weights = dropout(weights, attention.dropout, attention.training)
-    seen = (weights @ v).transpose(1, 2)[layout.sequence_mask]
-    output: Tensor = attention.o(seen.flatten(1))
+    output: Tensor = attention.o(layout.sequences.flat((weights @ v).transpose(1, 2)).flatten(1))
     return output
 
 
 def _cross(attention: Any, hidden: Tensor, states: Tensor, layout: Layout, visible: Tensor) -> Tensor:
     """Attention of all decoder tokens of a group to the states of its prompt."""
     heads = attention.n_heads
-    q = attention.q(hidden).view(len(hidden), heads, -1)[layout.groups].transpose(1, 2)
+    q = layout.groups.take(attention.q(hidden)).unflatten(-1, (heads, -1)).transpose(1, 2)
     k, v = (
         project(states).view(*states.shape[:2], heads, -1).transpose(1, 2) for project in (attention.k, attention.v)
     )
     share = attention.dropout if attention.training else 0.0
     seen = scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=share, scale=1.0)
-    output: Tensor = attention.o(seen.transpose(1, 2)[layout.group_mask].flatten(1))
+    output: Tensor = attention.o(layout.groups.flat(seen.transpose(1, 2)).flatten(1))
     return output

@@ -13,8 +13,8 @@ from data.dataset import Catalogue
 from data.histories import Histories
 from data.prompts.template import Role, Slot, Template, Wording
 from data.random import generator
-from methods.lm.attention import Group
 from methods.lm.forward import answer_loss, hidden_states
+from methods.lm.layout import Group
 from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_taught
 from methods.lm.prompts import Encoder, as_ids
 from methods.lm.questions import Sampling, Window, ask, pick, windows

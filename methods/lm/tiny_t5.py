@@ -14,9 +14,9 @@ from data.dataset import Catalogue
 from data.histories import Histories
 from data.prompts.template import Role, Slot, Template
 from data.random import generator
-from methods.lm.attention import Group
 from methods.lm.encdec import BLANK, Reader
 from methods.lm.encdec_questions import decoded_questions, next_titles
+from methods.lm.layout import Group
 from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_taught
 from methods.lm.prompts import Encoder
 from methods.lm.questions import Sampling, Window, pick, windows

@@ -13,8 +13,9 @@ from data.dataset import Catalogue
 from data.prompts.template import Slot, Template
 from data.types import BoolArray, FloatArray, IntArray
 from methods.base import NotRunnable
-from methods.lm.attention import Group, supports_tree
+from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch
+from methods.lm.layout import Group
 from methods.lm.prompts import BREAKS, Encoder, PromptError, as_ids
 from methods.lm.scoring import Scorer
 from methods.lrgd.attention import UNCHANGED, Material, Step, Strength, step_implementation
@@ -186,13 +187,13 @@ class IclScorer(Scorer):
             step = None
             if not strength.plain and material is not None:
                 step = self._step(batch, prompts, packed, strength, material)
-            with step_implementation(self.model):
-                states = self.model.base_model(
-                    input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed, step=step
-                ).last_hidden_state[0]
+            states = self.model.base_model(
+                input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed, step=step
+            ).last_hidden_state[0]
             return self._read(states, _part(batch, prompts))
 
-        return self._run(groups, read)
+        with step_implementation(self.model):
+            return self._run(groups, read)
 
     @staticmethod
     def _step(batch: Batch, prompts: Sequence[Prompt], packed: Packed, strength: Strength, material: Material) -> Step:

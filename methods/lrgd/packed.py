@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from data.types import IntArray
-from methods.lm.attention import Group
+from methods.lm.layout import Group
 
 
 @dataclass(frozen=True)

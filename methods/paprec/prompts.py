@@ -10,9 +10,9 @@ from data.histories import Histories
 from data.random import generator
 from data.types import BoolArray, FloatArray, IntArray
 from methods.base import Requests, Task, valid_targets
-from methods.lm.attention import Group
 from methods.lm.encdec import EncDecScorer, Reader
 from methods.lm.encdec_questions import next_titles
+from methods.lm.layout import Group
 from methods.lm.prompts import as_ids
 from methods.lm.questions import Questions, Window
 from methods.p5.method import ROLE

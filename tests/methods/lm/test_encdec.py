@@ -148,6 +148,12 @@ def test_batch_size_does_not_matter(requests, tokenizer, form, batch_size):
     np.testing.assert_allclose(again, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_workers_do_not_matter(requests, tokenizer, form):
+    one, several = (getattr(scorer(tokenizer, batch_size=4, workers=n), form) for n in (1, 3))
+    np.testing.assert_allclose(several(requests, "recommend"), one(requests, "recommend"), atol=1e-5)
+
+
 def test_one_encoder_pass_serves_all_candidates_and_equal_prompts(requests, tokenizer, monkeypatch):
     scoring = scorer(tokenizer)
     twice = requests.select(np.array([0, 1, 0, 1]))

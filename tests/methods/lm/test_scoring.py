@@ -10,9 +10,9 @@ import torch
 from data.histories import Histories
 from data.prompts.template import Template, parse
 from methods.base import Requests
-from methods.lm.attention import Group
 from methods.lm.forward import hidden_states, shortcut_for
 from methods.lm.last_layer import ALONE
+from methods.lm.layout import Group
 from methods.lm.lora import Lora, add_lora, inner
 from methods.lm.prompts import Encoder, PromptError, common_prefix
 from methods.lm.scoring import Scorer, ScoringError

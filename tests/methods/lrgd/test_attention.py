@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from methods.lm.attention import Group, Tree, tree_implementation
+from methods.lm.attention import Tree, tree_implementation
+from methods.lm.layout import Group
 from methods.lm.prompts import common_prefix
 from methods.lrgd.attention import Material, Step, Strength, mean_values, shape, step_attention, step_implementation
 from methods.lrgd.dual import Dual, perturbed

@@ -101,7 +101,7 @@ def test_likelihood_is_that_of_whole_prompts(tmp_path, query, family, batch_size
                 logp = model(torch.from_numpy(whole)[None]).logits[0].log_softmax(-1)
             places = range(len(prompt.ids) - 1, len(whole) - 1)
             expected[row, column] = sum(float(logp[n, whole[n + 1]]) for n in places)
-    scores = IclScorer(model, encoder, batch_size).answer_likelihood(prompts)
+    scores = IclScorer(model, encoder, batch_size, workers=2).answer_likelihood(prompts)
     np.testing.assert_allclose(scores, expected, atol=1e-3)
     assert scores[0, 0] == pytest.approx(scores[0, 3], abs=1e-4)
 

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import spearmanr
 from torch.nn.functional import cross_entropy
 
-from methods.lm.attention import Group
+from methods.lm.layout import Group
 from methods.paprec.gradients import Proposer, first_order, trigger_gradients
 from methods.paprec.prompts import Placed
 from tests.methods.p5.world import make_t5
