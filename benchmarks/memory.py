@@ -44,7 +44,8 @@ def peak_memory(users: int) -> float:
     The users of ml-100k come again and again.
     """
     from benchmarks.cells import score
-    from benchmarks.throughput import CASES, llama, problem_requests, tokenizer_for
+    from benchmarks.random_models import llama
+    from benchmarks.throughput import CASES, problem_requests, tokenizer_for
     from methods.lm.prompts import Encoder
     from methods.lm.scoring import Scorer
 

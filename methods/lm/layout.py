@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.types import BoolArray, IntArray
+from data.types import IntArray
 
 HARDLY = 16
+"""A common beginning that saves fewer than one token in so many costs more in attention than it saves."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Group:
     def worth_sharing(self) -> "Group":
         """The same sequences, without a common beginning if it saves fewer than one token in :data:`HARDLY`."""
         saved = len(self.prefix) * (len(self.suffixes) - 1)
-        if HARDLY * saved >= self.tokens + saved:
+        if not len(self.prefix) or HARDLY * saved >= self.tokens + saved:
             return self
         return Group(self.prefix[:0], tuple(np.concatenate([self.prefix, suffix]) for suffix in self.suffixes))
 
@@ -42,7 +43,7 @@ class Grid:
     """Pieces of a flat sequence as the rows of a padded grid.
 
     Args:
-        index: flat index by row, that of the first piece where padded, shape ``[rows, longest]``.
+        index: flat index by row, ``start`` where padded, shape ``[rows, longest]``.
         mask: True where not padded, shape ``[rows, longest]``.
         places: of everything in the pieces, its place in the flattened grid.
     """
@@ -54,7 +55,10 @@ class Grid:
     @classmethod
     def of(cls, lengths: Sequence[int], start: int = 0, device: torch.device | str = "cpu") -> "Grid":
         """The grid of pieces of these lengths, one behind the other from ``start`` on."""
-        index, mask = rows_of(np.asarray(lengths, np.int64), start)
+        sizes = np.asarray(lengths, np.int64)
+        steps = np.arange(sizes.max(initial=0))
+        mask = steps < sizes[:, None]
+        index = start + np.where(mask, (np.cumsum(sizes) - sizes)[:, None] + steps, 0)
         arrays = (index, mask, np.flatnonzero(mask))
         return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
@@ -120,10 +124,3 @@ def _moved(rows: Tensor, dim: int, before: Grid, after: Grid, start: int) -> Ten
     index = before.places[after.index.flatten() - start]
     moved: Tensor = rows.flatten(dim, dim + 1).index_select(dim, index).unflatten(dim, after.index.shape)
     return moved
-
-
-def rows_of(lengths: IntArray, start: int = 0) -> tuple[IntArray, BoolArray]:
-    """Flat index (``start`` where padded) and mask of pieces in a row, shape ``[pieces, longest]``."""
-    steps = np.arange(lengths.max(initial=0))
-    mask = steps < lengths[:, None]
-    return np.where(mask, (np.cumsum(lengths) - lengths)[:, None] + steps, 0) + start, mask

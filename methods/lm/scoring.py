@@ -24,7 +24,7 @@ from methods.lm.workers import side_by_side, workers_for
 log = logging.getLogger(__name__)
 ROWS_AT_ONCE = 32
 TOKEN_BUDGET = {"cpu": 1536, "cuda": 65536}
-"""Tokens per forward pass. On a CPU the hidden states of more no longer fit into its caches."""
+"""Tokens per forward pass. On a CPU, states of more no longer fit into its caches and are allocated anew each time."""
 
 
 class ScoringError(RuntimeError):
