@@ -16,6 +16,9 @@ LATEX_SPECIAL = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
 )
 
+LONG = 80
+"""Characters of a cell that a page shows at once."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -118,7 +121,7 @@ class Table:
         body = "".join(
             "<tr>"
             + "".join(
-                f"<td>{emphasis.get(self._marks.get((n, c.key), ''), '{}').format(html.escape(self.cell(n, c)))}</td>"
+                f"<td>{emphasis.get(self._marks.get((n, c.key), ''), '{}').format(_folded(self.cell(n, c)))}</td>"
                 for c in self.shown
             )
             + "</tr>\n"
@@ -169,3 +172,10 @@ def _exact(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _folded(text: str) -> str:
+    """A text in HTML; of a long one the beginning until it is opened."""
+    if len(text) <= LONG:
+        return html.escape(text)
+    return f"<details><summary>{html.escape(text[:LONG].rstrip())}…</summary>{html.escape(text)}</details>"

@@ -18,6 +18,7 @@ th, td {{ padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #ddd
 thead th {{ border-bottom: 2px solid #444 }}
 img {{ max-width: 100%; margin: 1rem 0 }}
 details {{ margin: 1rem 0 }} summary {{ cursor: pointer; font-weight: 600 }}
+td details {{ margin: 0 }} td summary {{ font-weight: inherit }} td details[open] summary {{ color: #999 }}
 </style></head><body>
 <h1>{title}</h1>
 {body}

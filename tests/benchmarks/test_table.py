@@ -58,5 +58,11 @@ def test_html_is_escaped():
     assert "&lt;script&gt;" in Table(COLUMNS, [row("<script>", 0.5)]).html()
 
 
+def test_html_folds_long_texts_and_keeps_all_of_them():
+    text = "a < b; " * 30
+    page = Table(COLUMNS, [row(text, 0.5), row("short", 0.5)]).html()
+    assert page.count("<details>") == 1 and "a &lt; b; " * 30 in page
+
+
 def test_negative_zero_is_printed_as_zero():
     assert "-0.00" not in Table(COLUMNS, [row("a", 0.5, -1e-12), row("b", 0.1, 0.0)]).markdown()
