@@ -63,7 +63,7 @@ class Encoder:
         return np.stack([vectors[key_of[text]] for text in texts])
 
     def _open_cache(self) -> Store:
-        return Store(Path(":memory:") if self.cache is None else self.cache / f"{self._label}.sqlite")
+        return Store(None if self.cache is None else self.cache / f"{self._label}.sqlite")
 
     @cached_property
     def _label(self) -> str:

@@ -1,12 +1,11 @@
 """Caps on what language models may cost, kept across methods, processes and restarts of a run."""
 
 import difflib
-import sqlite3
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from methods.lm.answers import LlmError
-from methods.lm.store import WAIT
+from methods.lm.store import connect
 
 
 class BudgetSpent(LlmError):
@@ -97,15 +96,10 @@ class Meter:
     """
 
     def __init__(self, budget: LlmBudget, path: Path, run: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.budget = budget
         self._run = run
-        self._connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS spent "
-            "(run TEXT PRIMARY KEY, requests INTEGER, tokens_in INTEGER, tokens_out INTEGER)"
-        )
+        table = "spent (run TEXT PRIMARY KEY, requests INTEGER, tokens_in INTEGER, tokens_out INTEGER)"
+        self._connection = connect(path, table)
         self._connection.execute("INSERT OR IGNORE INTO spent VALUES (?, 0, 0, 0)", (run,))
 
     @property

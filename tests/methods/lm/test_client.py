@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
 from methods.lm.answers import Generation, LlmError
 from methods.lm.batch import export_batch, import_batch
-from methods.lm.budget import BudgetSpent, LlmBudget
+from methods.lm.budget import BudgetSpent, LlmBudget, Meter
 from methods.lm.client import LlmClient, NotAnswered
 from methods.lm.endpoint import Endpoint
 from methods.lm.open import LlmChoice, open_client
@@ -247,7 +248,8 @@ def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server
     assert len(server.prompts) == 3
 
 
-def fill_store(path: Path, start: int) -> None:
+def fill_store(path: Path, start: int, ready: Barrier) -> None:
+    ready.wait()
     store = Store(path)
     for n in range(start, start + 200):
         store.put({f"k{n}": f"{start} {n}".encode()})
@@ -255,14 +257,32 @@ def fill_store(path: Path, start: int) -> None:
 
 def test_two_processes_write_one_cache(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    path = tmp_path / "s.sqlite"
-    writers = [context.Process(target=fill_store, args=(path, start)) for start in (0, 100)]
+    path, ready = tmp_path / "s.sqlite", context.Barrier(2, timeout=60)
+    writers = [context.Process(target=fill_store, args=(path, start, ready)) for start in (0, 100)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert len(Store(path).get(f"k{n}" for n in range(300))) == 300
+
+
+def open_stores(folder: Path, ready: Barrier) -> None:
+    for n in range(20):
+        ready.wait()
+        Store(folder / f"{n}.sqlite")
+        Meter(LlmBudget(), folder / f"spent{n}.sqlite", "run")
+
+
+def test_processes_that_start_together_open_one_new_cache(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(3, timeout=60)
+    others = [context.Process(target=open_stores, args=(tmp_path, ready)) for _ in range(3)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0, 0, 0]
 
 
 def test_a_torn_last_record_is_dropped_and_asked_again(tmp_path: Path, server: FaultServer) -> None:
