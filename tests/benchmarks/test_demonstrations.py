@@ -1,7 +1,7 @@
 """What is done to demonstrations, and what an audit finds in them."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,7 +39,7 @@ def test_a_shuffle_is_drawn_for_every_user_and_seed_and_reaches_every_order(toy:
 def test_number_and_order_go_together_and_leave_the_rest_alone(toy: Requests):
     shown = DemonstrationOrder("reversed").apply(DemonstrationCount(2).apply(toy, 0), 0)
     assert shown.showing == Showing(count=2, order="reversed")
-    assert replace(shown, showing=toy.showing) == toy
+    assert all(getattr(shown, part.name) is getattr(toy, part.name) for part in fields(toy) if part.name != "showing")
     assert shown.select(np.array([1])).showing == shown.showing
 
 
