@@ -15,8 +15,8 @@ from benchmarks.conditions import ConditionError
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.report import write
+from benchmarks.report.leaderboard import failed_audits
 from benchmarks.report.results import load
-from benchmarks.report.tables import failed_audits
 from benchmarks.store import RunFolder, StoreError, to_json
 from data.candidates import CandidateError
 from data.prompts.template import TemplateError

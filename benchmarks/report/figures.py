@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.report.results import Results
-from benchmarks.report.tables import PRIMARY, severity_curve
+from benchmarks.report.conditions import severity_curve
+from benchmarks.report.results import PRIMARY, Results
 from benchmarks.robustness import performance_drop_rate
 from benchmarks.store import CellId
 

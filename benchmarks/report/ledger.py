@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report.leaderboard import converged, mean
 from benchmarks.report.results import Results
 from benchmarks.report.table import Column, Table
-from benchmarks.report.tables import converged, mean
 
 LEDGER = (
     Column("method", "Method"),

@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report.leaderboard import LEADERBOARD
 from benchmarks.report.table import Table
-from benchmarks.report.tables import LEADERBOARD
 
 RUN = Path("results", "reference", "robustness")
 DATASET = "ml-100k"
@@ -36,11 +36,11 @@ def filled(readme: str, run: Path) -> str:
     """The README with the numbers of a run folder."""
     caption = (run / "leaderboard.md").read_text(encoding="utf-8").strip().rpartition("\n")[2]
     standings = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))[DATASET]
-    readme = with_section(readme, "leaderboard", leaderboard(standings, caption))
+    readme = with_section(readme, "leaderboard", shortened(standings, caption))
     return with_section(readme, "beside the paper", f"{beside(standings, published())}\n\n{impossible(published())}")
 
 
-def leaderboard(standings: list[dict[str, Any]], caption: str) -> str:
+def shortened(standings: list[dict[str, Any]], caption: str) -> str:
     """The columns that matter most, and why a row lacks numbers; Markdown."""
     reasons = [{**row, "note": _lacking(row)} for row in standings]
     keys = (*SHOWN, "note") if any(row["note"] for row in reasons) else SHOWN

@@ -12,6 +12,9 @@ from benchmarks import metrics
 from benchmarks.store import CellId, RunFolder
 from data.types import FloatArray, IntArray
 
+PRIMARY = "ndcg@10"
+"""What the tables are about."""
+
 
 @dataclass(frozen=True)
 class Results:

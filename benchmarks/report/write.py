@@ -3,7 +3,10 @@
 import html
 from collections.abc import Sequence
 
-from benchmarks.report import ledger, tables
+from benchmarks.report.comparisons import comparisons
+from benchmarks.report.conditions import by_condition, by_family
+from benchmarks.report.leaderboard import cold_items, leaderboard
+from benchmarks.report.ledger import ledger
 from benchmarks.report.results import Results, load
 from benchmarks.report.table import Column, Table
 from benchmarks.store import RunFolder, to_json
@@ -26,12 +29,12 @@ td details {{ margin: 0 }} td summary {{ font-weight: inherit }} td details[open
 """
 
 
-def write_leaderboard(folder: RunFolder) -> Table:
-    """Write leaderboard.md, .csv, .tex and .json; cheap enough to repeat after every cell."""
-    boards = {results.dataset: tables.leaderboard(results) for results in load(folder)}
+def write_leaderboard(folder: RunFolder) -> dict[str, Table]:
+    """Write leaderboard.md, .csv, .tex and .json, by data set; cheap enough to repeat after every cell."""
+    boards = {results.dataset: leaderboard(results) for results in load(folder)}
     _write(folder, "leaderboard", boards)
     folder.write("leaderboard.json", to_json({name: table.rows for name, table in boards.items()}))
-    return next(iter(boards.values()))
+    return boards
 
 
 def write_all(folder: RunFolder) -> None:
@@ -39,15 +42,14 @@ def write_all(folder: RunFolder) -> None:
     from benchmarks.report import figures
 
     found = load(folder)
-    write_leaderboard(folder)
     makers = {
-        "cold-items": tables.cold_items,
-        "significance": tables.comparisons,
-        "families": tables.by_family,
-        "conditions": tables.by_condition,
-        "ledger": ledger.ledger,
+        "cold-items": cold_items,
+        "significance": comparisons,
+        "families": by_family,
+        "conditions": by_condition,
+        "ledger": ledger,
     }
-    made = {"leaderboard": {results.dataset: tables.leaderboard(results) for results in found}}
+    made = {"leaderboard": write_leaderboard(folder)}
     for name, make in makers.items():
         made[name] = {results.dataset: make(results) for results in found}
         _write(folder, name, made[name])

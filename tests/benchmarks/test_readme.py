@@ -3,7 +3,7 @@
 import re
 
 from benchmarks import suite
-from benchmarks.report.readme import beside, impossible, leaderboard, published
+from benchmarks.report.readme import beside, impossible, published, shortened
 from tests.conftest import ROOT
 
 PAPER = published()
@@ -21,10 +21,10 @@ def test_the_readmes_leaderboard_has_few_columns_and_the_reasons_of_rows_without
     row = {"unseen_low": 0.2, "unseen_high": 0.5, "clean": 0.4, "clean_low": 0.3, "clean_high": 0.5, "worst": 0.1}
     row |= {"drop": 0.0, "rbo": 1.0, "clean_auc": 0.9, "clean_hit@10": 0.5, "note": "many words"}
     rows = [{"method": "a", "unseen": 0.4, **row}, {"method": "b", "unseen": 0.3, **row}]
-    text = leaderboard(rows, "Of 3 users. P(first): share of wins. Bold: best.")
+    text = shortened(rows, "Of 3 users. P(first): share of wins. Bold: best.")
     assert "| **0.400 [0.200, 0.500]** |" in text and "many words" not in text
     assert text.endswith("\nOf 3 users. Bold: best.\n")
-    text = leaderboard([*rows, {"method": "c", "note": "not run: no model"}], "Of 3 users.")
+    text = shortened([*rows, {"method": "c", "note": "not run: no model"}], "Of 3 users.")
     assert text.splitlines()[0].endswith("| Note |") and "not run: no model" in text and "many words" not in text
 
 

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 from benchmarks import plan, suite
-from benchmarks.report import tables
+from benchmarks.report.comparisons import comparisons
+from benchmarks.report.conditions import by_condition, by_family, severity_curve
+from benchmarks.report.leaderboard import cold_items, leaderboard
 from benchmarks.report.ledger import ledger
-from benchmarks.report.readme import leaderboard
+from benchmarks.report.readme import shortened
 from benchmarks.report.results import load
 from benchmarks.store import RunFolder
 from methods.base import Compute
@@ -139,13 +141,13 @@ def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
 def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_file, tmp_path, run_suite):
     run_suite("--suite", suite_file, "--methods", "random", "tests.fakes:Deaf", "--output-dir", tmp_path / "r")
     (results,) = load(RunFolder(tmp_path / "r"))
-    board = tables.leaderboard(results)
+    board = leaderboard(results)
     deaf, other = (next(r for r in board.rows if r["method"] == m) for m in ("tests.fakes:Deaf", "random"))
     assert deaf["unseen"] == deaf["clean"] > 0 and not {"worst", "drop", "rbo", "cps"} & deaf.keys()
     assert other["drop"] == 0 and other["rbo"] == 1
-    text = leaderboard(board.rows, board.caption)
+    text = shortened(board.rows, board.caption)
     assert "| not reached by unseen templates |" in text and "unseen templates do not reach it" in text
-    for table in (tables.by_family(results), tables.by_condition(results)):
+    for table in (by_family(results), by_condition(results)):
         rows = [row for row in table.rows if row["method"] == "tests.fakes:Deaf"]
         assert {row["family"] for row in rows if "drop" not in row} == {"unseen"}
 
@@ -157,7 +159,7 @@ def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_p
     answer = run_suite("--suite", tmp_path / "clean.toml", "--output-dir", tmp_path / "r")
     assert answer.returncode == 0, answer.stderr
     (results,) = load(RunFolder(tmp_path / "r"))
-    board = tables.leaderboard(results)
+    board = leaderboard(results)
     values = [row["clean"] for row in board.rows]
     assert values == sorted(values, reverse=True) and "Sorted by clean quality" in board.caption
     assert not any({"unseen", "worst", "drop"} & row.keys() or row["first"] for row in board.rows)
@@ -170,9 +172,9 @@ def test_grades_may_stand_in_any_order(finished, tmp_path):
     weak["severity"], strong["severity"] = strong["severity"], weak["severity"]
     (run / "manifest.json").write_text(json.dumps(manifest))
     (results,) = load(RunFolder(run))
-    severity, places = tables.severity_curve(results, np.arange(len(results.conditions), dtype=float), "typos")
+    severity, places = severity_curve(results, np.arange(len(results.conditions), dtype=float), "typos")
     assert severity.tolist() == [0.0, 0.1, 0.3] and places[1] == places[2] + 1
-    assert len(tables.by_family(results).rows) == 3 * 3
+    assert len(by_family(results).rows) == 3 * 3
 
 
 def test_rows_of_different_versions_of_the_code_are_marked(finished, tmp_path):
@@ -184,7 +186,7 @@ def test_rows_of_different_versions_of_the_code_are_marked(finished, tmp_path):
     record["code"]["commit"] = "another"
     file.write_text(json.dumps(record))
     (results,) = load(RunFolder(run))
-    assert "MIXED: the rows were made by different versions of the code" in tables.leaderboard(results).caption
+    assert "MIXED: the rows were made by different versions of the code" in leaderboard(results).caption
 
 
 def test_data_of_the_same_name_are_refused(suite_file, tmp_path, run_suite):
@@ -207,7 +209,7 @@ def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp
     manifest["suite"]["statistics"]["against"] = "popularity"
     (run / "manifest.json").write_text(json.dumps(manifest))
     (results,) = load(RunFolder(run))
-    table = tables.comparisons(results)
+    table = comparisons(results)
     assert {(row["a"], row["b"]) for row in table.rows} == {
         (method, "popularity") for method in results.methods if method != "popularity"
     }
@@ -248,8 +250,8 @@ def test_cold_items_of_an_older_run_are_not_recorded(finished, tmp_path):
     for file in run.rglob("records.csv"):
         file.write_text("".join(line.rpartition(",")[0] + "\n" for line in file.read_text().splitlines()))
     (results,) = load(RunFolder(run))
-    assert "not recorded" in tables.cold_items(results).markdown()
-    assert len(tables.leaderboard(results).rows) == 3
+    assert "not recorded" in cold_items(results).markdown()
+    assert len(leaderboard(results).rows) == 3
 
 
 def test_data_without_tuned_settings_are_named_unless_none_were_asked_for(suite_file, tmp_path, run_suite):
@@ -389,7 +391,7 @@ def test_several_seeds_are_averaged_and_each_speaks_for_itself(suite_file, tmp_p
     answer = run_suite("--suite", suite_file, *flags)
     assert answer.returncode == 0, answer.stderr
     (results,) = load(RunFolder(tmp_path / "r"))
-    board = tables.leaderboard(results)
+    board = leaderboard(results)
     row = next(row for row in board.rows if row["method"] == "tests.fakes:Seeded")
     assert (row["epochs"], row["converged"], row["note"]) == (
         35,

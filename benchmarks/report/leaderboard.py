@@ -1,24 +1,20 @@
-"""The tables of a run."""
+"""The leaderboard, of all users and of those whose positive is rare."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from itertools import combinations
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks import robustness, significance
-from benchmarks.report.results import Results, scores_of
+from benchmarks.report.results import PRIMARY, Results
+from benchmarks.report.stability import STABILITY, list_stability
 from benchmarks.report.table import Column, Table
 from data.random import generator
-from data.types import FloatArray, IntArray
+from data.types import FloatArray
 from methods.base import count
 
-PRIMARY = "ndcg@10"
 COLD = 10
 """An item with fewer training interactions is cold."""
-
 LEADERBOARD = (
     Column("method", "Method"),
     Column("unseen", "Unseen mean", "up", 3, interval=("unseen_low", "unseen_high")),
@@ -51,42 +47,6 @@ LEADERBOARD = (
     Column("note", "Note"),
 )
 COLD_ITEMS = (LEADERBOARD[0], Column("users", "Users"), *LEADERBOARD[1:7])
-SIGNIFICANCE = (
-    Column("quantity", "On"),
-    Column("a", "A"),
-    Column("b", "B"),
-    Column("difference", "A - B", digits=4, interval=("low", "high")),
-    Column("low", "", detail=True),
-    Column("high", "", detail=True),
-    Column("p", "p", digits=4),
-    Column("holm", "Holm p", digits=4),
-    Column("effect_size", "d_z", digits=2),
-    Column("wilcoxon_p", "Wilcoxon p", digits=4),
-    Column("t_p", "t p", digits=4),
-    Column("n", "n"),
-    Column("significant", "Significant"),
-)
-CONDITIONS = (
-    Column("method", "Method"),
-    Column("condition", "Condition"),
-    Column("family", "Family"),
-    Column("severity", "Severity", digits=2),
-    Column("value", PRIMARY, digits=4),
-    Column("drop", "Drop", digits=4),
-    Column("hit@10", "", detail=True),
-    Column("auc", "", detail=True),
-    Column("rbo", "RBO@10", digits=3),
-)
-FAMILIES = (
-    Column("method", "Method"),
-    Column("family", "Family"),
-    Column("conditions", "Conditions"),
-    Column("mean", "Mean", digits=4),
-    Column("worst", "Worst", digits=4),
-    Column("drop", "Mean drop", digits=4),
-    Column("severity_area", "Severity area", digits=4),
-    Column("rbo", "RBO@10", digits=3),
-)
 
 
 def leaderboard(results: Results) -> Table:
@@ -205,42 +165,6 @@ def converged(reports: list[dict[str, Any]]) -> bool | None:
     return all(known) if known else None
 
 
-def list_stability(
-    results: Results, method: str, conditions: IntArray, measures: Sequence[str] = ("rbo",)
-) -> dict[str, float]:
-    """Mean agreement of each user's list under some conditions with their clean list; NaN without scores.
-
-    Args:
-        results: of a run.
-        method: whose lists.
-        conditions: indices of the conditions.
-        measures: keys of :data:`STABILITY`.
-    """
-    # A cell's key says what its scores depend on: what was computed for it once holds as long as the process lives.
-    seeds = zip(results.seeds, results.records[method], strict=True)
-    cells = [(results.cell(method, seed), record["key"]) for seed, record in seeds]
-    found = {
-        measure: [_agreement(*cell, condition, measure) for cell in cells for condition in conditions.tolist()]
-        for measure in measures
-    }
-    return {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
-
-
-STABILITY: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
-    "rbo": lambda a, b: robustness.rank_biased_overlap(robustness.top_k(a, 10), robustness.top_k(b, 10)),
-    "jaccard": lambda a, b: robustness.jaccard_at(robustness.top_k(a, 10), robustness.top_k(b, 10)),
-    "kendall": robustness.kendall_tau,
-}
-
-
-@cache
-def _agreement(cell: Path, key: str, condition: int, measure: str) -> float:
-    clean, scores = scores_of(cell, 0), scores_of(cell, condition)
-    if clean is None or scores is None:
-        return float("nan")
-    return float(np.nanmean(STABILITY[measure](clean, scores)))
-
-
 def _caption(results: Results) -> str:
     facts = results.manifest["datasets"][results.dataset]
     level = results.manifest["suite"]["statistics"]["level"]
@@ -275,136 +199,3 @@ def failed_audits(results: Results) -> list[str]:
     checks = [(results.dataset, audit) for audit in results.manifest["audits"]]
     checks += [(method, audit) for method, records in results.records.items() for r in records for audit in r["audits"]]
     return [f"{owner}: {audit['name']} ({audit['detail']})" for owner, audit in checks if not audit["passed"]]
-
-
-def comparisons(results: Results) -> Table:
-    """Pairs of methods on clean quality, quality under unseen templates, and the drop between them."""
-    if not results.methods:
-        return Table(SIGNIFICANCE, [])
-    values = results.values(PRIMARY).transpose(0, 2, 1, 3)
-    clean, unseen = values[:, :, :1], values[:, :, results.unseen]
-    quantities = {"clean": clean, "unseen": unseen, "drop": clean - unseen} if len(results.unseen) else {"clean": clean}
-    pairs, alpha = _pairs(results), 1 - results.manifest["suite"]["statistics"]["level"]
-    # the smallest p a test can give must stay well below the threshold after adjustment
-    draws = max(results.manifest["suite"]["statistics"]["draws"], round(4 * len(quantities) * len(pairs) / alpha))
-    rows = [
-        {
-            "quantity": quantity,
-            "a": results.methods[a],
-            "b": results.methods[b],
-            **_compared(results, quantity, cube, a, b, draws),
-        }
-        for quantity, cube in quantities.items()
-        for a, b in pairs
-    ]
-    for row, adjusted in zip(rows, significance.holm(np.array([row["p"] for row in rows])).tolist(), strict=True):
-        row |= {"holm": adjusted, "significant": adjusted < alpha}
-    return Table(
-        SIGNIFICANCE,
-        rows,
-        f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
-        f"permutation test; Holm p: adjusted over the {len(rows)} comparisons of this table; brackets: "
-        f"{1 - alpha:.0%} bootstrap interval over users, templates and seeds. p takes the seeds as given: "
-        f"{', '.join(map(str, results.seeds))}. drop = clean - unseen, a difference where the leaderboard has a ratio: "
-        "a positive one means that A loses more.",
-    )
-
-
-def _pairs(results: Results) -> list[tuple[int, int]]:
-    """Every two methods, or every other one with the one that the suite names."""
-    every = range(len(results.methods))
-    against = results.manifest["suite"]["statistics"].get("against")  # runs from before it lack it
-    if against not in results.methods:
-        return list(combinations(every, 2))
-    fixed = results.methods.index(against)
-    return [(other, fixed) for other in every if other != fixed]
-
-
-def _compared(results: Results, quantity: str, cube: FloatArray, a: int, b: int, draws: int) -> dict[str, Any]:
-    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
-    found = significance.compare(
-        cube[a],
-        cube[b],
-        draws=draws,
-        resamples=statistics["resamples"],
-        rng=generator(seed, "comparison", results.dataset, quantity, results.methods[a], results.methods[b]),
-        level=statistics["level"],
-    )
-    return {
-        "difference": found.difference,
-        "low": found.interval.low,
-        "high": found.interval.high,
-        "p": found.p,
-        "effect_size": found.effect_size,
-        "wilcoxon_p": found.wilcoxon_p,
-        "t_p": found.t_p,
-        "n": found.n,
-    }
-
-
-def by_condition(results: Results) -> Table:
-    """Every method under every condition."""
-    means = {metric: results.values(metric).mean(axis=(2, 3)) for metric in (PRIMARY, "hit@10", "auc")}
-    rows = [
-        {
-            "method": method,
-            "condition": condition["name"],
-            "family": condition["family"],
-            "severity": condition["severity"],
-            "value": float(means[PRIMARY][m, c]),
-            "hit@10": float(means["hit@10"][m, c]),
-            "auc": float(means["auc"][m, c]),
-            **_against_clean(results, method, means[PRIMARY][m], np.array([c])),
-        }
-        for m, method in enumerate(results.methods)
-        for c, condition in enumerate(results.conditions)
-    ]
-    return Table(CONDITIONS, rows, f"{results.dataset}, {PRIMARY} and drop against clean under every condition.")
-
-
-def _against_clean(results: Results, method: str, means: FloatArray, conditions: IntArray) -> dict[str, float]:
-    """Drop of the mean over some conditions of one family, and list stability; nothing where they reach no prompt."""
-    if conditions[0] in results.unseen and not results.reached(method):
-        return {}
-    drop = float(robustness.performance_drop_rate(means[0], means[conditions].mean()))
-    return {"drop": drop, **list_stability(results, method, conditions)}
-
-
-def by_family(results: Results) -> Table:
-    """Every method under every family of conditions: level, drop, area under the severity curve, stability."""
-    means = results.values(PRIMARY).mean(axis=(2, 3))
-    rows = []
-    for m, method in enumerate(results.methods):
-        for family in results.families:
-            members = results.family(family)
-            over = robustness.summary(means[m, members])
-            rows.append(
-                {
-                    "method": method,
-                    "family": family,
-                    "conditions": len(members),
-                    "mean": over.mean,
-                    "worst": over.worst,
-                    "severity_area": severity_area(results, means[m], family),
-                    **_against_clean(results, method, means[m], members),
-                }
-            )
-    return Table(
-        FAMILIES,
-        rows,
-        f"{results.dataset}, {PRIMARY} by family of conditions. Severity area: mean height of the curve from "
-        "severity 0 (clean) to the strongest grade; undefined for families without grades.",
-    )
-
-
-def severity_area(results: Results, means: FloatArray, family: str) -> float:
-    """Area under a method's severity curve of a family; NaN if the family has no grades."""
-    severity, values = severity_curve(results, means, family)
-    return robustness.severity_area(severity, values) if len(severity) > 1 else float("nan")
-
-
-def severity_curve(results: Results, means: FloatArray, family: str) -> tuple[FloatArray, FloatArray]:
-    """Severities and values of a family's grades, severity 0 (clean) first."""
-    severities = {n: results.conditions[n]["severity"] for n in results.family(family).tolist()}
-    graded = sorted((n for n, severity in severities.items() if severity), key=lambda n: severities[n])
-    return np.array([0.0, *(severities[n] for n in graded)]), means[[0, *graded]]
