@@ -63,10 +63,12 @@ class Table:
                 self._mark(column)
 
     def _mark(self, column: Column) -> None:
-        """Note the best and the second-best printed value of a column."""
+        """Note the best printed value of a column and the second-best, if it is not that of all the others."""
         shown = {n: self._number(row, column) for n, row in enumerate(self.rows)}
         defined = sorted((v for v in shown.values() if v is not None), reverse=column.better == "up")
         first, second = (*defined, None, None)[:2]  # the second is the first again where several are best
+        if len(defined) > 2 and second == defined[-1]:
+            second = first
         for n, value in shown.items():
             if value is not None and value in (first, second) and len(self.rows) > 1:
                 self._marks[n, column.key] = "best" if value == first else "second"
@@ -117,11 +119,13 @@ class Table:
     def html(self) -> str:
         """An HTML table element."""
         emphasis = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
-        heads = "".join(f"<th>{html.escape(c.title + ARROWS[c.better])}</th>" for c in self.shown)
+        number = {c.key: "" if c.digits is None else ' class="number"' for c in self.shown}
+        heads = "".join(f"<th{number[c.key]}>{html.escape(c.title + ARROWS[c.better])}</th>" for c in self.shown)
         body = "".join(
             "<tr>"
             + "".join(
-                f"<td>{emphasis.get(self._marks.get((n, c.key), ''), '{}').format(_folded(self.cell(n, c)))}</td>"
+                f"<td{number[c.key]}>"
+                f"{emphasis.get(self._marks.get((n, c.key), ''), '{}').format(_folded(self.cell(n, c)))}</td>"
                 for c in self.shown
             )
             + "</tr>\n"

@@ -33,6 +33,11 @@ def test_values_that_print_the_same_tie_and_every_best_is_bold():
     assert "<ins>" not in text  # two are ahead of the third
 
 
+def test_a_second_place_that_all_others_share_is_not_marked():
+    text = Table(COLUMNS, [row("a", 0.5), row("b", 0.3), row("c", 0.3)]).markdown()
+    assert text.count("**0.500 [") == 1 and "<ins>" not in text
+
+
 def test_undefined_numbers_are_dashes_and_never_best():
     table = Table(COLUMNS, [row("a", 0.5), {"method": "b", "value": float("nan"), "drop": None}])
     assert "| b | – | – | – |" in table.markdown()  # noqa: RUF001
