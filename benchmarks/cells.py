@@ -209,6 +209,6 @@ def _rows(condition: Condition, shown: Requests, scores: FloatArray, problem: Pr
     templates = next(iter(shown.templates.values()), None)
     for row, user in enumerate(shown.users.tolist()):
         template = templates[row].id if templates else ""
-        found = (lists.competing[row], f"{rank[row]:g}", ties[row])
+        found = (lists.competing[row], f"{rank[row]:.10g}", ties[row])
         numbers = (f"{values[key][row]:.6g}" for key in metrics.METRICS)
         yield [condition.name, shown.catalogue.user_ids[user], template, *found, *numbers, train_count[row]]

@@ -1,5 +1,6 @@
 """The table of significance tests between methods."""
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from benchmarks import significance
 from benchmarks.report.results import PRIMARY, Results
-from benchmarks.report.table import Column, Table
+from benchmarks.report.table import Column, Table, percent
 from data.random import generator
 from data.types import FloatArray
 
@@ -29,15 +30,17 @@ SIGNIFICANCE = (
 
 
 def comparisons(results: Results) -> Table:
-    """Pairs of methods on clean quality, quality under unseen templates, and the drop between them."""
+    """Pairs of methods on clean quality, quality under unseen templates, and the drop between them.
+
+    A test whose outcome is known beforehand is left out, or it would make the correction of all others harsher.
+    """
     if not results.methods:
         return Table(SIGNIFICANCE, [])
-    values = results.values(PRIMARY).transpose(0, 2, 1, 3)
-    clean, unseen = values[:, :, :1], values[:, :, results.unseen]
-    quantities = {"clean": clean, "unseen": unseen, "drop": clean - unseen} if len(results.unseen) else {"clean": clean}
-    pairs, alpha = _pairs(results), 1 - results.manifest["suite"]["statistics"]["level"]
+    tests = list(_tests(results))
+    statistics = results.manifest["suite"]["statistics"]
+    alpha = 1 - statistics["level"]
     # the smallest p a test can give must stay well below the threshold after adjustment
-    draws = max(results.manifest["suite"]["statistics"]["draws"], round(4 * len(quantities) * len(pairs) / alpha))
+    draws = max(statistics["draws"], round(4 * len(tests) / alpha))
     rows = [
         {
             "quantity": quantity,
@@ -45,8 +48,7 @@ def comparisons(results: Results) -> Table:
             "b": results.methods[b],
             **_compared(results, quantity, cube, a, b, draws),
         }
-        for quantity, cube in quantities.items()
-        for a, b in pairs
+        for quantity, cube, a, b in tests
     ]
     for row, adjusted in zip(rows, significance.holm(np.array([row["p"] for row in rows])).tolist(), strict=True):
         row |= {"holm": adjusted, "significant": adjusted < alpha}
@@ -55,20 +57,45 @@ def comparisons(results: Results) -> Table:
         rows,
         f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
         f"permutation test; Holm p: adjusted over the {len(rows)} comparisons of this table; brackets: "
-        f"{1 - alpha:.0%} bootstrap interval over users, templates and seeds. p takes the seeds as given: "
-        f"{', '.join(map(str, results.seeds))}. drop = clean - unseen, a difference where the leaderboard has a ratio: "
-        "a positive one means that A loses more.",
+        f"{percent(statistics['level'])} bootstrap interval over users, templates and seeds. p takes the seeds as "
+        f"given: {', '.join(map(str, results.seeds))}. drop = clean - unseen, a difference where the leaderboard has a "
+        "ratio: a positive one means that A loses more. Tests with an outcome known beforehand are left out: those on "
+        "unseen and drop of two methods without a prompt, and on drop of one whose prompt no unseen template reaches."
+        + _lacking(results),
     )
+
+
+def _tests(results: Results) -> Iterator[tuple[str, FloatArray, int, int]]:
+    """What is tested: quantity, its values ``[methods, users, templates, seeds]``, and the two methods."""
+    values = results.values(PRIMARY).transpose(0, 2, 1, 3)
+    clean, unseen = values[:, :, :1], values[:, :, results.unseen]
+    moved = (unseen != clean).any(axis=(1, 2, 3))
+    reached = [results.reached(method) for method in results.methods]
+    for a, b in _pairs(results):
+        yield "clean", clean, a, b
+    for quantity, cube in {"unseen": unseen, "drop": clean - unseen}.items():
+        for a, b in _pairs(results):
+            if (moved[a] or moved[b]) and (quantity == "unseen" or (reached[a] and reached[b])):
+                yield quantity, cube, a, b
+
+
+def _against(results: Results) -> str:
+    """The method that all others are compared with, finished or not; empty if it is every two."""
+    against = results.manifest["suite"]["statistics"].get("against")  # runs from before it lack it
+    return against if against in (*results.methods, *results.missing) else ""
 
 
 def _pairs(results: Results) -> list[tuple[int, int]]:
     """Every two methods, or every other one with the one that the suite names."""
-    every = range(len(results.methods))
-    against = results.manifest["suite"]["statistics"].get("against")  # runs from before it lack it
-    if against not in results.methods:
+    every, against = range(len(results.methods)), _against(results)
+    if not against:
         return list(combinations(every, 2))
-    fixed = results.methods.index(against)
-    return [(other, fixed) for other in every if other != fixed]
+    return [(other, fixed) for fixed in every if results.methods[fixed] == against for other in every if other != fixed]
+
+
+def _lacking(results: Results) -> str:
+    against = _against(results)
+    return f" Nothing is compared: the suite compares with {against}, which has no row." * (against in results.missing)
 
 
 def _compared(results: Results, quantity: str, cube: FloatArray, a: int, b: int, draws: int) -> dict[str, Any]:

@@ -48,7 +48,12 @@ def by_condition(results: Results) -> Table:
         for m, method in enumerate(results.methods)
         for c, condition in enumerate(results.conditions)
     ]
-    return Table(CONDITIONS, rows, f"{results.dataset}, {PRIMARY} and drop against clean under every condition.")
+    return Table(
+        CONDITIONS,
+        rows,
+        f"{results.dataset}, {PRIMARY} and drop against clean under every condition. A dash for drop and RBO: "
+        "conditions of the family do not reach the method's prompt, or not in every fit.",
+    )
 
 
 def by_family(results: Results) -> Table:
@@ -74,13 +79,15 @@ def by_family(results: Results) -> Table:
         FAMILIES,
         rows,
         f"{results.dataset}, {PRIMARY} by family of conditions. Severity area: mean height of the curve from "
-        "severity 0 (clean) to the strongest grade; undefined for families without grades.",
+        "severity 0 (clean) to the strongest grade; undefined for families without grades. A dash for drop and RBO: "
+        "the family does not reach the method's prompt, or not in every fit.",
     )
 
 
 def _against_clean(results: Results, method: str, means: FloatArray, conditions: IntArray) -> dict[str, float]:
     """Drop of the mean over some conditions of one family, and list stability; nothing where they reach no prompt."""
-    if conditions[0] in results.unseen and not results.reached(method):
+    family = results.conditions[conditions[0]]["family"]
+    if family != "clean" and not results.reached(method, family):
         return {}
     drop = float(robustness.performance_drop_rate(means[0], means[conditions].mean()))
     return {"drop": drop, **list_stability(results, method, conditions)}

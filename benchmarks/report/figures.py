@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.report.conditions import severity_curve
+from benchmarks.report.ranks import Ranks
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.robustness import performance_drop_rate
 from benchmarks.store import CellId
@@ -38,6 +39,31 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return paths + _kept(results, folder)
 
 
+def critical_difference(ranks: Ranks, folder: Path) -> Path:
+    """Draw average ranks across data sets: methods differ if their bars, one critical difference long, do not touch.
+
+    Returns:
+        Path of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    test = next(iter(ranks.tests.values()))
+    order = np.argsort(test.average_ranks, kind="stable")
+    figure = Figure(figsize=(5.6, 1.2 + 0.25 * len(order)))
+    axes = figure.subplots()
+    half = ranks.critical_difference / 2
+    axes.errorbar(test.average_ranks[order], range(len(order)), xerr=half, fmt="o", color=COLOURS[0], capsize=3)
+    axes.set_yticks(range(len(order)), [ranks.methods[m] for m in order])
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
+    axes.set_xlabel(f"average {next(iter(ranks.tests))} rank over {', '.join(ranks.datasets)}")
+    axes.set_title("methods differ where bars do not touch (Nemenyi)", fontsize=10)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "critical-difference.png"
+    figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return path
+
+
 def _kept(results: Results, folder: Path) -> list[Path]:
     """Pictures that methods keep beside their results, those of the first seed: ``<dataset>-<method>-<name>``."""
     paths = []
@@ -62,13 +88,12 @@ def _drop(results: Results) -> "Figure | None":
     means = results.values(PRIMARY).mean(axis=(2, 3))
     by_family = np.stack([means[:, results.family(f)].mean(axis=1) for f in results.families], axis=1)
     drop = performance_drop_rate(means[:, :1], by_family)
-    if "unseen" in results.families:
-        untold = [m for m, method in enumerate(results.methods) if not results.reached(method)]
-        drop[untold, results.families.index("unseen")] = np.nan
+    reached = [[results.reached(method, family) for family in results.families] for method in results.methods]
+    drop[~np.array(reached)] = np.nan
     order = np.argsort(-means[:, results.unseen].mean(axis=1)) if len(results.unseen) else np.arange(len(drop))
     figure = Figure(figsize=(1.5 + 0.75 * len(results.families), 1.4 + 0.32 * len(results.methods)))
     axes = figure.subplots()
-    limit = max(0.05, float(np.nanmax(np.abs(drop))))
+    limit = max(0.05, float(np.nanmax(np.abs(drop), initial=0.0)))
     image = axes.imshow(drop[order], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.set_xticks(range(len(results.families)), results.families, rotation=35, ha="right")
     axes.set_yticks(range(len(order)), [results.methods[m] for m in order])

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks import robustness, significance
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.report.stability import STABILITY, list_stability
-from benchmarks.report.table import Column, Table
+from benchmarks.report.table import Column, Table, percent
 from data.random import generator
 from data.types import FloatArray
 from methods.base import count
@@ -150,7 +150,9 @@ def cold_items(results: Results) -> Table:
     rows.sort(key=_place)
     level = results.manifest["suite"]["statistics"]["level"]
     return Table(
-        COLD_ITEMS, rows, f"{of}: {cold.sum()} of {len(cold)} users; brackets hold {level:.0%} bootstrap intervals."
+        COLD_ITEMS,
+        rows,
+        f"{of}: {cold.sum()} of {len(cold)} users; brackets hold {percent(level)} bootstrap intervals.",
     )
 
 
@@ -189,8 +191,8 @@ def _caption(results: Results) -> str:
     banner = f" AUDIT FAILED: {'; '.join(failed)}." if failed else ""
     return (
         f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
-        f"{seeds}; brackets hold {level:.0%} bootstrap intervals over users, templates and seeds. {how} AUC and Hit@10 "
-        f"are clean. Bold: best, underlined: second.{mixed}{limited}{banner}"
+        f"{seeds}; brackets hold {percent(level)} bootstrap intervals over users, templates and seeds. {how} AUC and "
+        f"Hit@10 are clean. Bold: best, underlined: second.{mixed}{limited}{banner}"
     )
 
 

@@ -74,11 +74,11 @@ class Results:
         counts = np.broadcast_to(self.candidates, self.ranks.shape)
         return metrics.METRICS[metric](self.ranks + tie * self.ties / 2, counts).transpose(0, 2, 3, 1)
 
-    def reached(self, method: str) -> bool:
-        """Whether unseen templates were put to a method: in every fit they moved some rank, or it has no prompt."""
-        ranks = self.ranks[self.methods.index(method)]
-        moved = (ranks[:, self.unseen] != ranks[:, :1]).any(axis=(1, 2))
-        return len(self.unseen) > 0 and (bool(moved.all()) or not self.records[method][0]["info"]["roles"])
+    def reached(self, method: str, family: str = "unseen") -> bool:
+        """Whether a family of conditions was put to a method: in every fit some rank moved, or there is no prompt."""
+        ranks, members = self.ranks[self.methods.index(method)], self.family(family)
+        moved = (ranks[:, members] != ranks[:, :1]).any(axis=(1, 2))
+        return len(members) > 0 and (bool(moved.all()) or not self.records[method][0]["info"]["roles"])
 
     def cell(self, method: str, seed: int) -> Path:
         """Folder of a finished cell."""

@@ -20,6 +20,15 @@ LONG = 80
 """Characters of a cell that a page shows at once."""
 
 
+def percent(share: float) -> str:
+    """A share as people write it, with the decimals it has.
+
+    >>> percent(0.95), percent(0.975)
+    ('95%', '97.5%')
+    """
+    return f"{100 * share:.10g}%"
+
+
 @dataclass(frozen=True)
 class Column:
     """One column.

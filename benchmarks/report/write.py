@@ -2,7 +2,9 @@
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
 
+from benchmarks.report import ranks
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family
 from benchmarks.report.leaderboard import cold_items, leaderboard
@@ -54,9 +56,22 @@ def write_all(folder: RunFolder) -> None:
     for name, make in makers.items():
         made[name] = {results.dataset: make(results) for results in found}
         _write(folder, name, made[name])
-    drawn = [path for results in found for path in figures.draw(results, folder.path / "figures")]
-    pictures = [f"figures/{path.name}" for path in drawn]
-    folder.write("index.html", _page(found, made, pictures))
+    drawn = {results.dataset: figures.draw(results, folder.path / "figures") for results in found}
+    folder.write("index.html", _page(found, made, drawn, _across(found, folder)))
+
+
+def _across(found: Sequence[Results], folder: RunFolder) -> str:
+    """What is written of a run with several data sets: average ranks; their part of the page."""
+    from benchmarks.report import figures
+
+    across = ranks.ranks(found)
+    if across is None:
+        return ""
+    table = ranks.table(across)
+    for ending, render in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):
+        folder.write(f"ranks.{ending}", render())
+    picture = f"figures/{figures.critical_difference(across, folder.path / 'figures').name}"
+    return f'<h2>across data sets</h2>\n{table.html()}\n<img src="{picture}" alt="{picture}">'
 
 
 def _write(folder: RunFolder, name: str, by_dataset: dict[str, Table]) -> None:
@@ -73,14 +88,16 @@ def _write(folder: RunFolder, name: str, by_dataset: dict[str, Table]) -> None:
     folder.write(f"{name}.csv", Table((Column("dataset", "Data set"), *columns), rows).csv())
 
 
-def _page(found: Sequence[Results], made: dict[str, dict[str, Table]], pictures: Sequence[str]) -> str:
+def _page(
+    found: Sequence[Results], made: dict[str, dict[str, Table]], drawn: dict[str, list[Path]], across: str
+) -> str:
     suite = found[0].manifest["suite"]
-    parts = [f"<p>{html.escape(suite['description'])}</p>"]
+    parts = [f"<p>{html.escape(suite['description'])}</p>", across]
     for results in found:
         parts.append(f"<h2>{html.escape(results.dataset)}</h2>")
         parts += [made[name][results.dataset].html() for name in ("leaderboard", "ledger")]
-        own = [picture for picture in pictures if picture.startswith(f"figures/{results.dataset}-")]
-        parts += [f'<img src="{picture}" alt="{picture}">' for picture in own]
+        pictures = [f"figures/{path.name}" for path in drawn[results.dataset]]
+        parts += [f'<img src="{picture}" alt="{picture}">' for picture in pictures]
         for name in ("cold-items", "families", "significance", "conditions"):
             table = made[name][results.dataset].html()
             parts.append(f"<details><summary>{name}</summary>\n{table}</details>")
