@@ -152,18 +152,22 @@ class PerTemplate:
 
     The first role gives the number and the names of the conditions, so that they are the same for methods with
     other roles beside it. Condition ``k`` shows the ``k``-th unseen template of every role, starting again from
-    the first where a role has fewer.
+    the first where a role has fewer; one that has more is refused, since the rest would never be shown.
     """
 
     def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
         """As many conditions as the first role has unseen templates."""
         _refuse_grades(name, grades)
+        first = next(iter(unseen), None)
         for role, templates in unseen.items():
             if not templates:
                 raise ConditionError(f"{name}: role {role!r} has no unseen templates")
-        count = max(map(len, unseen.values()), default=0)
-        names = next((templates for templates in unseen.values() if len(templates) == count), ())
-        for k, naming in enumerate(names):
+            if len(templates) > len(unseen[first]):
+                raise ConditionError(
+                    f"{name}: role {role!r} has {len(templates)} unseen templates and {first!r}, which numbers the "
+                    f"conditions, {len(unseen[first])}: add as many of role {first!r}"
+                )
+        for k, naming in enumerate(unseen[first] if first else ()):
             shown = tuple(templates[k % len(templates)] for templates in unseen.values())
             yield Condition(f"{name}/{naming.id}", Unseen(shown))
 

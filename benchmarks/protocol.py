@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from data import candidates, sources
 from data.candidates import Candidates
@@ -14,10 +15,11 @@ from data.fingerprint import fingerprint
 from data.histories import Histories
 from data.prompts.template import Role, Template
 from data.random import generator
-from data.split import SPLITS, Split
+from data.split import SPLITS, Split, SplitError
 from data.types import IntArray
 from methods.base import Compute, Requests, Task
 
+Natural = Annotated[int, Field(ge=1)]
 MOST_VALID = 999
 """Negatives of a validation list beside full ranking: more would cost what they tell no more about."""
 
@@ -42,12 +44,12 @@ class Protocol:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     split: Literal["leave-one-out", "temporal"] = "leave-one-out"
-    negatives: int | Literal["full"] = 99
-    history_length: int = 10
-    users: int | None = None
-    valid_users: int | None = None
+    negatives: Natural | Literal["full"] = 99
+    history_length: Natural = 10
+    users: Natural | None = None
+    valid_users: Natural | None = None
     min_rating: float = 4.0
-    min_count: int = 5
+    min_count: Natural = 5
     seed: int = 0
 
 
@@ -134,6 +136,15 @@ def prepare(dataset: str, protocol: Protocol, templates: Mapping[Role, tuple[Tem
     """
     loaded = sources.load(dataset, protocol.min_rating, protocol.min_count)
     split = SPLITS[protocol.split](loaded)
+    for part, size in (
+        ("test users", len(split.test_users)),
+        ("validation users", len(split.valid_users)),
+        ("training items", len(split.train.items)),
+    ):
+        if not size:
+            raise SplitError(
+                f"{loaded.name}: the {protocol.split} split leaves no {part}; use another split or more data"
+            )
     test_users = _sample(split.test_users, protocol.users, protocol.seed, "test users")
     valid_users = _sample(split.valid_users, protocol.valid_users, protocol.seed, "valid users", test_users)
     if protocol.negatives == "full":

@@ -91,7 +91,7 @@ def _how_to_run(group: Group) -> None:
         "--batch-size", type=_batch_size, default=None, metavar="N|auto", help="prompts per forward pass"
     )
     group.add_argument(
-        "--jobs", type=int, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
+        "--jobs", type=_positive, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
     )
     group.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
     group.add_argument("--output-dir", type=Path, help="default: results/<suite>")

@@ -27,7 +27,9 @@ def read_templates(path: Path) -> tuple[Template, ...]:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise TemplateError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path.name}: not a TOML file: {error}") from error
     if content.keys() != {"role", "template"}:
         raise TemplateError(f"{path.name}: keys are role and template, not {', '.join(content) or 'none'}")
@@ -35,7 +37,10 @@ def read_templates(path: Path) -> tuple[Template, ...]:
     if role not in get_args(Role):
         raise TemplateError(f"{path.name}: unknown role {role!r}; roles are {', '.join(get_args(Role))}")
     templates: dict[str, Template] = {}
-    for number, table in enumerate(content["template"], start=1):
+    tables = content["template"]
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise TemplateError(f"{path.name}: every template is a table of its own, [[template]]")
+    for number, table in enumerate(tables, start=1):
         where = f"{path.name}, template {table.get('id', number)!r}"
         try:
             template = _template(role, table)

@@ -65,6 +65,8 @@ def read_file(path: Path, required: Sequence[str]) -> AtomicFile:
             f"{path}: no column {', '.join(missing)}; the header names {', '.join(header)} "
             "(expected tab-separated name:type, such as user_id:token)"
         )
+    if repeated := sorted({name for name in header if header.count(name) > 1}):
+        raise DataError(f"{path}: the header names {', '.join(repeated)} more than once")
     columns: dict[str, list[str]] = {name: [] for name in header}
     lines = []
     for line, cells in rows:

@@ -18,7 +18,7 @@ UNSEEN = tuple(template for template in templates("recommend") if template.famil
 ATTRIBUTE = tuple(
     Template(f"attribute-unseen-{n}", "attribute", "unseen", parse(f"Wording {n} of {{history}}:")) for n in range(3)
 )
-BOTH: dict[Role, tuple[Template, ...]] = {"attribute": ATTRIBUTE, "recommend": UNSEEN}
+BOTH: dict[Role, tuple[Template, ...]] = {"recommend": UNSEEN, "attribute": ATTRIBUTE}
 
 
 def names(conditions: tuple[Condition, ...]) -> list[str]:
@@ -74,7 +74,7 @@ def test_there_is_one_unseen_condition_per_unseen_template() -> None:
 def test_a_role_with_fewer_unseen_templates_starts_again() -> None:
     conditions = expand({"unseen": None}, BOTH)[1:]
     assert names(conditions) == [f"unseen/{template.id}" for template in UNSEEN]
-    assert conditions[4].perturbation == Unseen((ATTRIBUTE[1], UNSEEN[4]))
+    assert conditions[4].perturbation == Unseen((UNSEEN[4], ATTRIBUTE[1]))
 
 
 def test_without_prompts_there_is_nothing_unseen() -> None:
@@ -84,6 +84,11 @@ def test_without_prompts_there_is_nothing_unseen() -> None:
 def test_a_role_without_unseen_templates_is_an_error() -> None:
     with pytest.raises(ConditionError, match="role 'attribute' has no unseen templates"):
         expand({"unseen": None}, {"recommend": UNSEEN, "attribute": ()})
+
+
+def test_unseen_templates_that_no_condition_would_show_are_an_error() -> None:
+    with pytest.raises(ConditionError, match=r"role 'recommend' has 12 unseen templates and 'attribute', .* 3: add as"):
+        expand({"unseen": None}, {"attribute": ATTRIBUTE, "recommend": UNSEEN})
 
 
 def test_every_registered_family_expands_to_conditions_of_that_family_with_names_of_their_own() -> None:
@@ -115,7 +120,7 @@ def test_a_description_holds_name_family_reach_severity_and_parameters() -> None
     assert described["register/terse"]["parameters"] == {"tone": "terse"}
     assert described["register/terse"]["severity"] is None
     assert described["unseen/recommend-unseen-02"]["parameters"] == {
-        "templates": ["attribute-unseen-1", "recommend-unseen-02"]
+        "templates": ["recommend-unseen-02", "attribute-unseen-1"]
     }
 
 

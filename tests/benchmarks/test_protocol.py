@@ -10,6 +10,7 @@ from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
+from data.split import SplitError
 from methods.base import Compute
 from methods.registry import MethodError, create, names
 
@@ -49,6 +50,16 @@ def test_with_full_ranking_validation_lists_hold_nothing_else_of_the_user(atomic
     for user, items in zip(task.valid.users.tolist(), task.valid.candidates, strict=True):
         assert np.isin(items, problem.dataset.histories[user]).sum() == 1
         assert problem.split.test[user] not in items
+
+
+def test_a_split_that_leaves_nobody_to_judge_is_refused(tmp_path):
+    from tests.conftest import write_atomic
+
+    file = write_atomic(tmp_path / "tiny", users=60, length=12) / "tiny.inter"
+    header, *lines = file.read_text().splitlines()
+    file.write_text("\n".join([header, *(line.rpartition("\t")[0] + "\t5" for line in lines)]))
+    with pytest.raises(SplitError, match="tiny: the temporal split leaves no test users"):
+        made(file.parent, {}, split="temporal")
 
 
 def test_requests_show_the_latest_items_and_seen_templates_only(atomic, wording):
@@ -115,6 +126,8 @@ def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
         ('name = "x"\nmethods = ["random"]\nseed = 3', "unknown key seed: did you mean 'seeds'?"),
         ('name = "x"\nmethods = ["random"]\n[protocol]\nnegative = 3', "unknown key protocol.negative: did you mean"),
         ('name = "x"\nmethods = ["random"]\n[statistics]\ndraws = 3', "statistics.draws: Input should be greater"),
+        ('name = "x"\nmethods = ["random"]\n[protocol]\nusers = 0', "protocol.users: Input should be greater"),
+        ('name = "x"\nmethods = ["random"]\n[protocol]\nnegatives = 0', "Input should be greater than or equal to 1"),
         ('name = "x"', "methods: Field required"),
     ],
 )

@@ -38,6 +38,7 @@ def load(folder: Path, **options: object):
         (rows(("u", "i", 1), ("u", "j")), "shop.inter:3: 2 fields where the header has 3"),
         (rows(("u", "i", 1)).encode() + b"u\t\xe9t\xe9\t2\n", "shop.inter:3: byte 3 of the line is not UTF-8"),
         (rows(("u", "i", 1, "good"), header=HEADER + "\trating:float"), "shop.inter:2: rating is 'good'"),
+        (rows(("u", "i", 1, 2), header=HEADER + "\ttimestamp:float"), "the header names timestamp more than once"),
         (rows(), "shop: no interaction is left"),
         ("", "no column user_id, item_id, timestamp"),
     ],

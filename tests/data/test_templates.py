@@ -141,12 +141,25 @@ def test_an_unusable_template_is_named_with_its_file(tmp_path: Path, tables: lis
         read_templates(write(tmp_path / "own.toml", *tables))
 
 
-@pytest.mark.parametrize("content", ["", 'role = "recommend"', "role =", 'role = "recomend"\n[[template]]\nid = "x"'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        'role = "recommend"',
+        "role =",
+        'role = "recomend"\n[[template]]\nid = "x"',
+        'role = "recommend"\n[template]\nid = "x"',
+        'role = "recommend"\ntemplate = ["x"]',
+        'role = "recommend" # \xe9',
+    ],
+)
 def test_a_file_that_is_no_template_file_is_an_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "own.toml"
-    path.write_text(content)
+    path.write_bytes(content.encode("latin-1"))
     with pytest.raises(TemplateError, match=r"own\.toml: "):
         read_templates(path)
+    with pytest.raises(TemplateError, match=r"none\.toml: cannot be read: No such file"):
+        read_templates(tmp_path / "none.toml")
 
 
 def test_further_files_add_templates_of_their_role_only(tmp_path: Path) -> None:
