@@ -158,16 +158,16 @@ class PerTemplate:
     def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
         """As many conditions as the first role has unseen templates."""
         _refuse_grades(name, grades)
-        first = next(iter(unseen), None)
+        names = next(iter(unseen.values()), ())
         for role, templates in unseen.items():
             if not templates:
                 raise ConditionError(f"{name}: role {role!r} has no unseen templates")
-            if len(templates) > len(unseen[first]):
+            if len(templates) > len(names):
                 raise ConditionError(
-                    f"{name}: role {role!r} has {len(templates)} unseen templates and {first!r}, which numbers the "
-                    f"conditions, {len(unseen[first])}: add as many of role {first!r}"
+                    f"{name}: role {role!r} has {len(templates)} unseen templates and {names[0].role!r}, which numbers "
+                    f"the conditions, {len(names)}: add as many of role {names[0].role!r}"
                 )
-        for k, naming in enumerate(unseen[first] if first else ()):
+        for k, naming in enumerate(names):
             shown = tuple(templates[k % len(templates)] for templates in unseen.values())
             yield Condition(f"{name}/{naming.id}", Unseen(shown))
 

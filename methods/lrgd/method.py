@@ -1,6 +1,7 @@
 """The recommender with demonstrations in its prompts, and its rows."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least
 from methods.lrgd.demonstrations import Demonstration, Order, PoolSize, Strategy
 
 if TYPE_CHECKING:
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
 PAPER = "our variant of arXiv 2504.04386"
 ROLE: Role = "demonstrate"
 DEFAULT_BACKBONE = "tiny-llama"
-
-
-def _info(name: str, cost: float) -> MethodInfo:
-    needs = frozenset({"text", "language model"})
-    # The embedded backbone learns from the role recommend.
-    return MethodInfo(name, PAPER, frozenset({ROLE}), needs, cost, learns=frozenset({"recommend"}))  # type: ignore[arg-type]
+LEAST = {"shots": 0, "own": 0, "others": 0, "targets": 0, "training_steps": 0} | dict.fromkeys(
+    ("shown", "valid_users", "valid_negatives", "negatives", "backbone_steps"), 1
+)
+STRENGTHS = ("alpha", "beta", "eps")
 
 
 @dataclass
@@ -52,6 +51,7 @@ class Lrgd:
         negatives: prompts with wrong choices that mean(v_neg) is taken over.
         training_steps: steps with demonstrations an embedded backbone gets.
         backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
+        row: name of the row.
     """
 
     shots: int = 4
@@ -71,15 +71,34 @@ class Lrgd:
     negatives: int = 32
     training_steps: int = 400
     backbone_steps: int | None = None
+    row: str = ""
 
     space: ClassVar[Space] = {"shown": (2, 3, 5), "others": (6, 12, 24), "redundancy": (0.0, 0.5, 1.0)}
-
-    info = _info("lrgd", 160.0)
 
     def __post_init__(self) -> None:
         for name, choices in (("strategy", get_args(Strategy)), ("order", get_args(Order))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"no {name} {getattr(self, name)!r}: choices are {', '.join(choices)}")
+        check_least(self, LEAST)
+        for name, most in {"redundancy": np.inf, "alpha": 1, "beta": np.inf, "eps": np.inf}.items():
+            value = getattr(self, name)
+            if value is not None and not (0 <= value <= most and np.isfinite(value)):
+                raise ValueError(f"{name} is between 0 and {most}, not {value}")
+        counts = {"recent": ("own",), "similar": ("others",)}.get(self.strategy, ("own", "others"))
+        if self.shots > (available := sum(getattr(self, name) for name in counts)):
+            raise ValueError(f"shots is at most {' + '.join(counts)}, which is {available}, not {self.shots}")
+        given = [name for name in STRENGTHS if getattr(self, name) is not None]
+        if given and not (self.stage_two and self.shots):
+            raise ValueError(f"without demonstrations or stage_two nothing is changed: leave {', '.join(given)} out")
+        # The embedded backbone learns from the role recommend.
+        self.info = MethodInfo(
+            name="/".join(filter(None, ("lrgd", self.row))),
+            paper=PAPER,
+            roles=frozenset({ROLE}),
+            learns=frozenset({"recommend"}),
+            needs=frozenset({"text", "language model"}),
+            cost=160.0 if self.stage_two else 120.0,
+        )
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Accustom an embedded backbone to demonstrations; choose the strength of stage 2.
@@ -155,26 +174,25 @@ class Lrgd:
     def _second_stage(self, task: Task, backbone: "Backbone", seed: int) -> "Choice":
         """Set the strength: given values as they are, others chosen for the worst seen template."""
         from methods.lm.tuning import valid_sample
-        from methods.lrgd.attention import Material, Strength
+        from methods.lrgd.attention import UNCHANGED, Material, Strength
         from methods.lrgd.robust import GRID, choose, ndcg_at_10, worst
 
         negative = self._negative(task, backbone, seed)
         self._material = Material.of(backbone.model, backbone.window, negative, seed)
-        given = {name: getattr(self, name) for name in ("alpha", "beta", "eps") if getattr(self, name) is not None}
+        given = {name: getattr(self, name) for name in STRENGTHS if getattr(self, name) is not None}
         requests, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
         positive = np.zeros(len(requests), np.int64)
         rows = ({ROLE: (template,) * len(requests)} for template in task.templates[ROLE])
         worded = [self._prompts(replace(requests, templates=templates)) for templates in rows]
 
         def quality(strength: Strength) -> float:
-            fixed = replace(strength, **given)
-            each = (self.scorer.answer_likelihood(prompts, fixed, self._material) for prompts in worded)
+            each = (self.scorer.answer_likelihood(prompts, strength, self._material) for prompts in worded)
             return worst([ndcg_at_10(scores, positive) for scores in each])
 
         grid = replace(GRID, **{name: () for name in given})
-        choice = choose(quality, grid)
+        choice = choose(lambda strength: quality(replace(strength, **given)), grid)
         self._strength = replace(choice.strength, **given)
-        return replace(choice, strength=self._strength)
+        return replace(choice, strength=self._strength, plain=quality(UNCHANGED) if given else choice.plain)
 
     def _negative(self, task: Task, backbone: "Backbone", seed: int) -> "Tensor":
         """Mean value of the tokens of demonstrations whose choice is an item their user did not choose."""
@@ -214,45 +232,8 @@ class Lrgd:
         )
 
 
-@dataclass
-class StageOne(Lrgd):
-    """Demonstrations selected by Effect_D; the model as it is."""
-
-    stage_two: bool = False
-    info = _info("lrgd/stage1", 120.0)
-
-
-@dataclass
-class RandomDemonstrations(Lrgd):
-    """Demonstrations drawn at random from the same pool; the model as it is."""
-
-    strategy: Strategy = "random"
-    stage_two: bool = False
-    info = _info("lrgd/random", 110.0)
-
-
-@dataclass
-class RecentDemonstrations(Lrgd):
-    """The user's own latest behaviour as demonstrations; the model as it is."""
-
-    strategy: Strategy = "recent"
-    stage_two: bool = False
-    info = _info("lrgd/recent", 110.0)
-
-
-@dataclass
-class SimilarDemonstrations(Lrgd):
-    """The stretches of others with most evidence as demonstrations; the model as it is."""
-
-    strategy: Strategy = "similar"
-    stage_two: bool = False
-    info = _info("lrgd/similar", 110.0)
-
-
-@dataclass
-class ZeroShot(Lrgd):
-    """No demonstrations; the same model."""
-
-    shots: int = 0
-    stage_two: bool = False
-    info = _info("lrgd/zero-shot", 90.0)
+zero_shot = partial(Lrgd, row="zero-shot", shots=0, stage_two=False)
+random = partial(Lrgd, row="random", strategy="random", stage_two=False)
+recent = partial(Lrgd, row="recent", strategy="recent", stage_two=False)
+similar = partial(Lrgd, row="similar", strategy="similar", stage_two=False)
+stage1 = partial(Lrgd, row="stage1", stage_two=False)

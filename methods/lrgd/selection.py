@@ -79,47 +79,57 @@ class Selector:
 
     def _rank(self, user: int) -> list[Demonstration]:
         """All that there is to choose from, the best first."""
-        row = self.task.train[user]
         if self.selection.strategy == "effect":
             found, effects = self.effects(user)
             return [found[n] for n in spread(effects, found, len(found), self.selection.redundancy)]
-        found = pool(self.neighbours, user, len(row), self.task.history_length, self.selection.size)
+        found = self._pool(user)
         if self.selection.strategy == "random":
             rng = generator(self.seed, "lrgd demonstrations", self.task.catalogue.user_ids[user])
             return [found[n] for n in rng.permutation(len(found)).tolist()]
         own = self.selection.strategy == "recent"
         return [one for one in found if (one.user == user) == own]
 
+    def _targets(self, user: int) -> int:
+        """How many pseudo-targets the user has: latest training items with something before them."""
+        return min(self.selection.targets, max(0, len(self.task.train[user]) - 1))
+
+    def _pool(self, user: int) -> list[Demonstration]:
+        """What every strategy chooses from: all that was known before the user's pseudo-targets.
+
+        None of it shows a pseudo-target: it would be chosen for giving away the answer.
+        """
+        row = self.task.train[user]
+        end = len(row) - self._targets(user)
+        found = pool(self.neighbours, user, end, self.task.history_length, self.selection.size)
+        return [one for one in found if not clash(one, row[end:].tolist())]
+
     def effects(self, user: int, measure: Effects | None = None) -> tuple[list[Demonstration], FloatArray]:
         """The demonstrations to choose from, and the mean Effect_D of each on the user's pseudo-targets.
-
-        No demonstration shows a pseudo-target: it would be chosen for giving away the answer.
 
         Args:
             user: the user.
             measure: Effect_D of all demonstrations of a prompt; that of the selection, at first order, if None.
         """
         measure = measure or partial(first_order_effects, order=self.selection.order)
-        row, length = self.task.train[user], self.task.history_length
-        targets = min(self.selection.targets, max(0, len(row) - 1))
-        end = len(row) - targets
-        found = pool(self.neighbours, user, end, length, self.selection.size)
-        found = [one for one in found if not clash(one, row[end:].tolist())]
+        row, length, found = self.task.train[user], self.task.history_length, self._pool(user)
+        targets = self._targets(user)
         if not found or not targets:
             return found, np.zeros(len(found))
         rng = generator(self.seed, "lrgd effects", self.task.catalogue.user_ids[user])
-        effects = np.empty((targets, len(found)))
-        for n in range(targets):
+        effects = np.zeros((targets, len(found)))
+        for n, at in enumerate(range(len(row) - targets, len(row))):
             template = self._template(rng)
-            order = rng.permutation(len(found))
-            shown = tuple(found[place] for place in order.tolist())
-            history = tuple(row[max(0, end + n - length) : end + n].tolist())
-            query = Query(template, self.task.catalogue, history, shown)
-            prompt = encode(self.encoder, query, [self.task.catalogue.titles[row[end + n]]])
-            kept = int(prompt.owner.max(initial=-1)) + 1
-            values = np.zeros(len(found))
-            values[len(found) - kept :] = measure(self.model, prompt.shown())
-            effects[n, order] = values
+            waiting = rng.permutation(len(found))
+            history = tuple(row[max(0, at - length) : at].tolist())
+            while len(waiting):  # once, but where they do not fit into one prompt together
+                shown = tuple(found[place] for place in waiting.tolist())
+                query = Query(template, self.task.catalogue, history, shown)
+                prompt = encode(self.encoder, query, [self.task.catalogue.titles[row[at]]])
+                kept = int(prompt.owner.max(initial=-1)) + 1
+                if not kept:
+                    break
+                effects[n, waiting[-kept:]] = measure(self.model, prompt.shown())
+                waiting = waiting[:-kept]
         return found, effects.mean(0)
 
     def _template(self, rng: np.random.Generator) -> Template:

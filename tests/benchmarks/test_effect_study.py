@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import effect_study
 from benchmarks.effect_study import Effect, Quality, correlations, main, study
-from methods.lrgd.method import StageOne
+from methods.lrgd.method import stage1
 from methods.lrgd.robust import ndcg_at_10
 from tests.methods.lrgd.world import make_world
 
@@ -22,7 +22,7 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def method(task):
-    made = StageOne(**SMALL, shots=2)
+    made = stage1(**SMALL, shots=2)
     made.fit(task, 0)
     return made
 

@@ -7,9 +7,9 @@ import pytest
 
 from methods.base import NotRunnable, Showing
 from methods.lrgd.attention import Strength
-from methods.lrgd.method import Lrgd, RandomDemonstrations, StageOne, ZeroShot
+from methods.lrgd.method import Lrgd, random, stage1, zero_shot
 from methods.lrgd.robust import Grid, choose, ndcg_at_10, worst
-from methods.registry import create
+from methods.registry import create, fixed
 from tests.methods.lrgd.world import make_world
 
 SMALL = {"backbone_steps": 2, "training_steps": 2, "valid_users": 6, "valid_negatives": 3, "negatives": 4, "shots": 2}
@@ -22,7 +22,7 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(task):
-    def fit(kind=StageOne, seed=0, **settings):
+    def fit(kind=stage1, seed=0, **settings):
         method = kind(**{**SMALL, **settings})
         method.fit(task, seed)
         return method
@@ -44,15 +44,15 @@ def test_every_row_is_registered_fits_and_scores(task, name):
 
 
 def test_rows_do_not_depend_on_who_else_is_asked_for(task, fitted):
-    method = fitted(StageOne)
+    method = fitted(stage1)
     together = method.score(task.valid)
     rows = np.array([7, 3, 20])
     np.testing.assert_allclose(method.score(task.valid.select(rows)), together[rows], atol=1e-4)
-    np.testing.assert_allclose(fitted(StageOne).score(task.valid.select(rows)), together[rows], atol=1e-4)
+    np.testing.assert_allclose(fitted(stage1).score(task.valid.select(rows)), together[rows], atol=1e-4)
 
 
 def test_a_prompt_seen_before_is_not_computed_again(task, fitted, monkeypatch):
-    method = fitted(StageOne)
+    method = fitted(stage1)
     first = method.score(task.valid.select(np.array([4, 9, 4])))
     assert np.array_equal(first[0], first[2]) and not np.allclose(first[0], first[1])
     monkeypatch.setattr(method.scorer, "answer_likelihood", lambda prompts, *_: np.zeros((len(prompts), 6)))
@@ -61,33 +61,33 @@ def test_a_prompt_seen_before_is_not_computed_again(task, fitted, monkeypatch):
 
 
 def test_stage_two_without_strength_is_stage_one(task, fitted):
-    plain = fitted(StageOne).score(task.valid)
+    plain = fitted(stage1).score(task.valid)
     assert np.array_equal(fitted(Lrgd, alpha=0.0, beta=0.0, eps=0.0).score(task.valid), plain)
     assert not np.allclose(fitted(Lrgd, alpha=0.2, beta=0.0, eps=0.0).score(task.valid), plain)
 
 
 def test_demonstrations_and_their_selection_change_the_scores(task, fitted):
-    kinds = (ZeroShot(**{**SMALL, "shots": 0}), RandomDemonstrations(**SMALL), StageOne(**SMALL))
+    kinds = (zero_shot(**{**SMALL, "shots": 0}), random(**SMALL), stage1(**SMALL))
     for method in kinds:
         method.fit(task, 0)
-    zero, random, chosen = (method.score(task.valid) for method in kinds)
-    assert not np.allclose(zero, random) and not np.allclose(random, chosen)
+    zero, drawn, chosen = (method.score(task.valid) for method in kinds)
+    assert not np.allclose(zero, drawn) and not np.allclose(drawn, chosen)
 
 
 def test_a_request_can_ask_for_another_number_and_order(task, fitted):
-    method, users = fitted(StageOne), task.valid.users.tolist()
+    method, users = fitted(stage1), task.valid.users.tolist()
     own, one, turned = (
         replace(task.valid, showing=showing) for showing in (Showing(), Showing(count=1), Showing(order="reversed"))
     )
     assert method.demonstrated(own) == [method.selector.demonstrations(user) for user in users]
     assert [row[-1:] for row in method.demonstrated(own)] == method.demonstrated(one)
     assert [row[::-1] for row in method.demonstrated(own)] == method.demonstrated(turned)
-    assert np.array_equal(method.score(one), fitted(StageOne, shots=1).score(own))
+    assert np.array_equal(method.score(one), fitted(stage1, shots=1).score(own))
     assert not np.allclose(method.score(turned), method.score(own))
 
 
 def test_without_demonstrations_none_can_be_asked_for(task):
-    method = ZeroShot(**{**SMALL, "shots": 0})
+    method = zero_shot(**{**SMALL, "shots": 0})
     method.fit(task, 0)
     asked = replace(task.valid, showing=Showing(count=4, order="reversed"))
     assert not any(method.demonstrated(asked))
@@ -95,7 +95,7 @@ def test_without_demonstrations_none_can_be_asked_for(task):
 
 
 def test_titles_and_wording_of_the_request_are_what_is_shown(task, fitted):
-    method = fitted(StageOne)
+    method = fitted(stage1)
     shouted = replace(task.valid.catalogue, titles=tuple(title.upper() for title in task.valid.catalogue.titles))
     for shown in (
         replace(task.valid, catalogue=shouted),
@@ -105,21 +105,21 @@ def test_titles_and_wording_of_the_request_are_what_is_shown(task, fitted):
 
 
 def test_a_backbone_is_accustomed_to_demonstrations_once(task, fitted, monkeypatch):
-    fitted(StageOne)
+    fitted(stage1)
     import methods.lrgd.training as training
 
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
-    fitted(RandomDemonstrations)
+    fitted(random)
 
 
 def test_another_seed_gives_another_training(task, fitted):
-    first, other = (fitted(ZeroShot, seed, shots=0).score(task.valid) for seed in (0, 1))
+    first, other = (fitted(zero_shot, seed, shots=0).score(task.valid) for seed in (0, 1))
     assert (first != other).any()
 
 
 def test_without_seen_templates_it_cannot_run(task):
     with pytest.raises(NotRunnable, match="lrgd/stage1 needs seen templates of role 'demonstrate'"):
-        StageOne(**SMALL).fit(replace(task, templates={"recommend": task.templates["recommend"]}), 0)
+        stage1(**SMALL).fit(replace(task, templates={"recommend": task.templates["recommend"]}), 0)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,37 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(setting, choices):
         Lrgd(**SMALL, **{setting: "best"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"shots": -1}, "shots is at least 0, not -1"),
+        ({"shown": 0}, "shown is at least 1, not 0"),
+        ({"valid_users": 0}, "valid_users is at least 1, not 0"),
+        ({"alpha": 1.5}, "alpha is between 0 and 1, not 1.5"),
+        ({"redundancy": float("nan")}, "redundancy is between 0 and inf, not nan"),
+        ({"shots": 17}, r"shots is at most own \+ others, which is 16, not 17"),
+        ({"strategy": "recent", "shots": 5}, "shots is at most own, which is 4, not 5"),
+        ({"stage_two": False, "eps": 0.1}, "nothing is changed: leave eps out"),
+        ({"shots": 0, "alpha": 0.1}, "nothing is changed: leave alpha out"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Lrgd(**settings)
+
+
+def test_what_makes_a_row_is_not_set_by_a_pattern():
+    assert fixed("lrgd/zero-shot") == {"row": "zero-shot", "shots": 0, "stage_two": False}
+
+
+def test_a_given_strength_is_compared_with_the_unchanged_model(task, fitted):
+    note = Lrgd(**SMALL, alpha=0.9, beta=0.0, eps=0.0).fit(task, 0).note
+    plain = Lrgd(**SMALL, alpha=0.0, beta=0.0, eps=0.0).fit(task, 0).note
+    assert note.split(", ")[-1] == plain.split(", ")[-1] and "alpha 0.9" in note
+
+
 def test_after_forgetting_everything_is_scored_anew(task, fitted, monkeypatch):
-    method = fitted(StageOne)
+    method = fitted(stage1)
     method.score(task.valid)
     monkeypatch.setattr(method.scorer, "answer_likelihood", lambda prompts, *_: np.zeros((len(prompts), 6)))
     assert method.score(task.valid).any()

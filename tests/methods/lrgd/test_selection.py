@@ -25,17 +25,43 @@ def selector(tmp_path):
 
 @pytest.mark.parametrize("strategy", ["effect", "random", "recent", "similar"])
 def test_a_user_gets_training_stretches_and_the_same_ones_again(selector, strategy):
-    one = selector(strategy, shots=3)
+    one = selector(strategy, shots=3, targets=1)
     for user in (5, 0, 7):
         chosen = one.demonstrations(user)
         check_from_training(chosen, one.task.train)
         assert 0 < len(chosen) <= 3 and len(set(chosen)) == len(chosen)
-        assert chosen == selector(strategy, shots=3).demonstrations(user)
+        assert chosen == selector(strategy, shots=3, targets=1).demonstrations(user)
 
 
 def test_recent_ones_are_the_users_own_and_similar_ones_those_of_others(selector):
-    assert {one.user for one in selector("recent").demonstrations(4)} == {4}
-    assert 4 not in {one.user for one in selector("similar").demonstrations(4)}
+    assert {one.user for one in selector("recent", targets=1).demonstrations(4)} == {4}
+    assert 4 not in {one.user for one in selector("similar", targets=1).demonstrations(4)}
+
+
+def test_all_strategies_choose_from_one_pool(selector):
+    for user in range(8):
+        found = set(selector("effect", targets=2).effects(user)[0])
+        recent, similar, random = (
+            set(selector(strategy, targets=2).demonstrations(user, 99)) for strategy in ("recent", "similar", "random")
+        )
+        assert random == recent | similar == found
+
+
+def test_demonstrations_that_do_not_fit_into_one_prompt_are_measured_in_several(selector, monkeypatch):
+    one = selector("effect", targets=1)
+    together = one.effects(6)[1]
+    assert together.all()
+    monkeypatch.setattr(one.encoder, "window", 60)
+    shown = []
+
+    def measure(model, prompt):
+        shown.append(int(prompt.owner.max()) + 1)
+        return np.ones(shown[-1])
+
+    found, effects = one.effects(6, measure)
+    assert len(shown) > 1 and sum(shown) == len(found) == len(together) and effects.all()
+    monkeypatch.setattr(one.encoder, "window", 20)
+    assert not one.effects(6, measure)[1].any()
 
 
 def test_random_ones_depend_on_the_seed_and_not_on_who_was_asked_for_before(selector):
