@@ -25,7 +25,7 @@ from methods.lm.forward import padded
 from methods.lm.layout import Group
 from methods.lm.lora import Lora, add_lora, inner, merged
 from methods.lm.prompts import as_ids
-from methods.lm.scoring import check_scores, chunks
+from methods.lm.scoring import check_scores, in_chunks
 from methods.lm.t5 import encoded
 from methods.lm.tuning import Part
 
@@ -113,9 +113,12 @@ class SoftAnswers:
         """Log-odds for every candidate, shape ``[rows, candidates]``."""
         templates = requests.templates["recommend"]
         scores = np.empty(requests.candidates.shape)
-        for rows in chunks(len(requests)):
+
+        def ask(rows: list[int]) -> tuple[list[Group], list[Contrast]]:
             asked = [(templates[row], requests.histories[row], requests.candidates[row]) for row in rows]
-            groups, words = self._groups(asked, requests.catalogue)
+            return self._groups(asked, requests.catalogue)
+
+        for rows, (groups, words) in in_chunks(len(requests), ask):
             with torch.inference_mode():
                 odds = contrasted(self._model, self._states(groups, self.own.batch_size or QUESTIONS), words)
             scores[rows] = odds.cpu().numpy().reshape(len(rows), -1)

@@ -16,7 +16,7 @@ from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from methods.lm.layout import Grid, Group, Layout
+from methods.lm.layout import Grid, Group, Layout, sent
 
 NAME = "promptrec_tree"
 FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")
@@ -49,13 +49,9 @@ class Tree:
         positions = [np.arange(len(group.prefix)) for group in groups]
         positions += [np.arange(start, start + len(s)) for start, s in zip(begun.tolist(), suffixes, strict=True)]
         lengths = [len(group.prefix) for group in groups]
-        return cls(
-            torch.from_numpy(ids[None]).to(device),
-            torch.from_numpy(np.concatenate(positions)[None]).to(device),
-            Grid.of(lengths, 0, device),
-            Layout.of(groups, device, sum(lengths)),
-            ends_alone,
-        )
+        read, places = sent(device, ids[None], np.concatenate(positions)[None])
+        layout = Layout.of(groups, device, sum(lengths))
+        return cls(read, places, Grid.of(lengths, 0, device), layout, ends_alone)
 
 
 def tree_attention(

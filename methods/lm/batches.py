@@ -9,6 +9,9 @@ from data.types import IntArray
 from methods.lm.forward import Shortcut
 from methods.lm.layout import Group
 
+WASTE = 2
+"""How many times more attention than its prompts need a batch may compute because it pads them to one length."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -65,7 +68,7 @@ def distinct(
     return distinct, [[length for _, length in known] for known in found], places
 
 
-def split_batch(batch: Batch, budget: int, batch_size: int, shortcut: Shortcut) -> Iterator[Batch]:
+def split_batch(batch: Batch, budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:
     """The prompts of a batch in smaller batches."""
     start, pieces = 0, []
     for group in batch.groups:
@@ -97,19 +100,64 @@ def _split(group: Group, row: int, budget: int, batch_size: int | None, shortcut
         start += take
 
 
+def tokens_of(groups: Sequence[Group], shortcut: Shortcut) -> int:
+    """Number of tokens to compute."""
+    again = 0 if shortcut == "tree" else sum(len(group.prefix) * (len(group.suffixes) - 1) for group in groups)
+    return sum(group.tokens for group in groups) + again
+
+
 def _fill(pieces: Sequence[Batch], budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:
     held: list[Batch] = []
     tokens = prompts = 0
+    area = Area()
     for piece in pieces:
-        (group,) = piece.groups
-        cost = group.tokens + (0 if shortcut == "tree" else len(group.prefix) * (len(group.suffixes) - 1))
-        if held and (tokens + cost > budget or (batch_size and prompts + len(piece.rows) > batch_size)):
+        cost, both = tokens_of(piece.groups, shortcut), area.beside(piece.groups[0])
+        full = tokens + cost > budget or (batch_size and prompts + len(piece.rows) > batch_size)
+        if held and (full or (shortcut == "tree" and both.padded > WASTE * both.needed)):
             yield _joined(held)
-            held, tokens, prompts = [], 0, 0
+            held, tokens, prompts, both = [], 0, 0, Area().beside(piece.groups[0])
         held.append(piece)
-        tokens, prompts = tokens + cost, prompts + len(piece.rows)
+        tokens, prompts, area = tokens + cost, prompts + len(piece.rows), both
     if held:
         yield _joined(held)
+
+
+@dataclass(frozen=True)
+class Area:
+    """Products of queries and keys of a batch, every grid padded to its longest row.
+
+    Args:
+        sequences: number of suffixes.
+        groups: number of groups.
+        suffix: most tokens of a suffix.
+        group: most tokens of all suffixes of a group.
+        prefix: most tokens of a prefix.
+        needed: products without padding.
+    """
+
+    sequences: int = 0
+    groups: int = 0
+    suffix: int = 0
+    group: int = 0
+    prefix: int = 0
+    needed: int = 0
+
+    @property
+    def padded(self) -> int:
+        """Products with padding."""
+        return self.sequences * self.suffix**2 + self.groups * (self.group + self.prefix) * self.prefix
+
+    def beside(self, group: Group) -> "Area":
+        """That of the batch with one more group."""
+        lengths, prefix = [len(suffix) for suffix in group.suffixes], len(group.prefix)
+        return Area(
+            self.sequences + len(lengths),
+            self.groups + 1,
+            max(self.suffix, *lengths),
+            max(self.group, sum(lengths)),
+            max(self.prefix, prefix),
+            self.needed + sum(n * n for n in lengths) + (sum(lengths) + prefix) * prefix,
+        )
 
 
 def _joined(pieces: Sequence[Batch]) -> Batch:

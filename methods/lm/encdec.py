@@ -20,7 +20,7 @@ from methods.base import Requests
 from methods.lm.batches import Batch
 from methods.lm.layout import Group
 from methods.lm.prompts import Encoder, as_ids
-from methods.lm.scoring import BatchedScorer, ScoringError, check_scores, chunks
+from methods.lm.scoring import BatchedScorer, Labels, ScoringError, check_scores, in_chunks
 from methods.lm.t5 import FAMILIES, decoder_states, pooled_states
 
 BLANK = "___"
@@ -186,17 +186,21 @@ class EncDecScorer(BatchedScorer):
     ) -> FloatArray:
         """Scores of each row from the groups that ``ask`` makes of it and the words behind every question."""
         scores = np.empty(requests.candidates.shape)
-        for rows in chunks(len(requests)):
-            by_words: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+
+        def made(rows: list[int]) -> dict[Labels, dict[int, list[Group]]]:
+            by_words: dict[Labels, dict[int, list[Group]]] = {}
             for row in rows:
                 words = self._label_tokens(requests.templates[role][row].labels, in_decoder)
-                by_words.setdefault(words, []).append(row)
-            for words, members in by_words.items():
+                single = all(len(word) == 1 for word in words)
+                by_words.setdefault(words, {})[row] = ask(row, [()] if single else words)
+            return by_words
+
+        for _, asked in in_chunks(len(requests), made):
+            for words, by_row in asked.items():
+                members, groups = list(by_row), [group for row in by_row.values() for group in row]
                 if all(len(word) == 1 for word in words):
-                    groups = [group for row in members for group in ask(row, [()])]
                     odds = np.concatenate(self.odds(groups, [word[0] for word in words]))
                 else:
-                    groups = [group for row in members for group in ask(row, words)]
                     lengths = [list(map(len, words)) * (len(group.suffixes) // 2) for group in groups]
                     both = np.concatenate(self.likelihood(groups, lengths))
                     odds = both[0::2] - both[1::2]
@@ -204,7 +208,7 @@ class EncDecScorer(BatchedScorer):
         check_scores(scores, requests, role)
         return scores
 
-    def _label_tokens(self, labels: tuple[str, str], in_decoder: bool) -> tuple[tuple[int, ...], ...]:
+    def _label_tokens(self, labels: tuple[str, str], in_decoder: bool) -> Labels:
         words = tuple(tuple(self.reader.label(label, in_decoder)) for label in labels)
         self._say_if_whole(labels, words)
         return words

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from methods.lm.attention import NAME, Tree, supports_tree, tree_implementation
 from methods.lm.last_layer import ALONE, ends_alone
-from methods.lm.layout import Group
+from methods.lm.layout import Group, sent
 
 Shortcut = Literal["tree", "repeat", "none"]
 """How a common prefix is used: attention over a tree of tokens, a repeated key/value cache, or not at all."""
@@ -57,7 +57,7 @@ def hidden_states(
     sequences = [np.concatenate([group.prefix, suffix]) for group in groups for suffix in group.suffixes]
     ids, mask = padded(sequences, model.device)
     states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    read: Tensor = states[_last(mask.sum(1).cpu().numpy(), counts)]
+    read: Tensor = states[_last(np.array([len(sequence) for sequence in sequences]), counts)]
     return read
 
 
@@ -84,25 +84,28 @@ def padded(sequences: Sequence[np.ndarray], device: torch.device) -> tuple[Tenso
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+    there, shown = sent(device, ids, mask)
+    return there, shown
 
 
 def _tree(model: PreTrainedModel, groups: Sequence[Group], counts: np.ndarray) -> Tensor:
     # Models learn as transformers has them.
     alone = bool((counts == 1).all()) and not torch.is_grad_enabled() and model.config.model_type in ALONE
-    tree = Tree.of([group.worth_sharing() for group in groups], model.device, alone)
+    shared = [group.worth_sharing() for group in groups]
+    tree = Tree.of(shared, model.device, alone)
     with trees(model):
         output = model.base_model(input_ids=tree.ids, position_ids=tree.positions, use_cache=False, tree=tree)
     states: Tensor = output.last_hidden_state[0]
     if alone:
         return states
-    starts = tree.suffixes.ends.cpu().numpy() + 1 - counts
-    return states[torch.from_numpy(_spread(starts, counts)).to(model.device)]
+    lengths = [len(suffix) for group in shared for suffix in group.suffixes]
+    starts = sum(len(group.prefix) for group in shared) + np.cumsum(lengths) - counts
+    return states[sent(model.device, _spread(starts, counts))[0]]
 
 
 def _repeated(model: PreTrainedModel, group: Group, counts: np.ndarray) -> Tensor:
     ids, mask = padded(group.suffixes, model.device)
-    lengths = mask.sum(1).cpu().numpy()
+    lengths = np.array([len(suffix) for suffix in group.suffixes])
     past = None
     if len(group.prefix):
         prefix = torch.from_numpy(group.prefix[None]).to(model.device)

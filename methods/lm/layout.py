@@ -38,6 +38,15 @@ class Group:
         return Group(self.prefix[:0], tuple(np.concatenate([self.prefix, suffix]) for suffix in self.suffixes))
 
 
+def sent(device: torch.device | str, *arrays: IntArray) -> list[Tensor]:
+    """Arrays of integers on a device, in one copy that the host does not wait for."""
+    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
+    if torch.device(device).type == "cuda":
+        flat = flat.pin_memory()
+    parts = flat.to(device, non_blocking=True).split([array.size for array in arrays])
+    return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
 @dataclass(frozen=True)
 class Grid:
     """Pieces of a flat sequence as the rows of a padded grid.
@@ -59,8 +68,8 @@ class Grid:
         steps = np.arange(sizes.max(initial=0))
         mask = steps < sizes[:, None]
         index = start + np.where(mask, (np.cumsum(sizes) - sizes)[:, None] + steps, 0)
-        arrays = (index, mask, np.flatnonzero(mask))
-        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+        places, shown, own = sent(device, index, mask.astype(np.int64), np.flatnonzero(mask))
+        return cls(places, shown.bool(), own)
 
     @property
     def full(self) -> bool:

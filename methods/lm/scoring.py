@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,13 +17,16 @@ from data.prompts.template import Role
 from data.types import FloatArray, IntArray
 from methods.base import Requests
 from methods.lm.attention import supports_tree
-from methods.lm.batches import Batch, batches, distinct, split_batch
+from methods.lm.batches import Batch, batches, distinct, split_batch, tokens_of
 from methods.lm.forward import Shortcut, hidden_states, shortcut_for, trees
 from methods.lm.layout import Group
 from methods.lm.prompts import Encoder, as_ids, question_group
-from methods.lm.workers import side_by_side, workers_for
+from methods.lm.workers import ahead, side_by_side, workers_for
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+Labels = tuple[tuple[int, ...], ...]
+"""Tokens of the label words."""
 ROWS_AT_ONCE = 32
 TOKEN_BUDGET = {"cpu": 1536, "cuda": 65536}
 """Tokens per forward pass. On a CPU, states of more no longer fit into its caches and are allocated anew each time."""
@@ -91,8 +96,12 @@ class BatchedScorer:
 
     def _titles(self, requests: Requests, role: Role, normalised: bool) -> FloatArray:
         scores = np.empty(requests.candidates.shape)
-        for rows in chunks(len(requests)):
-            groups, lengths = zip(*(self._title_group(requests, role, row) for row in rows), strict=True)
+
+        def ask(rows: list[int]) -> list[tuple[Group, list[int]]]:
+            return [self._title_group(requests, role, row) for row in rows]
+
+        for rows, asked in in_chunks(len(requests), ask):
+            groups, lengths = zip(*asked, strict=True)
             values = np.array(self.likelihood(groups, lengths))
             scores[rows] = values / np.array(lengths) if normalised else values
         return scores
@@ -169,25 +178,28 @@ class BatchedScorer:
         """Read everything in batches; what does not fit into memory is halved."""
 
         def done(batch: Batch) -> list[Batch]:
+            if len(batch.rows) > 1 and tokens_of(batch.groups, self._packing) > self._budget:
+                return list(split_batch(batch, self._budget, None, self._packing))  # another one was too much since
             try:
                 with torch.inference_mode():
                     read(batch)
             except RuntimeError as error:
                 if not out_of_memory(error) or len(batch.rows) == 1:
                     raise
-                return self._halve(batch)
-            return []
+            else:
+                return []
+            return self._halve(batch)  # not before the error has let go of what it holds
 
         workers = self.workers or (workers_for(self.model.device) if self._sharable else 1)
         side_by_side(batches(groups, self._budget, self.batch_size, self._packing), done, workers)
 
     def _halve(self, batch: Batch) -> list[Batch]:
-        self._budget = max(1, self._budget // 2)
+        half = max(1, tokens_of(batch.groups, self._packing) // 2)
+        self._budget = min(self._budget, half)
         log.warning("out of memory with %d prompts in a batch: going on with half as many", len(batch.rows))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        tokens = sum(group.tokens for group in batch.groups)
-        return list(split_batch(batch, tokens // 2, (len(batch.rows) + 1) // 2, self._packing))
+        return list(split_batch(batch, half, (len(batch.rows) + 1) // 2, self._packing))
 
 
 @dataclass
@@ -213,14 +225,19 @@ class Scorer(BatchedScorer):
             ScoringError: if a score is not a number, naming the template.
         """
         scores = np.empty(requests.candidates.shape)
-        for rows in chunks(len(requests)):
-            by_words: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+
+        def ask(rows: list[int]) -> dict[Labels, dict[int, Group]]:
+            by_words: dict[Labels, dict[int, Group]] = {}
             for row in rows:
-                by_words.setdefault(self._label_tokens(requests.templates[role][row].labels), []).append(row)
-            for words, members in by_words.items():
-                room = max(map(len, words))
-                groups = [question_group(self.encoder, requests, role, row, room) for row in members]
-                if room == 1:
+                words = self._label_tokens(requests.templates[role][row].labels)
+                group = question_group(self.encoder, requests, role, row, max(map(len, words)))
+                by_words.setdefault(words, {})[row] = group
+            return by_words
+
+        for _, asked in in_chunks(len(requests), ask):
+            for words, by_row in asked.items():
+                members, groups = list(by_row), list(by_row.values())
+                if max(map(len, words)) == 1:
                     scores[members] = self.odds(groups, [word[0] for word in words])
                 else:
                     whole = [self._whole([_extend(group, word) for group in groups], len(word)) for word in words]
@@ -245,7 +262,7 @@ class Scorer(BatchedScorer):
             self._in_batches([Group(as_ids([]), (prompt,)) for prompt in prompts], read)
         return vectors
 
-    def _label_tokens(self, labels: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _label_tokens(self, labels: tuple[str, str]) -> Labels:
         positive, negative = (tuple(self.encoder.word(label)) for label in labels)
         if self.encoder.tokenizer.unk_token_id in (*positive, *negative):
             raise ScoringError(f"the tokenizer of the model does not know the label words {' and '.join(labels)}")
@@ -305,14 +322,22 @@ def head(model: PreTrainedModel, states: Tensor, tokens: Tensor) -> Tensor:
     layer = model.get_output_embeddings()
     weight = layer.weight[tokens.to(layer.weight.device)]
     bias = None if layer.bias is None else layer.bias[tokens.to(layer.weight.device)]
-    return torch.nn.functional.linear(states, weight, bias).float()
+    return torch.nn.functional.linear(states.float(), weight.float(), None if bias is None else bias.float())
 
 
 def log_probabilities(model: PreTrainedModel, states: Tensor, targets: Tensor, rows: int = 4096) -> Tensor:
     """Log-probability of one token after each state, shape ``[states]``; ``rows`` states at a time."""
     layer = model.get_output_embeddings()
+
+    def read(states: Tensor, targets: Tensor) -> Tensor:
+        logits = layer(states).float()
+        if states.dtype != torch.float32:  # rounded, candidates would tie
+            weight, bias = layer.weight[targets].float(), 0 if layer.bias is None else layer.bias[targets].float()
+            logits[torch.arange(len(targets)), targets] = (states.float() * weight).sum(-1) + bias
+        return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
     parts = zip(states.split(rows), targets.to(states.device).split(rows), strict=True)
-    return torch.cat([-torch.nn.functional.cross_entropy(layer(s).float(), t, reduction="none") for s, t in parts])
+    return torch.cat([read(*part) for part in parts])
 
 
 def title_group(encoder: Encoder, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
@@ -341,10 +366,11 @@ def _extend(group: Group, word: Sequence[int]) -> Group:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error says that the memory is full."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
-def chunks(rows: int) -> Iterator[list[int]]:
-    """Row numbers, a bounded number at a time."""
-    for start in range(0, rows, ROWS_AT_ONCE):
-        yield list(range(start, min(start + ROWS_AT_ONCE, rows)))
+def in_chunks(rows: int, make: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:
+    """Row numbers, a bounded number at a time, and what is made of them while the rows before are scored."""
+    chunks = [list(range(start, min(start + ROWS_AT_ONCE, rows))) for start in range(0, rows, ROWS_AT_ONCE)]
+    return zip(chunks, ahead(partial(make, chunk) for chunk in chunks), strict=True)

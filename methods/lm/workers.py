@@ -4,8 +4,8 @@ The kernels of a small model are too short to share among cores. Threads that ta
 cores of their own, scale where one thread whose kernels run on all cores does not.
 """
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -18,6 +18,18 @@ MOST = 8
 def workers_for(device: torch.device) -> int:
     """How many batches to compute at a time: on a CPU as many as torch may use cores, up to :data:`MOST`."""
     return min(torch.get_num_threads(), MOST) if device.type == "cpu" else 1
+
+
+def ahead(makers: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """What each of the makers makes, in order; the next one is at work while the caller uses what came before."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Future[T]] = []
+        for make in makers:
+            waiting.append(pool.submit(make))
+            if len(waiting) > 1:
+                yield waiting.pop(0).result()
+        for last in waiting:
+            yield last.result()
 
 
 def side_by_side(tasks: Iterable[T], work: Callable[[T], Iterable[T]], workers: int) -> None:

@@ -10,11 +10,12 @@ import torch
 from data.histories import Histories
 from data.prompts.template import Template, parse
 from methods.base import Requests
+from methods.lm.batches import batches, tokens_of
 from methods.lm.forward import hidden_states, shortcut_for
 from methods.lm.last_layer import ALONE
 from methods.lm.layout import Group
 from methods.lm.lora import Lora, add_lora, inner
-from methods.lm.prompts import Encoder, PromptError, common_prefix
+from methods.lm.prompts import Encoder, PromptError, as_ids, common_prefix
 from methods.lm.scoring import Scorer, ScoringError
 from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
 
@@ -191,6 +192,49 @@ def test_out_of_memory_halves_the_batch_and_goes_on(requests, monkeypatch, caplo
     monkeypatch.setattr(scoring, "hidden_states", small_memory)
     np.testing.assert_allclose(scorer.label_odds(requests, "recommend"), expected, atol=1e-4)
     assert max(sizes) > 4 and "out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("shortcut", ["tree", "none"])
+def test_batches_that_wait_are_made_to_fit_what_has_shown_to_fit(requests, monkeypatch, caplog, shortcut):
+    import methods.lm.scoring as scoring
+
+    tokenizer = make_tokenizer()
+    scorer = Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256, True), None, shortcut, workers=1)
+    expected = scorer.label_odds(requests, "recommend")
+    real, whole = scoring.hidden_states, []
+
+    def memory(model, groups, packing, reads=None):
+        whole.append(tokens_of(groups, packing))
+        if whole[-1] > 100:
+            raise RuntimeError("CUDA error: out of memory")
+        return real(model, groups, packing, reads)
+
+    monkeypatch.setattr(scoring, "hidden_states", memory)
+    scorer._budget = 180  # several batches, each of which is too large
+    np.testing.assert_allclose(scorer.label_odds(requests, "recommend"), expected, atol=1e-4)
+    assert 50 <= scorer._budget <= 100 and caplog.text.count("out of memory") == sum(size > 100 for size in whole) == 1
+
+
+def test_in_bfloat16_scores_are_not_rounded_until_candidates_tie():
+    import methods.lm.scoring as scoring
+
+    model = make_model("llama", 500).to(torch.bfloat16)
+    states = (torch.randn(400, model.config.hidden_size, generator=torch.manual_seed(0)) * 4).to(torch.bfloat16)
+    weight = model.get_output_embeddings().weight.float()
+    exact = states.float() @ weight.T
+    odds = scoring.head(model, states, torch.tensor([3, 7]))
+    torch.testing.assert_close(odds, exact[:, [3, 7]])
+    said = scoring.log_probabilities(model, states, torch.full((400,), 3))
+    assert len(said.unique()) > 390
+    torch.testing.assert_close(said, exact.log_softmax(-1)[:, 3], atol=0.05, rtol=0)
+
+
+def test_prompts_of_other_shapes_wait_for_their_own_batch():
+    short = [Group(as_ids(range(60)), tuple(as_ids([n]) for n in range(40))) for _ in range(8)]
+    long = Group(as_ids([]), tuple(as_ids(range(70)) for _ in range(40)))
+    made = list(batches([*short, long], 10**6, None, "tree"))
+    assert [len(batch.groups) for batch in made] == [1, 8]
+    assert len(list(batches([*short, long], 10**6, None, "none"))) == 1
 
 
 def test_out_of_memory_with_one_prompt_is_an_error(requests, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 
 from methods.lm.prompts import Encoder
 from methods.lm.scoring import Scorer
-from methods.lm.workers import side_by_side, workers_for
+from methods.lm.workers import ahead, side_by_side, workers_for
 from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
 
 
@@ -18,6 +18,23 @@ def four_threads():
     torch.set_num_threads(4)
     yield
     torch.set_num_threads(before)
+
+
+def test_the_next_thing_is_made_while_the_last_one_is_used():
+    begun = [threading.Event() for _ in range(3)]
+
+    def make(number: int) -> int:
+        begun[number].set()
+        if number == 2:
+            raise KeyError(number)
+        return number
+
+    made = ahead(lambda number=number: make(number) for number in range(3))  # type: ignore[misc]
+    assert next(made) == 0 and begun[1].wait(10)
+    assert next(made) == 1
+    with pytest.raises(KeyError):
+        next(made)
+    assert list(ahead([])) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
