@@ -135,6 +135,8 @@ class RecBoleModel(Declared):
         own["stopping_step"] = self.patience - 1
         if self.negatives:
             own["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": self.negatives}
+        else:
+            own["loss_type"] = "CE"
         return {**own, **self.options}
 
     def _report(
