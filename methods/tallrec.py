@@ -130,7 +130,7 @@ class TallRec:
     def _sampling(self, task: Task) -> "Sampling":
         from methods.lm.questions import Sampling
 
-        return Sampling(self.shortest, task.history_length, 1, self.negatives)
+        return Sampling(min(self.shortest, task.history_length), task.history_length, 1, self.negatives)
 
     def _tune(self, task: Task, scorer: "Scorer", rate: float, epochs: int, seed: int) -> "Tuned":
         """Teach the scorer's model, as far as it may change, the answers; early stop on validation AUC."""

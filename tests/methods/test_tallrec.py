@@ -62,6 +62,12 @@ def test_the_same_seed_gives_the_same_scores_and_another_one_others(tmp_path, mo
     assert (first != scores(1)).any()
 
 
+@pytest.mark.parametrize(("length", "shortest"), [(2, 3), (5, 6)])
+def test_a_history_shorter_than_the_shortest_wanted_is_enough(tmp_path, length, shortest):
+    method = registry.create("tallrec", {**QUICK, "shortest": shortest})
+    method.fit(replace(make_task(tmp_path), history_length=length), seed=0)
+
+
 def test_fitting_leaves_the_global_random_state_alone(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(1)
