@@ -259,7 +259,11 @@ class GanPrompt:
         """What having a language model name the attributes would take."""
         from methods.ganprompt.attributes import LlmSource, prompts
 
-        if not self.gan or not isinstance(source := self._source(task), LlmSource):
+        try:
+            source = self._source(task) if self.gan else None
+        except NotRunnable as reason:
+            return str(reason)
+        if not isinstance(source, LlmSource):
             return "asks nothing"
         asked = prompts(task, task.templates[ROLE][0], self.attribute_users)
         return str(source.client.estimate([prompt.prefix.rstrip() for prompt in asked]))

@@ -447,6 +447,8 @@ def test_an_estimate_is_made_without_asking(tmp_path: Path) -> None:
     assert registry.create("ganprompt").estimate(task, []) == "asks nothing"
     llm = {"attributes": "llm", "llm": "endpoint:some-model", "attribute_users": 7}
     assert registry.create("ganprompt", llm).estimate(task, []).startswith("7 requests")
+    unknown = registry.create("ganprompt", {**llm, "llm": "bogus:x"}).estimate(task, [])
+    assert unknown.startswith("llm 'bogus:x': give recorded")
 
 
 @pytest.mark.parametrize(("stage", "setting"), [("generate", "stage1_batch, now 3"), ("tune", "batch, now 8")])
