@@ -10,7 +10,17 @@ import numpy as np
 
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least, check_positive
+from methods.base import (
+    FitReport,
+    MethodInfo,
+    NotRunnable,
+    Requests,
+    Space,
+    Task,
+    check_least,
+    check_positive,
+    check_shares,
+)
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -156,7 +166,8 @@ class GanPrompt:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}")
         check_least(self, LEAST)
-        check_positive(self, RATES)
+        check_positive(self, (*RATES, "lora_alpha"))
+        check_shares(self, ("dropout",), one=False)
         for name in WEIGHTS:
             if not np.isfinite(value := getattr(self, name)):
                 raise ValueError(f"{name} is a finite number, not {value}")

@@ -289,6 +289,25 @@ def test_nothing_to_stop_on_or_to_learn_from_is_said(task: Task) -> None:
         create("sasrec", SMALL).fit(replace(task, train=task.train.last(1)), seed=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        *((name, {"learning_rate": rate}, "more than 0") for name in ("bpr", "sasrec", "ctrl") for rate in (0.0, -1.0)),
+        *((name, {"dropout_prob": share}, "below 1") for name in ("caser", "din", "gru4rec") for share in (1.0, -0.1)),
+        *(("sasrec", {name: 1.0}, "below 1") for name in ("hidden_dropout_prob", "attn_dropout_prob")),
+        *(("bert4rec", {name: 1.5}, "at most 1") for name in ("mask_ratio", "ft_ratio")),
+        ("lightgcn", {"reg_weight": -0.1}, "at least 0"),
+        ("s3rec", {"pretrain_epochs": -2}, "at least 0"),
+    ],
+)
+def test_rates_shares_and_weights_that_make_no_sense_are_refused(
+    name: str, settings: dict[str, float], said: str
+) -> None:
+    ((setting, value),) = settings.items()
+    with pytest.raises(MethodError, match=f"{setting} is .*{said}, not {value}"):
+        create(name, settings)
+
+
 def test_wrong_settings_are_refused(task: Task) -> None:
     with pytest.raises(MethodError, match="did you mean 'hidden_size'"):
         create("sasrec", {"hiden_size": 8})

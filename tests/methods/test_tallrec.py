@@ -81,6 +81,19 @@ def test_a_method_without_templates_cannot_run(tmp_path):
         registry.create("tallrec").fit(replace(make_task(tmp_path), templates={}), seed=0)
 
 
+@pytest.mark.parametrize("name", ["tallrec", "collm"])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        *(({"dropout": share}, "dropout is at least 0 and below 1") for share in (-0.1, 1.0, float("nan"))),
+        ({"alpha": 0}, "alpha is more than 0, not 0"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(name, settings, said):
+    with pytest.raises(registry.MethodError, match=said):
+        registry.create(name, settings)
+
+
 def test_settings_are_checked_by_the_registry():
     with pytest.raises(registry.MethodError, match="did you mean 'epochs'"):
         registry.create("tallrec", {"epoch": 3})

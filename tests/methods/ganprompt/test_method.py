@@ -429,6 +429,8 @@ def test_what_is_missing_is_said(task: Task) -> None:
         ({"shown_users": 1}, "shown_users is at least 2, not 1"),
         *(({name: 0.0}, f"{name} is more than 0, not 0.0") for name in ("rate", "stage1_rate", "projection_rate")),
         ({"discriminator_rate": float("nan")}, "discriminator_rate is more than 0"),
+        ({"lora_alpha": -16}, "lora_alpha is more than 0, not -16"),
+        *(({"dropout": share}, "dropout is at least 0 and below 1") for share in (-0.1, 1.0)),
         *(({name: float("inf")}, f"{name} is a finite number") for name in ("alpha", "gamma", "adversarial_weight")),
         ({"epochs": 2, "least_epochs": 3}, "least_epochs is at most epochs, which is 2, not 3"),
         ({"literal_sign": True, "distance": "mmd"}, "leave distance 'mmd' out"),
