@@ -131,7 +131,7 @@ def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     found: dict[str, dict[str, Any]] = {}
     for key in sorted(settings, key=lambda key: key in names([key])):  # patterns first
         for name in names([key]):
-            own = {} if name == key else fixed(name)
+            own = frozenset() if name == key else fixed(name)
             found.setdefault(name, {}).update({s: value for s, value in settings[key].items() if s not in own})
     return found
 

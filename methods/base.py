@@ -244,7 +244,7 @@ def check_least(method: object, least: Mapping[str, int]) -> None:
     """
     for name, bound in least.items():
         value = getattr(method, name)
-        if value is not None and value < bound:
+        if value is not None and not value >= bound:
             raise ValueError(f"{name} is at least {bound}, not {value}")
 
 
@@ -258,6 +258,19 @@ def check_positive(method: object, names: Iterable[str]) -> None:
         value = getattr(method, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name} is more than 0, not {value}")
+
+
+def check_shares(method: object, names: Iterable[str], zero: bool = True, one: bool = True) -> None:
+    """See that settings are between 0 and 1, these included or not.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    low, high = "at least" if zero else "more than", "at most" if one else "below"
+    for name in names:
+        value = getattr(method, name)
+        if not 0 <= value <= 1 or (value == 0 and not zero) or (value == 1 and not one):
+            raise ValueError(f"{name} is {low} 0 and {high} 1, not {value}")
 
 
 def valid_targets(task: Task) -> IntArray:

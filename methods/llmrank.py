@@ -19,7 +19,7 @@ from methods.lm.answers import Generation, LlmError
 from methods.lm.client import LlmClient
 from methods.lm.open import LlmChoice, open_client
 
-ROLE: Role = "choose"
+ROLE: Role = "recommend"
 NUMBERED = ListStyle(separator="\n", before="{n}. ")
 DEFAULT = Template(
     "llm-rank",
@@ -31,8 +31,8 @@ DEFAULT = Template(
         "Answer with the numbers of all candidates, most likely first, separated by commas, and nothing else."
     ),
 )
-"""The one wording. The suite's templates of this role ask for one title, not for an order of all candidates, so they do
-not replace it and wording conditions do not reach the method."""
+"""The one wording. The suite's templates of this role ask about one title, not for an order of all candidates, so they
+do not replace it and wording conditions do not reach the method; having the role, it is not called robust for that."""
 
 
 @dataclass
@@ -76,6 +76,7 @@ class LlmRank:
     info = MethodInfo(
         name="llm-rank",
         paper="Hou et al. 2024, arXiv 2305.08845",
+        roles=frozenset({ROLE}),
         needs=frozenset({"text", "language model"}),
         cost=1000.0,
     )
@@ -142,12 +143,11 @@ class LlmRank:
 
     def _prompt(self, requests: Requests, row: int, order: IntArray) -> str:
         titles = requests.catalogue.titles
-        template = requests.templates[ROLE][row] if ROLE in requests.templates else DEFAULT
         shown = {
-            "history": template.style.join([titles[item] for item in requests.histories[row].tolist()]),
+            "history": DEFAULT.style.join([titles[item] for item in requests.histories[row].tolist()]),
             "candidates": NUMBERED.join([titles[item] for item in requests.candidates[row, order].tolist()]),
         }
-        prompt = template.fill(requests.catalogue.domain, {})
+        prompt = DEFAULT.fill(requests.catalogue.domain, {})
         for slot, value in shown.items():
             prompt = prompt.with_value(slot, value)
         return prompt.text

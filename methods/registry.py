@@ -106,14 +106,18 @@ def settings_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_factory(name)).parameters)
 
 
-def fixed(name: str) -> Mapping[str, Any]:
-    """Settings that make a row what it is, beside those of its family.
+def fixed(name: str) -> frozenset[str]:
+    """Settings that make a row what it is: those a partial gives, or those of its family that a subclass does not take.
 
     Raises:
         MethodError: for an unknown name or a module that does not hold it.
     """
     factory = _factory(name)
-    return factory.keywords if isinstance(factory, partial) else {}
+    if isinstance(factory, partial):
+        return frozenset(factory.keywords)
+    classes = [each for each in getattr(factory, "__mro__", ()) if hasattr(each, "__dataclass_fields__")]
+    family = {setting for each in classes for setting in inspect.signature(each).parameters}
+    return frozenset(family.difference(settings_of(name)))
 
 
 def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:

@@ -18,7 +18,17 @@ import numpy as np
 from data.prompts.template import Template
 from data.random import generator
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least, check_positive
+from methods.base import (
+    FitReport,
+    MethodInfo,
+    NotRunnable,
+    Requests,
+    Space,
+    Task,
+    check_least,
+    check_positive,
+    check_shares,
+)
 
 if TYPE_CHECKING:
     from methods.lm.prompts import Encoder
@@ -78,7 +88,8 @@ class TallRec:
 
     def __post_init__(self) -> None:
         check_least(self, LEAST)
-        check_positive(self, ("rate",))
+        check_positive(self, ("rate", "alpha"))
+        check_shares(self, ("dropout",), one=False)
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Tune adapters on questions about training histories; early stop on validation AUC.
@@ -130,7 +141,7 @@ class TallRec:
     def _sampling(self, task: Task) -> "Sampling":
         from methods.lm.questions import Sampling
 
-        return Sampling(self.shortest, task.history_length, 1, self.negatives)
+        return Sampling(min(self.shortest, task.history_length), task.history_length, 1, self.negatives)
 
     def _tune(self, task: Task, scorer: "Scorer", rate: float, epochs: int, seed: int) -> "Tuned":
         """Teach the scorer's model, as far as it may change, the answers; early stop on validation AUC."""

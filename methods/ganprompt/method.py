@@ -10,7 +10,17 @@ import numpy as np
 
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least, check_positive
+from methods.base import (
+    FitReport,
+    MethodInfo,
+    NotRunnable,
+    Requests,
+    Space,
+    Task,
+    check_least,
+    check_positive,
+    check_shares,
+)
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -156,7 +166,8 @@ class GanPrompt:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}")
         check_least(self, LEAST)
-        check_positive(self, RATES)
+        check_positive(self, (*RATES, "lora_alpha"))
+        check_shares(self, ("dropout",), one=False)
         for name in WEIGHTS:
             if not np.isfinite(value := getattr(self, name)):
                 raise ValueError(f"{name} is a finite number, not {value}")
@@ -259,7 +270,11 @@ class GanPrompt:
         """What having a language model name the attributes would take."""
         from methods.ganprompt.attributes import LlmSource, prompts
 
-        if not self.gan or not isinstance(source := self._source(task), LlmSource):
+        try:
+            source = self._source(task) if self.gan else None
+        except NotRunnable as reason:
+            return str(reason)
+        if not isinstance(source, LlmSource):
             return "asks nothing"
         asked = prompts(task, task.templates[ROLE][0], self.attribute_users)
         return str(source.client.estimate([prompt.prefix.rstrip() for prompt in asked]))

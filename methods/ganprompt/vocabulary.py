@@ -13,8 +13,8 @@ def learn_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, word
     """Give words that the tokenizer does not know a token of their own; returns how many.
 
     An embedded backbone knows the words of its data set's titles and templates only: without this, all attributes
-    it does not know would be one token. Their embeddings are random, of the size of the others. Tokenizers of the
-    hub spell what they do not know, and nothing happens.
+    it does not know would be one token. Their embeddings are random, of the size of the others, and the same draw for
+    every seed. Tokenizers of the hub spell what they do not know, and nothing happens.
     """
     from tokenizers import AddedToken
 

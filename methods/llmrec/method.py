@@ -14,7 +14,17 @@ from data.fingerprint import fingerprint
 from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least, check_positive
+from methods.base import (
+    FitReport,
+    MethodInfo,
+    NotRunnable,
+    Requests,
+    Space,
+    Task,
+    check_least,
+    check_positive,
+    check_shares,
+)
 from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.texts import ItemTexts
@@ -100,11 +110,10 @@ class LlmRec:
         if self.neighbour_score not in scores:
             raise ValueError(f"neighbour_score is {' or '.join(scores)}, not {self.neighbour_score!r}")
         check_least(self, dict.fromkeys(("size", "hidden", "negatives", "batch", "epochs", "patience"), 1))
-        check_least(self, {"neighbours": 0})
+        check_least(self, {"neighbours": 0, "decay": 0})
         check_positive(self, ("rate",))
-        for name in ("restart", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 0 and below 1, not {getattr(self, name)}")
+        check_shares(self, ("restart",), zero=False)
+        check_shares(self, ("dropout",), one=False)
         self.prompts = STRATEGIES[self.strategy]
         self.info = MethodInfo(
             name=f"llmrec/{self.strategy}",

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from data.prompts.template import Role
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least
+from methods.base import (
+    FitReport,
+    MethodInfo,
+    NotRunnable,
+    Requests,
+    Space,
+    Task,
+    check_least,
+    check_positive,
+    check_shares,
+)
 
 if TYPE_CHECKING:
     from methods.lm.backbone import Backbone
@@ -76,6 +86,8 @@ class P5:
         if not (self.questions >= 0 <= self.choices and self.questions + self.choices <= 1):
             raise ValueError("questions and choices are shares of the prompts: not negative, and at most 1 together")
         check_least(self, self.least)
+        check_positive(self, ("rate",))
+        check_shares(self, ("warmup",))
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Train on the training part; early stop on validation AUC.

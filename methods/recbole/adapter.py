@@ -11,7 +11,17 @@ import numpy as np
 
 from data.random import generator
 from data.types import FloatArray, IntArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least
+from methods.base import (
+    FitReport,
+    MethodInfo,
+    NotRunnable,
+    Requests,
+    Space,
+    Task,
+    check_least,
+    check_positive,
+    check_shares,
+)
 from methods.recbole import environment, files, training
 
 if TYPE_CHECKING:
@@ -68,8 +78,11 @@ class RecBoleModel(Declared):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_least(self, {"epochs": 1, "patience": 1, "train_batch_size": 1})
-        for twice in {f.name for f in fields(self)} & set(self.options):
+        own = {f.name for f in fields(self)}
+        check_least(self, {"epochs": 1, "patience": 1, "train_batch_size": 1, **dict.fromkeys(own & {"reg_weight"}, 0)})
+        check_positive(self, ("learning_rate",))
+        check_shares(self, sorted(name for name in own if name.endswith("dropout_prob")), one=False)
+        for twice in own & set(self.options):
             raise ValueError(f"{twice} is a setting of its own, not one of options")
 
     def fit(self, task: Task, seed: int) -> FitReport:
@@ -135,6 +148,8 @@ class RecBoleModel(Declared):
         own["stopping_step"] = self.patience - 1
         if self.negatives:
             own["train_neg_sample_args"] = {"distribution": "uniform", "sample_num": self.negatives}
+        else:
+            own["loss_type"] = "CE"
         return {**own, **self.options}
 
     def _report(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from methods.base import FitReport, MethodInfo, Space, Task, count
+from methods.base import FitReport, MethodInfo, Space, Task, check_least, check_shares, count
 from methods.recbole import files, training
 from methods.recbole.adapter import RecBoleModel
 
@@ -107,6 +107,10 @@ class BERT4Rec(RecBoleModel):
     mask_ratio: float = 0.2
     ft_ratio: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares(self, ("mask_ratio", "ft_ratio"))
+
     def _settings(self, length: int) -> dict[str, object]:
         # RecBole masks int(mask_ratio * length) items at most, and cannot do with none.
         return {**super()._settings(length), "mask_ratio": max(self.mask_ratio, 1.001 / length)}
@@ -172,6 +176,10 @@ class S3Rec(RecBoleModel):
     hidden_dropout_prob: float = 0.3
     attn_dropout_prob: float = 0.3
     pretrain_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, {"pretrain_epochs": 0})
 
     def _fit(self, task: Task, folder: Path, seed: int) -> tuple[FitReport, training.Trained]:
         attributes = files.attributes(task.catalogue)

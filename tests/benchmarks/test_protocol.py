@@ -158,6 +158,17 @@ def test_settings_of_patterns_reach_every_row_but_for_what_it_is_about(tmp_path,
     assert found == expected
 
 
+def test_settings_of_patterns_leave_out_what_a_subclass_does_not_take():
+    given = {"paprec*": {"budget": 20, "top": 3, "personal": True}, "llmrec*": {"strategy": "eng", "epochs": 7}}
+    found = suite.load("smoke", {"settings": given}).settings
+    assert found["paprec"].items() >= given["paprec*"].items()
+    assert found["paprec/random"] == {"top": 3, "personal": True} and found["paprec/shared"] == {"budget": 20, "top": 3}
+    assert found["llmrec"].keys() == {"epochs"}
+    assert all(create(name, found[name]) for name in names(list(given)))
+    with pytest.raises(MethodError, match="'paprec/manual' has no setting 'watch'"):
+        create("paprec/manual", suite.load("smoke", {"settings": {"paprec/*": {"watch": 1}}}).settings["paprec/manual"])
+
+
 def test_patterns_of_the_command_line_win_over_names_in_the_file():
     found = suite.load("smoke", {"settings": {"sas*": {"epochs": 9}}}).settings
     assert suite.load("smoke").settings["sasrec"]["epochs"] == 2 and found["sasrec"]["epochs"] == 9

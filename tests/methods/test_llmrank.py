@@ -1,11 +1,16 @@
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 
+from benchmarks.report.leaderboard import leaderboard
+from benchmarks.report.results import load
+from benchmarks.store import RunFolder
+from data.prompts import library
 from methods.base import NotRunnable, Task
 from methods.llmrank import ListLedger, LlmRank, read_ranking
 from methods.registry import create
@@ -86,6 +91,28 @@ def test_candidates_left_out_share_the_last_place(task: Task, server: FaultServe
     scores = method.score(task.valid)
     assert sorted(scores[0].tolist(), reverse=True) == [0, -1, -6, -6, -6, -6]
     assert (method.ledger.lists, method.ledger.out_of_catalogue, method.ledger.missing) == (8, 8, 32)
+
+
+def test_no_template_replaces_the_one_wording(task: Task) -> None:
+    method = LlmRank("endpoint:m")
+    method.fit(task, 0)
+    orders = [method._order(task.valid, row) for row in range(8)]
+    prompts = {method._prompt(task.valid, row, order) for row, order in enumerate(orders)}
+    for role in library.roles():
+        other = replace(task.valid, templates={role: library.templates(role)[-1:] * 8})
+        assert {method._prompt(other, row, order) for row, order in enumerate(orders)} == prompts
+
+
+def test_a_run_does_not_call_a_prompt_robust_that_no_condition_reaches(
+    suite_file: Path, tmp_path: Path, run_suite: Callable[..., CompletedProcess[str]], server: FaultServer
+) -> None:
+    server.answer = alphabetical
+    llm = ("--llm", "endpoint:m", "--cache-dir", tmp_path)
+    answer = run_suite("--suite", suite_file, "--methods", "llm-rank", *llm, "--output-dir", tmp_path / "r")
+    assert answer.returncode == 0, answer.stderr
+    (results,) = load(RunFolder(tmp_path / "r"))
+    (row,) = leaderboard(results).rows
+    assert row["unseen"] == row["clean"] > 0 and not {"worst", "drop", "rbo"} & row.keys()
 
 
 def test_without_a_language_model_it_is_not_run(task: Task) -> None:

@@ -24,7 +24,7 @@ from data.histories import Histories
 from data.split import leave_one_out
 from data.types import FloatArray
 from methods.base import Compute, NotRunnable, Requests, Task, valid_targets
-from methods.recbole import adapter, environment, files
+from methods.recbole import adapter, environment, files, training
 from methods.recbole.adapter import RecBoleModel
 from methods.registry import MethodError, create
 
@@ -159,8 +159,12 @@ def full_ranking(scores: FloatArray, targets: np.ndarray) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", ["bpr", "lightgcn", "sasrec", "bert4rec", "din"])
-def test_full_ranking_agrees_with_recbole_s_own_evaluator(name: str, task: Task) -> None:
-    model = fitted(name, task, epochs=6, learning_rate=0.01, options={"metrics": ["NDCG", "Hit", "MRR"]})
+def test_full_ranking_agrees_with_recbole_s_own_evaluator(
+    name: str, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = training._protocol
+    monkeypatch.setattr(training, "_protocol", lambda *a: protocol(*a) | {"metrics": ["NDCG", "Hit", "MRR"]})
+    model = fitted(name, task, epochs=6, learning_rate=0.01)
     scores = model.score(replace(task.valid, candidates=np.tile(np.arange(ITEMS), (len(task.valid), 1))))
     if name in GENERAL:  # RecBole masks the training items of general models, and nothing of sequential ones
         for row, user in enumerate(task.valid.users):
@@ -285,6 +289,25 @@ def test_nothing_to_stop_on_or_to_learn_from_is_said(task: Task) -> None:
         create("sasrec", SMALL).fit(replace(task, train=task.train.last(1)), seed=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        *((name, {"learning_rate": rate}, "more than 0") for name in ("bpr", "sasrec", "ctrl") for rate in (0.0, -1.0)),
+        *((name, {"dropout_prob": share}, "below 1") for name in ("caser", "din", "gru4rec") for share in (1.0, -0.1)),
+        *(("sasrec", {name: 1.0}, "below 1") for name in ("hidden_dropout_prob", "attn_dropout_prob")),
+        *(("bert4rec", {name: 1.5}, "at most 1") for name in ("mask_ratio", "ft_ratio")),
+        ("lightgcn", {"reg_weight": -0.1}, "at least 0"),
+        ("s3rec", {"pretrain_epochs": -2}, "at least 0"),
+    ],
+)
+def test_rates_shares_and_weights_that_make_no_sense_are_refused(
+    name: str, settings: dict[str, float], said: str
+) -> None:
+    ((setting, value),) = settings.items()
+    with pytest.raises(MethodError, match=f"{setting} is .*{said}, not {value}"):
+        create(name, settings)
+
+
 def test_wrong_settings_are_refused(task: Task) -> None:
     with pytest.raises(MethodError, match="did you mean 'hidden_size'"):
         create("sasrec", {"hiden_size": 8})
@@ -294,8 +317,13 @@ def test_wrong_settings_are_refused(task: Task) -> None:
         create("sasrec", {"options": {"epochs": 3}})
     with pytest.raises(ValueError, match="did you mean 'layer_norm_eps'"):
         create("sasrec", {"options": {"layer_norm_epsilon": 1e-6}}).fit(task, seed=0)
-    with pytest.raises(ValueError, match="'seed' is set by the suite"):
-        create("sasrec", {"options": {"seed": 1}}).fit(task, seed=0)
+
+
+@pytest.mark.parametrize("name", ["bpr", "sasrec", "din"])
+@pytest.mark.parametrize("option", ["seed", "loss_type", "train_neg_sample_args", "metrics", "eval_step"])
+def test_options_that_the_suite_sets_are_refused(name: str, option: str, task: Task) -> None:
+    with pytest.raises(ValueError, match=f"'{option}' is set by the suite and cannot be changed"):
+        create(name, {"options": {option: 2}}).fit(task, seed=0)
 
 
 def test_only_the_declared_packages_are_imported() -> None:

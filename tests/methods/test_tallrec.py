@@ -62,6 +62,12 @@ def test_the_same_seed_gives_the_same_scores_and_another_one_others(tmp_path, mo
     assert (first != scores(1)).any()
 
 
+@pytest.mark.parametrize(("length", "shortest"), [(2, 3), (5, 6)])
+def test_a_history_shorter_than_the_shortest_wanted_is_enough(tmp_path, length, shortest):
+    method = registry.create("tallrec", {**QUICK, "shortest": shortest})
+    method.fit(replace(make_task(tmp_path), history_length=length), seed=0)
+
+
 def test_fitting_leaves_the_global_random_state_alone(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -73,6 +79,19 @@ def test_fitting_leaves_the_global_random_state_alone(tmp_path):
 def test_a_method_without_templates_cannot_run(tmp_path):
     with pytest.raises(NotRunnable, match="seen templates of role 'recommend'"):
         registry.create("tallrec").fit(replace(make_task(tmp_path), templates={}), seed=0)
+
+
+@pytest.mark.parametrize("name", ["tallrec", "collm"])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        *(({"dropout": share}, "dropout is at least 0 and below 1") for share in (-0.1, 1.0, float("nan"))),
+        ({"alpha": 0}, "alpha is more than 0, not 0"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(name, settings, said):
+    with pytest.raises(registry.MethodError, match=said):
+        registry.create(name, settings)
 
 
 def test_settings_are_checked_by_the_registry():

@@ -74,6 +74,11 @@ def test_with_vectors_of_a_real_model_it_fits_and_scores(tmp_path, monkeypatch):
     assert np.isfinite(method.score(task.valid)).all()
 
 
+def test_a_history_shorter_than_the_shortest_wanted_is_enough(tmp_path):
+    method = registry.create("collm", {**QUICK, "map_epochs": 1})
+    method.fit(replace(make_task(tmp_path, users=USERS), history_length=2), seed=0)
+
+
 def test_the_users_vector_reaches_the_score(tmp_path):
     task = make_task(tmp_path, users=USERS)
     method = registry.create("collm", {**QUICK, "map_epochs": 0})

@@ -429,6 +429,8 @@ def test_what_is_missing_is_said(task: Task) -> None:
         ({"shown_users": 1}, "shown_users is at least 2, not 1"),
         *(({name: 0.0}, f"{name} is more than 0, not 0.0") for name in ("rate", "stage1_rate", "projection_rate")),
         ({"discriminator_rate": float("nan")}, "discriminator_rate is more than 0"),
+        ({"lora_alpha": -16}, "lora_alpha is more than 0, not -16"),
+        *(({"dropout": share}, "dropout is at least 0 and below 1") for share in (-0.1, 1.0)),
         *(({name: float("inf")}, f"{name} is a finite number") for name in ("alpha", "gamma", "adversarial_weight")),
         ({"epochs": 2, "least_epochs": 3}, "least_epochs is at most epochs, which is 2, not 3"),
         ({"literal_sign": True, "distance": "mmd"}, "leave distance 'mmd' out"),
@@ -447,6 +449,8 @@ def test_an_estimate_is_made_without_asking(tmp_path: Path) -> None:
     assert registry.create("ganprompt").estimate(task, []) == "asks nothing"
     llm = {"attributes": "llm", "llm": "endpoint:some-model", "attribute_users": 7}
     assert registry.create("ganprompt", llm).estimate(task, []).startswith("7 requests")
+    unknown = registry.create("ganprompt", {**llm, "llm": "bogus:x"}).estimate(task, [])
+    assert unknown.startswith("llm 'bogus:x': give recorded")
 
 
 @pytest.mark.parametrize(("stage", "setting"), [("generate", "stage1_batch, now 3"), ("tune", "batch, now 8")])

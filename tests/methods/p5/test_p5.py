@@ -240,6 +240,19 @@ def test_unfit_shares_are_refused(settings):
         registry.create("p5", settings)
 
 
+@pytest.mark.parametrize("name", ["p5", "paprec"])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rate": 0.0}, "rate is more than 0, not 0.0"),
+        *(({"warmup": share}, "warmup is at least 0 and at most 1") for share in (-0.1, 1.1)),
+    ],
+)
+def test_unfit_rates_and_warmups_are_refused(name, settings, said):
+    with pytest.raises(registry.MethodError, match=said):
+        registry.create(name, settings)
+
+
 @pytest.mark.parametrize("name", P5.least)
 def test_settings_below_the_least_that_makes_sense_are_refused(name):
     with pytest.raises(registry.MethodError, match=f"{name} is at least {P5.least[name]}, not {P5.least[name] - 1}"):
