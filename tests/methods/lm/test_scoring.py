@@ -226,7 +226,7 @@ def test_in_bfloat16_scores_are_not_rounded_until_candidates_tie():
     torch.testing.assert_close(odds, exact[:, [3, 7]])
     said = scoring.log_probabilities(model, states, torch.full((400,), 3))
     assert len(said.unique()) > 390
-    torch.testing.assert_close(said, exact.log_softmax(-1)[:, 3], atol=0.05, rtol=0)
+    torch.testing.assert_close(said, exact.log_softmax(-1)[:, 3], atol=0.1, rtol=0)
 
 
 def test_prompts_of_other_shapes_wait_for_their_own_batch():
