@@ -9,7 +9,7 @@ Writes ``demonstrations.csv``, ``sets.csv``, ``made.json`` (with what), ``effect
 import argparse
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks import provenance
 from benchmarks.metrics import evaluate, rank_of_positive
 from benchmarks.protocol import Protocol, prepare
+from benchmarks.report.table import of_records
 from benchmarks.store import to_json
 from data.prompts.library import templates
 from data.prompts.template import Role, Template
@@ -144,13 +145,6 @@ def _by_user(rows: Sequence[Any]) -> list[list[Any]]:
     return list(users.values())
 
 
-def _write(path: Path, rows: Sequence[Effect] | Sequence[Quality]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(rows[0])])
-        writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows)
-
-
 def _read(path: Path, kind: type[Row]) -> list[Row]:
     types = get_type_hints(kind)
     with path.open(newline="", encoding="utf-8") as file:
@@ -203,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         made = _measure(given.users, given.sets, given.seed, given.cache_dir)
         for name, rows in made.items():
-            _write(folder / name, rows)
+            (folder / name).write_text(of_records(rows).csv(), encoding="utf-8")
         (folder / MADE).write_text(to_json(provenance.describe() | {"seed": given.seed}), encoding="utf-8")
     effects, qualities = _read(folder / DEMONSTRATIONS, Effect), _read(folder / SETS, Quality)
     numbers = to_json(correlations(effects, qualities))

@@ -39,14 +39,12 @@ class Summary:
         worst: lowest template.
         lower_decile: tenth percentile, linearly interpolated.
         standard_deviation: sample standard deviation (n - 1); NaN for one template.
-        spread: best minus worst template.
     """
 
     mean: float
     worst: float
     lower_decile: float
     standard_deviation: float
-    spread: float
 
 
 def summary(values: FloatArray) -> Summary:
@@ -68,7 +66,6 @@ def summary(values: FloatArray) -> Summary:
         worst=float(values.min()),
         lower_decile=float(np.quantile(values, 0.1)),
         standard_deviation=float(values.std(ddof=1)) if values.size > 1 else float("nan"),
-        spread=float(np.ptp(values)),
     )
 
 
@@ -125,7 +122,8 @@ def severity_area(severity: FloatArray, values: FloatArray) -> float:
 def top_k(scores: npt.NDArray[np.floating], k: int) -> IntArray:
     """The ``k`` best columns of every row, best first; equal scores in column order.
 
-    Columns are shuffled per user, so this tie rule favours nobody, and it is the same for every condition.
+    Sampled candidates are shuffled per user, so this tie rule favours nobody; in full ranking they stand as in the
+    catalogue. It is the same for every condition.
 
     Args:
         scores: one score per candidate, higher is better, shape ``[users, candidates]``.

@@ -8,9 +8,8 @@ gain on the one tells about the gain on the other. Nothing is chosen by it. Writ
 """
 
 import argparse
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from benchmarks import provenance
 from benchmarks.metrics import hit, ndcg, rank_of_positive
 from benchmarks.protocol import Problem, Protocol, prepare
+from benchmarks.report.table import of_records
 from benchmarks.store import to_json
 from benchmarks.suite import typed
 from data.prompts.library import templates
@@ -249,13 +249,6 @@ def draw(prompts: Sequence[Prompt], path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
-def _write(path: Path, rows: Sequence[Prompt] | Sequence[Gain]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(rows[0])])
-        writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write, and say the correlations."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trigger_study", description=__doc__)
@@ -283,8 +276,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task = replace(task, valid=task.valid.select(tested), valid_positive=task.valid_positive[tested])
         unfrozen = {**settings, "epochs": 0}
         prompts, gains, rate = study(problem, task, unfrozen, given.users, given.random, given.seed)
-    _write(folder / "prompts.csv", prompts)
-    _write(folder / "users.csv", gains)
+    tables: dict[str, Sequence[Any]] = {"prompts": prompts, "users": gains}
+    for name, rows in tables.items():
+        (folder / f"{name}.csv").write_text(of_records(rows).csv(), encoding="utf-8")
     numbers = correlations(prompts, gains) | {"tokens tried per second": rate}
     (folder / "triggers.json").write_text(to_json(provenance.describe() | numbers), encoding="utf-8")
     draw(prompts, folder / "triggers.png")

@@ -64,7 +64,8 @@ def put_before_cue(template: Template, sentence: str) -> Template:
     """The template with a sentence at its end, but before a trailing answer cue.
 
     The cue is what follows the last full stop, question mark, exclamation mark or line break, such as
-    ``Answer:``. A template that ends in such a mark has no cue; of a template without any, all is cue.
+    ``Answer:``. A template that ends in such a mark has no cue; of a template without any, or with a quote behind its
+    last one, all is cue, and the sentence comes first.
 
     >>> asked = Template("t", "recommend", "seen", parse("After {history}, is {target} next? Answer:"))
     >>> put_before_cue(asked, "Thank you.").source

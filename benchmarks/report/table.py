@@ -5,7 +5,7 @@ import html
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 Direction = Literal["up", "down", ""]
@@ -179,6 +179,12 @@ class Table:
         writer.writerow([column.key for column in self.columns])
         writer.writerows([_exact(row.get(column.key)) for column in self.columns] for row in self.rows)
         return text.getvalue()
+
+
+def of_records(records: Sequence[Any]) -> Table:
+    """A table of dataclass instances of one kind, at least one."""
+    columns = [Column(field.name, field.name) for field in fields(records[0])]
+    return Table(columns, [asdict(record) for record in records])
 
 
 def _exact(value: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.dataset import Catalogue, Dataset, Domain
+from data.dataset import Dataset, Domain
 from data.sources.build import DataError, Interactions, ItemTexts, build
 from data.types import FloatArray
 
@@ -144,21 +144,3 @@ def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
     item_file = found[0].with_suffix(".item")
     texts = read_texts(item_file) if item_file.exists() else ItemTexts({}, {}, item_file)
     return build(found[0].stem, read_interactions(found[0]), texts, Domain(), min_rating, min_count)
-
-
-def write(dataset: Dataset, folder: Path) -> None:
-    """Write a data set as ``<name>.inter`` and ``<name>.item`` that :func:`load` reads back."""
-    catalogue: Catalogue = dataset.catalogue
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = zip(
-        dataset.histories.rows().tolist(), dataset.histories.items.tolist(), dataset.timestamps.tolist(), strict=True
-    )
-    interactions = (f"{catalogue.user_ids[user]}\t{catalogue.item_ids[item]}\t{time!r}" for user, item, time in rows)
-    items = zip(catalogue.item_ids, catalogue.titles, *catalogue.fields.values(), strict=True)
-    names = "".join(f"\t{name}:token_seq" for name in catalogue.fields)
-    _write(folder / f"{dataset.name}.inter", "user_id:token\titem_id:token\ttimestamp:float", interactions)
-    _write(folder / f"{dataset.name}.item", f"item_id:token\ttitle:token_seq{names}", map("\t".join, items))
-
-
-def _write(path: Path, header: str, lines: Iterator[str]) -> None:
-    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")

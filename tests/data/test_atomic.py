@@ -108,15 +108,6 @@ def test_low_ratings_are_not_positives(tmp_path):
     assert load(folder_with(tmp_path, inter), min_rating=3).catalogue.item_ids == ("a", "b")
 
 
-def test_written_data_set_reads_back_the_same(tmp_path, atomic):
-    from data.sources.atomic import write
-
-    dataset = sources.load(str(atomic))
-    write(dataset, tmp_path / "copy")
-    again = sources.load(str(tmp_path / "copy"))
-    assert again.fingerprint == dataset.fingerprint
-
-
 def test_folder_without_interactions_and_unknown_name_are_errors(tmp_path):
     with pytest.raises(DataError, match="found none"):
         sources.load(str(tmp_path))
