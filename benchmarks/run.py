@@ -4,6 +4,7 @@ Heavy packages are imported by the commands that need them, so that ``--help`` a
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,16 +123,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(version())
         return 0
-    from benchmarks import commands, errors
-
     try:
-        return commands.RUN[options.command](options)
+        from benchmarks import commands, errors
+
+        status = commands.RUN[options.command](options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:  # before what names a module whose import it may have stopped
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except commands.USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return errors.EXIT_USAGE
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import benchmarks
 from benchmarks import plan, suite
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
@@ -21,8 +22,9 @@ from benchmarks.report.leaderboard import cold_items, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.readme import shortened
 from benchmarks.report.results import load
+from benchmarks.run import main
 from benchmarks.store import RunFolder
-from methods.base import Compute
+from methods.base import Compute, count
 from tests.conftest import ROOT
 
 TABLES = (
@@ -295,6 +297,26 @@ def test_running_again_recomputes_nothing(finished, run_suite):
     assert "3 finished earlier and kept" in answer.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*.npy")}
     assert tables == {name: (run / name).read_bytes() for name in TABLES}
+
+
+def test_reader_that_has_seen_enough_ends_the_list_quietly():
+    process = start("list")
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait()
+
+
+def test_interrupt_while_importing_ends_the_command_quietly(monkeypatch, capsys):
+    class Interrupt:
+        def find_spec(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "benchmarks.commands", raising=False)
+    monkeypatch.delattr(benchmarks, "commands", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupt()])
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err.startswith("stopped")
 
 
 def test_report_rebuilds_the_tables_without_a_model(finished, run_suite):
