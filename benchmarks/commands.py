@@ -223,7 +223,9 @@ class _Bar:
         """A cell has ended."""
         self.report(cell, 1.0, outcome.status)
         del self._stages[str(cell.id)]
-        self.bar.write(f"{cell.id}: {outcome.status}{': ' if outcome.reason else ''}{outcome.reason}", file=sys.stderr)
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        log = f" (see {cell.run / 'run.log'})" if outcome.status == "failed" else ""
+        self.bar.write(f"{cell.id}: {outcome.status}{reason}{log}", file=sys.stderr)
 
 
 @contextmanager

@@ -7,7 +7,9 @@ tuned/<dataset>.toml                      the best settings of every method, see
 """
 
 import json
+import logging
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -157,7 +159,8 @@ class Search:
             value = self._measure(settings)
         except NotRunnable as reason:
             return Trial(settings, "not run", str(reason))
-        except Exception as error:  # as in a run, it is the outcome of this trial
+        except (Exception, SystemExit) as error:  # as in a run, it is the outcome of this trial
+            logging.getLogger(__name__).error("%s: trial failed\n%s", self.id, traceback.format_exc())
             return Trial(settings, "failed", f"{type(error).__name__}: {error}", None, time.perf_counter() - started)
         return Trial(settings, "finished", "", value, time.perf_counter() - started)
 

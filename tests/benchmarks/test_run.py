@@ -400,6 +400,14 @@ def test_method_that_fails_costs_its_own_row_only(suite_file, tmp_path, run_suit
     assert "| random |" in table
 
 
+def test_method_that_ends_the_program_costs_its_own_row_only_and_the_log_is_named(suite_file, tmp_path, run_suite):
+    methods = ("--methods", "tests.fakes:Leaver", "random")
+    answer = run_suite("--suite", suite_file, *methods, "--output-dir", tmp_path / "r", "--jobs", 1)
+    assert answer.returncode == 1 and "random on tiny, seed 0: finished" in answer.stderr
+    assert f"failed: SystemExit: 3 (see {tmp_path / 'r' / 'run.log'})" in answer.stderr
+    assert "raise SystemExit(3)" in (tmp_path / "r" / "run.log").read_text()
+
+
 @pytest.mark.parametrize(
     "cheat, audit",
     [
