@@ -86,7 +86,7 @@ def run(options: Namespace) -> int:
         threads,
         options.cache_dir.resolve(),
     )
-    folder = RunFolder((options.output_dir or Path("results") / chosen.name).resolve())
+    folder = _folder(options)
     chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
     where = tuned_settings.folders(options.tuned, folder.path)
     if options.tune and not where:
@@ -103,6 +103,12 @@ def run(options: Namespace) -> int:
         if options.tune:
             return _tune(made, folder, options.trials, where[0], jobs, options.executor)
         return _execute(made, folder, compute, jobs, options.executor)
+
+
+def _folder(options: Namespace) -> RunFolder:
+    """The run folder; by default it has the name that the suite has in its file."""
+    path = options.output_dir or Path("results") / suite.load(options.suite, overrides(options)).name
+    return RunFolder(path.resolve())
 
 
 def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None) -> int:
@@ -239,7 +245,7 @@ def _bar(made: plan.Plan, waiting: Sequence[executors.Job]) -> Iterator[_Bar]:
 
 def report(options: Namespace) -> int:
     """Write all tables and figures of a run folder again, from its records alone."""
-    folder = RunFolder((options.output_dir or Path("results") / options.suite).resolve())
+    folder = _folder(options)
     folder.read_manifest()
     with folder.opened():
         return _conclude(folder)

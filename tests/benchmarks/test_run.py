@@ -299,6 +299,15 @@ def test_running_again_recomputes_nothing(finished, run_suite):
     assert tables == {name: (run / name).read_bytes() for name in TABLES}
 
 
+def test_report_finds_the_run_of_a_suite_file_by_the_name_in_it(finished, tmp_path, run_suite):
+    file, run = finished
+    (tmp_path / "other-name.toml").write_text(file.read_text())
+    place = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    shutil.copytree(run, tmp_path / "results" / "tiny")
+    assert run_suite("report", "--suite", "other-name.toml", **place).returncode == 0
+    assert run_suite("--suite", "other-name.toml", "--dry-run", **place).stdout.count(": finished") == 3
+
+
 def test_reader_that_has_seen_enough_ends_the_list_quietly():
     process = start("list")
     assert process.stdout and process.stderr
