@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import executors, plan, provenance, suite, tuned_settings, tuning
-from benchmarks.cells import Cell, Outcome
+from benchmarks.cells import Outcome
 from benchmarks.conditions import ConditionError
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
 from benchmarks.perturbations.base import PerturbationError
@@ -22,7 +22,7 @@ from data.candidates import CandidateError
 from data.prompts.template import TemplateError
 from data.sources.build import DataError
 from data.split import SplitError
-from methods.base import Compute
+from methods.base import Compute, count
 from methods.registry import MethodError, create
 
 USER_ERRORS = (
@@ -91,10 +91,12 @@ def run(options: Namespace) -> int:
     where = tuned_settings.folders(options.tuned, folder.path)
     if options.tune and not where:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
+    if options.tune and options.fresh:
+        raise UsageError(f"--fresh is not for --tune: to search again, delete {folder.path / 'tuning'}")
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
         made = plan.make_plan(chosen, compute, folder.path, tuned)
-        return _dry_tune(made, options.trials) if options.tune else _dry_run(made, folder)
+        return _dry_tune(made, options.trials) if options.tune else _dry_run(made, folder, options.fresh)
     with folder.opened():
         made = plan.make_plan(chosen, compute, folder.path, tuned)
         for name in made.problems:
@@ -102,6 +104,10 @@ def run(options: Namespace) -> int:
                 print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
         if options.tune:
             return _tune(made, folder, options.trials, where[0], jobs, options.executor)
+        if options.fresh:
+            for cell in made.cells:
+                folder.remove(cell.id)
+        _refuse_to_replace(made, folder)
         return _execute(made, folder, compute, jobs, options.executor)
 
 
@@ -109,6 +115,21 @@ def _folder(options: Namespace) -> RunFolder:
     """The run folder; by default it has the name that the suite has in its file."""
     path = options.output_dir or Path("results") / suite.load(options.suite, overrides(options)).name
     return RunFolder(path.resolve())
+
+
+def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
+    """See that what is finished is kept, unless it was made by an earlier edition of a user's own method.
+
+    Raises:
+        UsageError: if results of other settings or data would be replaced.
+    """
+    others = [cell for cell in made.cells if (record := folder.stored(cell.id)) and not cell.may_replace(record)]
+    if others:
+        raise UsageError(
+            f"{folder.path}: {count(len(others), 'finished cell')} with other settings, data or device would be "
+            f"replaced, the first {others[0].id}: what --set, --limit, --backbone and their like change, or --tune has "
+            "found since, needs another --output-dir, or --fresh to replace what is there"
+        )
 
 
 def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None) -> int:
@@ -161,8 +182,9 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
         "outcomes": outcomes,
     }
     folder.write("manifest.json", to_json(manifest))
-    waiting = [cell for cell in made.cells if folder.record(cell.id, cell.key) is None]
-    _say(made, folder, waiting)
+    kept = {cell.id: record for cell in made.cells if (record := folder.record(cell.id, cell.key))}
+    waiting = [cell for cell in made.cells if cell.id not in kept]
+    _say(made, folder, list(kept.values()))
     executors.log_to(folder.path / "run.log")
     with _bar(made, waiting) as bar:
         for cell, outcome in _executed(waiting, bar, jobs, executor):
@@ -175,7 +197,7 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     return _conclude(folder)
 
 
-def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
+def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]]) -> None:
     for name, problem in made.problems.items():
         facts = made.facts(problem)
         print(
@@ -185,21 +207,24 @@ def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
         )
         for note in facts["notes"]:
             print(f"  {note}", file=sys.stderr)
-    done = len(made.cells) - len(waiting)
-    kept = f", {done} finished earlier and kept" if done else ""
+    kept = f", {len(finished)} finished earlier and kept" if finished else ""
+    if others := sum(record.get("code") != provenance.code() for record in finished):
+        kept += f", {others} of them made by other code: --fresh fits all again"
     print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)
 
 
-def _dry_run(made: plan.Plan, folder: RunFolder) -> int:
+def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
     """Print each cell, whether it is finished, and what it would ask of a language model."""
     for cell in made.cells:
-        if folder.record(cell.id, cell.key) is not None:
+        if not fresh and folder.record(cell.id, cell.key) is not None:
             state = "finished"
         else:
             method = create(cell.id.method, cell.settings)
             estimate = getattr(method, "estimate", None)
             state = "to run" if estimate is None else f"to run, {estimate(*cell.shown(method))}"
         print(f"{cell.id}: {state}")
+    if not fresh:
+        _refuse_to_replace(made, folder)
     return 0
 
 

@@ -97,6 +97,9 @@ def _how_to_run(group: Group) -> None:
     group.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
     group.add_argument("--output-dir", type=Path, help="default: results/<suite>")
     group.add_argument(
+        "--fresh", action="store_true", help="fit again what is finished; to go on after a stop, leave it out"
+    )
+    group.add_argument(
         "--cache-dir", type=Path, default=Path(".cache"), help="trained backbones, embeddings; default: .cache"
     )
 

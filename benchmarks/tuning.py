@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import metrics
-from benchmarks.cells import Cell, Outcome, Progress, for_roles, score
+from benchmarks.cells import ASKING, Cell, Outcome, Progress, for_roles, score
 from benchmarks.protocol import Problem
 from benchmarks.store import SCHEMA, CellId, disk_errors, to_json, write_atomically
 from data.fingerprint import fingerprint
@@ -82,8 +82,8 @@ class Search:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """What the suite or --set gave to all trials; where and for how much an LLM was asked changes none of them."""
-        return {name: value for name, value in self.cell.settings.items() if name not in ("llm_run", "llm_budget")}
+        """What the suite or --set gave to all trials, but for what changes none of them."""
+        return {name: value for name, value in self.cell.settings.items() if name not in ASKING}
 
     @property
     def key(self) -> str:

@@ -299,6 +299,56 @@ def test_running_again_recomputes_nothing(finished, run_suite):
     assert tables == {name: (run / name).read_bytes() for name in TABLES}
 
 
+OWN = "from tests.fakes import Prompted\n\n\nclass Mine(Prompted):\n    pass\n"
+
+
+def test_edited_method_of_ones_own_is_fitted_again_and_the_others_are_kept(suite_file, tmp_path, run_suite):
+    flags = ("--suite", suite_file, "--methods", "random", "mine:Mine", "--output-dir", tmp_path / "r")
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "mine.py").write_text(OWN)
+    assert run_suite(*flags, env=path).returncode == 0
+    assert run_suite(*flags, "--dry-run", env=path).stdout.count(": finished") == 2
+    (tmp_path / "mine.py").write_text(OWN + "    seconds: float = 0.001\n")
+    answer = run_suite(*flags, env=path)
+    assert answer.returncode == 0 and "1 finished earlier and kept" in answer.stderr
+
+
+def test_the_source_is_in_the_keys_of_ones_own_methods_alone(suite_file, tmp_path):
+    made = plan.make_plan(suite.load(str(suite_file)), Compute(), tmp_path)
+    assert [cell.id.method for cell in made.cells if "source" in cell.fingerprints] == ["tests.fakes:Prompted"]
+
+
+def test_results_of_other_settings_or_data_are_replaced_only_if_asked_for(finished, tmp_path, run_suite):
+    file, whole = finished
+    run = shutil.copytree(whole, tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    flags = ("--suite", file, "--output-dir", run)
+    one = ("--set", "tests.fakes:Prompted.seconds=0.001")
+    for given, cells in ((("--limit", 20), 3), (one, 1), ((*one, "--dry-run"), 1)):
+        answer = run_suite(*flags, *given)
+        assert answer.returncode == 2
+        assert f"{run}: {count(cells, 'finished cell')} with other settings" in answer.stderr
+        assert "--output-dir" in answer.stderr and "--fresh" in answer.stderr
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    answer = run_suite(*flags, "--method", "tests.fakes:Deaf", "--seeds", 0, 1, "--dry-run")
+    assert answer.returncode == 0 and answer.stdout.count(": finished") == 3
+    answer = run_suite(*flags, "--limit", 20, "--fresh")
+    assert answer.returncode == 0 and "and kept" not in answer.stderr
+    assert run_suite(*flags, "--limit", 20, "--dry-run").stdout.count(": finished") == 3
+
+
+def test_kept_cells_of_other_code_are_counted_and_fitted_again_if_asked_for(finished, tmp_path, run_suite):
+    suite, whole = finished
+    run = shutil.copytree(whole, tmp_path / "run")
+    file = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"code": "another"}))
+    flags = ("--suite", suite, "--output-dir", run)
+    assert "3 finished earlier and kept, 1 of them made by other code" in run_suite(*flags).stderr
+    assert run_suite(*flags, "--fresh", "--dry-run").stdout.count(": to run") == 3
+    assert "and kept" not in run_suite(*flags, "--fresh").stderr
+    assert json.loads(file.read_text())["code"] != "another"
+
+
 def test_report_finds_the_run_of_a_suite_file_by_the_name_in_it(finished, tmp_path, run_suite):
     file, run = finished
     (tmp_path / "other-name.toml").write_text(file.read_text())
