@@ -137,13 +137,15 @@ def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: in
     searches = tuning.searches(made.cells, trials)
     tuned_settings.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")
-    failed = False
+    failed, written = False, list[Path]()
     with _bar(made, searches) as bar:
         for search, outcome in _executed(searches, bar, jobs, executor):
             failed |= outcome.status == "failed"
             bar.ended(search, outcome)
-            tuned_settings.write(searches, where)
-    print(f"tuned settings: {where}; the same command without --tune runs with them", file=sys.stderr)
+            written = tuned_settings.write(searches, where)
+    how = "with --fresh instead of" if any(folder.stored(cell.id) for cell in made.cells) else "without"
+    found = f"tuned settings: {where}; the same command {how} --tune runs with them"
+    print(found if written else "no tuned settings: no trial has a value", file=sys.stderr)
     return EXIT_FAILED if failed else 0
 
 
