@@ -2,8 +2,9 @@
 
 import csv
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,9 @@ from methods.registry import create
 USERS_PER_CALL = 64
 FIT_SHARE = 0.6
 """Share of a cell's expected time that fitting takes; only the progress bar depends on it."""
+
+ASKING = ("llm_run", "llm_budget")
+"""Settings that say where and for how much an LLM was asked; no result depends on them."""
 
 Progress = Callable[[float, str], None]
 
@@ -52,18 +56,30 @@ class Cell:
     @property
     def key(self) -> str:
         """Content key: a finished cell is used again only if nothing that could change it has changed."""
+        return self._key(self.settings, self.fingerprints)
+
+    def _key(self, settings: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
         conditions = [condition.describe() for condition in self.conditions]
-        settings = to_json(dict(self.settings))
-        return fingerprint(SCHEMA, self.id.method, self.id.seed, settings, self.fingerprints, conditions, self.machine)
+        written = to_json(dict(settings))
+        return fingerprint(SCHEMA, self.id.method, self.id.seed, written, fingerprints, conditions, self.machine)
+
+    def may_replace(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is this cell's but for the source of a user's own method, and :data:`ASKING`."""
+        settings = _but_for(ASKING, self.settings, record.get("settings", {}))
+        fingerprints = _but_for(("source",), self.fingerprints, record.get("fingerprints", {}))
+        return bool(record["key"] == self._key(settings, fingerprints))
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Those of the problem, and of the recorded answers that a method with the setting ``llm`` reads."""
-        llm = getattr(create(self.id.method, self.settings), "llm", "")
-        file = recorded_file(llm, self.problem.dataset.name, self.compute.cache)
-        if file is None or not file.is_file():
-            return self.problem.fingerprints
-        return self.problem.fingerprints | {"recorded": fingerprint(file.read_text(encoding="utf-8"))}
+        """Those of the problem, of recorded answers that the setting ``llm`` names, and of a user's own method."""
+        method = create(self.id.method, self.settings)
+        found = dict(self.problem.fingerprints)
+        file = recorded_file(getattr(method, "llm", ""), self.problem.dataset.name, self.compute.cache)
+        if file is not None and file.is_file():
+            found["recorded"] = fingerprint(file.read_text(encoding="utf-8"))
+        if ":" in self.id.method:
+            found["source"] = _source(self.id.method, method)
+        return found
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -79,6 +95,18 @@ class Cell:
         requests = for_roles(self.problem.test_requests(), method)
         task = self.problem.task(self.compute)
         return task, [condition.apply(requests, self.id.seed) for condition in self.conditions]
+
+
+def _source(name: str, method: Method) -> str:
+    """Fingerprint of the files with the module that is named and with the method's class."""
+    modules = dict.fromkeys((name.partition(":")[0], type(method).__module__))
+    files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
+    return fingerprint([Path(file).read_bytes().hex() for file in files if file and Path(file).is_file()])
+
+
+def _but_for(keys: Collection[str], own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """``own``, with what ``theirs`` has at some keys."""
+    return {k: v for k, v in own.items() if k not in keys} | {k: v for k, v in theirs.items() if k in keys}
 
 
 @dataclass(frozen=True)

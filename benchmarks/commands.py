@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import executors, plan, provenance, suite, tuned_settings, tuning
-from benchmarks.cells import Cell, Outcome
+from benchmarks.cells import Outcome
 from benchmarks.conditions import ConditionError
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
 from benchmarks.perturbations.base import PerturbationError
@@ -22,7 +22,7 @@ from data.candidates import CandidateError
 from data.prompts.template import TemplateError
 from data.sources.build import DataError
 from data.split import SplitError
-from methods.base import Compute
+from methods.base import Compute, count
 from methods.registry import MethodError, create
 
 USER_ERRORS = (
@@ -86,15 +86,17 @@ def run(options: Namespace) -> int:
         threads,
         options.cache_dir.resolve(),
     )
-    folder = RunFolder((options.output_dir or Path("results") / chosen.name).resolve())
+    folder = _folder(options)
     chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
     where = tuned_settings.folders(options.tuned, folder.path)
     if options.tune and not where:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
+    if options.tune and options.fresh:
+        raise UsageError(f"--fresh is not for --tune: to search again, delete {folder.path / 'tuning'}")
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
         made = plan.make_plan(chosen, compute, folder.path, tuned)
-        return _dry_tune(made, options.trials) if options.tune else _dry_run(made, folder)
+        return _dry_tune(made, options.trials) if options.tune else _dry_run(made, folder, options.fresh)
     with folder.opened():
         made = plan.make_plan(chosen, compute, folder.path, tuned)
         for name in made.problems:
@@ -102,7 +104,32 @@ def run(options: Namespace) -> int:
                 print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
         if options.tune:
             return _tune(made, folder, options.trials, where[0], jobs, options.executor)
+        if options.fresh:
+            for cell in made.cells:
+                folder.remove(cell.id)
+        _refuse_to_replace(made, folder)
         return _execute(made, folder, compute, jobs, options.executor)
+
+
+def _folder(options: Namespace) -> RunFolder:
+    """The run folder; by default it has the name that the suite has in its file."""
+    path = options.output_dir or Path("results") / suite.load(options.suite, overrides(options)).name
+    return RunFolder(path.resolve())
+
+
+def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
+    """See that what is finished is kept, unless it was made by an earlier edition of a user's own method.
+
+    Raises:
+        UsageError: if results of other settings or data would be replaced.
+    """
+    others = [cell for cell in made.cells if (record := folder.stored(cell.id)) and not cell.may_replace(record)]
+    if others:
+        raise UsageError(
+            f"{folder.path}: {count(len(others), 'finished cell')} with other settings, data or device would be "
+            f"replaced, the first {others[0].id}: what --set, --limit, --backbone and their like change, or --tune has "
+            "found since, needs another --output-dir, or --fresh to replace what is there"
+        )
 
 
 def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None) -> int:
@@ -110,13 +137,15 @@ def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: in
     searches = tuning.searches(made.cells, trials)
     tuned_settings.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")
-    failed = False
+    failed, written = False, list[Path]()
     with _bar(made, searches) as bar:
         for search, outcome in _executed(searches, bar, jobs, executor):
             failed |= outcome.status == "failed"
             bar.ended(search, outcome)
-            tuned_settings.write(searches, where)
-    print(f"tuned settings: {where}; the same command without --tune runs with them", file=sys.stderr)
+            written = tuned_settings.write(searches, where)
+    how = "with --fresh instead of" if any(folder.stored(cell.id) for cell in made.cells) else "without"
+    found = f"tuned settings: {where}; the same command {how} --tune runs with them"
+    print(found if written else "no tuned settings: no trial has a value", file=sys.stderr)
     return EXIT_FAILED if failed else 0
 
 
@@ -155,8 +184,9 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
         "outcomes": outcomes,
     }
     folder.write("manifest.json", to_json(manifest))
-    waiting = [cell for cell in made.cells if folder.record(cell.id, cell.key) is None]
-    _say(made, folder, waiting)
+    kept = {cell.id: record for cell in made.cells if (record := folder.record(cell.id, cell.key))}
+    waiting = [cell for cell in made.cells if cell.id not in kept]
+    _say(made, folder, list(kept.values()))
     executors.log_to(folder.path / "run.log")
     with _bar(made, waiting) as bar:
         for cell, outcome in _executed(waiting, bar, jobs, executor):
@@ -169,7 +199,7 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     return _conclude(folder)
 
 
-def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
+def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]]) -> None:
     for name, problem in made.problems.items():
         facts = made.facts(problem)
         print(
@@ -179,21 +209,24 @@ def _say(made: plan.Plan, folder: RunFolder, waiting: list[Cell]) -> None:
         )
         for note in facts["notes"]:
             print(f"  {note}", file=sys.stderr)
-    done = len(made.cells) - len(waiting)
-    kept = f", {done} finished earlier and kept" if done else ""
+    kept = f", {len(finished)} finished earlier and kept" if finished else ""
+    if others := sum(record.get("code") != provenance.code() for record in finished):
+        kept += f", {others} of them made by other code: --fresh fits all again"
     print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)
 
 
-def _dry_run(made: plan.Plan, folder: RunFolder) -> int:
+def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
     """Print each cell, whether it is finished, and what it would ask of a language model."""
     for cell in made.cells:
-        if folder.record(cell.id, cell.key) is not None:
+        if not fresh and folder.record(cell.id, cell.key) is not None:
             state = "finished"
         else:
             method = create(cell.id.method, cell.settings)
             estimate = getattr(method, "estimate", None)
             state = "to run" if estimate is None else f"to run, {estimate(*cell.shown(method))}"
         print(f"{cell.id}: {state}")
+    if not fresh:
+        _refuse_to_replace(made, folder)
     return 0
 
 
@@ -223,7 +256,9 @@ class _Bar:
         """A cell has ended."""
         self.report(cell, 1.0, outcome.status)
         del self._stages[str(cell.id)]
-        self.bar.write(f"{cell.id}: {outcome.status}{': ' if outcome.reason else ''}{outcome.reason}", file=sys.stderr)
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        log = f" (see {cell.run / 'run.log'})" if outcome.status == "failed" else ""
+        self.bar.write(f"{cell.id}: {outcome.status}{reason}{log}", file=sys.stderr)
 
 
 @contextmanager
@@ -237,7 +272,7 @@ def _bar(made: plan.Plan, waiting: Sequence[executors.Job]) -> Iterator[_Bar]:
 
 def report(options: Namespace) -> int:
     """Write all tables and figures of a run folder again, from its records alone."""
-    folder = RunFolder((options.output_dir or Path("results") / options.suite).resolve())
+    folder = _folder(options)
     folder.read_manifest()
     with folder.opened():
         return _conclude(folder)

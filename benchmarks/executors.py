@@ -49,7 +49,7 @@ def attempt(cell: Job, progress: Progress) -> Outcome:
         return cell.execute(progress)
     except StoreError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a method that calls sys.exit ends its own cell
         logging.getLogger(__name__).error("%s failed\n%s", cell.id, traceback.format_exc())
         return Outcome("failed", f"{type(error).__name__}: {error}")
 

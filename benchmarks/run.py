@@ -4,6 +4,7 @@ Heavy packages are imported by the commands that need them, so that ``--help`` a
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +97,9 @@ def _how_to_run(group: Group) -> None:
     group.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
     group.add_argument("--output-dir", type=Path, help="default: results/<suite>")
     group.add_argument(
+        "--fresh", action="store_true", help="fit again what is finished; to go on after a stop, leave it out"
+    )
+    group.add_argument(
         "--cache-dir", type=Path, default=Path(".cache"), help="trained backbones, embeddings; default: .cache"
     )
 
@@ -122,16 +126,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(version())
         return 0
-    from benchmarks import commands, errors
-
     try:
-        return commands.RUN[options.command](options)
+        from benchmarks import commands, errors
+
+        status = commands.RUN[options.command](options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:  # before what names a module whose import it may have stopped
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except commands.USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return errors.EXIT_USAGE
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -12,6 +12,7 @@ leaderboard.md ...            made from the above alone, again at any time
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._damaged: set[Path] = set()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator["RunFolder"]:
@@ -89,11 +91,38 @@ class RunFolder:
 
     def record(self, cell: CellId, key: str) -> dict[str, Any] | None:
         """The record of a finished cell of that content key; None if there is none."""
+        record = self.stored(cell)
+        return record if record and record["key"] == key and record["schema"] == SCHEMA else None
+
+    def stored(self, cell: CellId) -> dict[str, Any] | None:
+        """The record of a finished cell of any content key; None if there is none, or its files are damaged."""
         path = self.cell(cell) / "record.json"
         if not path.exists():
             return None
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record if record["key"] == key and record["schema"] == SCHEMA else None
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            _ = record["key"], record["schema"]
+            path = path.with_name("records.csv")
+            with path.open(encoding="utf-8") as file:
+                if not (file.readline() and file.readline()):
+                    raise ValueError("no records")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if path not in self._damaged:
+                logging.getLogger(__name__).warning("%s: damaged, %s is not finished: %s", path, cell, error)
+            self._damaged.add(path)
+            return None
+        return record
+
+    def remove(self, cell: CellId) -> None:
+        """Make room for a cell that is to be fitted again.
+
+        Raises:
+            StoreError: if the disk is not writable.
+        """
+        final = self.cell(cell)
+        with disk_errors(final):
+            if final.exists():
+                shutil.rmtree(final.rename(final.parent / f".partial-old-{final.name}"))
 
     @contextlib.contextmanager
     def writing(self, cell: CellId) -> Iterator[Path]:
@@ -126,14 +155,18 @@ class RunFolder:
         """The manifest.
 
         Raises:
-            StoreError: if the folder holds no run.
+            StoreError: if the folder holds no run, or the manifest is damaged.
         """
         path = self.path / "manifest.json"
         if not path.exists():
             raise StoreError(f"{self.path}: no run here (no manifest.json)")
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["schema"] != SCHEMA:
-            raise StoreError(f"{path}: schema {manifest['schema']}, this version reads {SCHEMA}")
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            schema = manifest["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: damaged; the command that made the run writes it again") from error
+        if schema != SCHEMA:
+            raise StoreError(f"{path}: schema {schema}, this version reads {SCHEMA}")
         return manifest
 
 

@@ -7,7 +7,9 @@ tuned/<dataset>.toml                      the best settings of every method, see
 """
 
 import json
+import logging
 import time
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import metrics
-from benchmarks.cells import Cell, Outcome, Progress, for_roles, score
+from benchmarks.cells import ASKING, Cell, Outcome, Progress, for_roles, score
 from benchmarks.protocol import Problem
 from benchmarks.store import SCHEMA, CellId, disk_errors, to_json, write_atomically
 from data.fingerprint import fingerprint
@@ -80,8 +82,8 @@ class Search:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """What the suite or --set gave to all trials; where and for how much an LLM was asked changes none of them."""
-        return {name: value for name, value in self.cell.settings.items() if name not in ("llm_run", "llm_budget")}
+        """What the suite or --set gave to all trials, but for what changes none of them."""
+        return {name: value for name, value in self.cell.settings.items() if name not in ASKING}
 
     @property
     def key(self) -> str:
@@ -157,7 +159,8 @@ class Search:
             value = self._measure(settings)
         except NotRunnable as reason:
             return Trial(settings, "not run", str(reason))
-        except Exception as error:  # as in a run, it is the outcome of this trial
+        except (Exception, SystemExit) as error:  # as in a run, it is the outcome of this trial
+            logging.getLogger(__name__).error("%s: trial failed\n%s", self.id, traceback.format_exc())
             return Trial(settings, "failed", f"{type(error).__name__}: {error}", None, time.perf_counter() - started)
         return Trial(settings, "finished", "", value, time.perf_counter() - started)
 

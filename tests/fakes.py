@@ -147,6 +147,15 @@ class Broken(Prompted):
         raise RuntimeError("the loss is not a number")
 
 
+class Leaver(Prompted):
+    """Ends the program."""
+
+    info = MethodInfo("leaver", "none")
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        raise SystemExit(3)
+
+
 class Undefined(Prompted):
     """Returns a score that is not a number."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import benchmarks
 from benchmarks import plan, suite
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
@@ -21,8 +22,9 @@ from benchmarks.report.leaderboard import cold_items, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.readme import shortened
 from benchmarks.report.results import load
+from benchmarks.run import main
 from benchmarks.store import RunFolder
-from methods.base import Compute
+from methods.base import Compute, count
 from tests.conftest import ROOT
 
 TABLES = (
@@ -297,6 +299,85 @@ def test_running_again_recomputes_nothing(finished, run_suite):
     assert tables == {name: (run / name).read_bytes() for name in TABLES}
 
 
+OWN = "from tests.fakes import Prompted\n\n\nclass Mine(Prompted):\n    pass\n"
+
+
+def test_edited_method_of_ones_own_is_fitted_again_and_the_others_are_kept(suite_file, tmp_path, run_suite):
+    flags = ("--suite", suite_file, "--methods", "random", "mine:Mine", "--output-dir", tmp_path / "r")
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "mine.py").write_text(OWN)
+    assert run_suite(*flags, env=path).returncode == 0
+    assert run_suite(*flags, "--dry-run", env=path).stdout.count(": finished") == 2
+    (tmp_path / "mine.py").write_text(OWN + "    seconds: float = 0.001\n")
+    answer = run_suite(*flags, env=path)
+    assert answer.returncode == 0 and "1 finished earlier and kept" in answer.stderr
+
+
+def test_the_source_is_in_the_keys_of_ones_own_methods_alone(suite_file, tmp_path):
+    made = plan.make_plan(suite.load(str(suite_file)), Compute(), tmp_path)
+    assert [cell.id.method for cell in made.cells if "source" in cell.fingerprints] == ["tests.fakes:Prompted"]
+
+
+def test_results_of_other_settings_or_data_are_replaced_only_if_asked_for(finished, tmp_path, run_suite):
+    file, whole = finished
+    run = shutil.copytree(whole, tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    flags = ("--suite", file, "--output-dir", run)
+    one = ("--set", "tests.fakes:Prompted.seconds=0.001")
+    for given, cells in ((("--limit", 20), 3), (one, 1), ((*one, "--dry-run"), 1)):
+        answer = run_suite(*flags, *given)
+        assert answer.returncode == 2
+        assert f"{run}: {count(cells, 'finished cell')} with other settings" in answer.stderr
+        assert "--output-dir" in answer.stderr and "--fresh" in answer.stderr
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    answer = run_suite(*flags, "--method", "tests.fakes:Deaf", "--seeds", 0, 1, "--dry-run")
+    assert answer.returncode == 0 and answer.stdout.count(": finished") == 3
+    answer = run_suite(*flags, "--limit", 20, "--fresh")
+    assert answer.returncode == 0 and "and kept" not in answer.stderr
+    assert run_suite(*flags, "--limit", 20, "--dry-run").stdout.count(": finished") == 3
+
+
+def test_kept_cells_of_other_code_are_counted_and_fitted_again_if_asked_for(finished, tmp_path, run_suite):
+    suite, whole = finished
+    run = shutil.copytree(whole, tmp_path / "run")
+    file = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"code": "another"}))
+    flags = ("--suite", suite, "--output-dir", run)
+    assert "3 finished earlier and kept, 1 of them made by other code" in run_suite(*flags).stderr
+    assert run_suite(*flags, "--fresh", "--dry-run").stdout.count(": to run") == 3
+    assert "and kept" not in run_suite(*flags, "--fresh").stderr
+    assert json.loads(file.read_text())["code"] != "another"
+
+
+def test_report_finds_the_run_of_a_suite_file_by_the_name_in_it(finished, tmp_path, run_suite):
+    file, run = finished
+    (tmp_path / "other-name.toml").write_text(file.read_text())
+    place = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    shutil.copytree(run, tmp_path / "results" / "tiny")
+    assert run_suite("report", "--suite", "other-name.toml", **place).returncode == 0
+    assert run_suite("--suite", "other-name.toml", "--dry-run", **place).stdout.count(": finished") == 3
+
+
+def test_reader_that_has_seen_enough_ends_the_list_quietly():
+    process = start("list")
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait()
+
+
+def test_interrupt_while_importing_ends_the_command_quietly(monkeypatch, capsys):
+    class Interrupt:
+        def find_spec(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "benchmarks.commands", raising=False)
+    monkeypatch.delattr(benchmarks, "commands", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupt()])
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err.startswith("stopped")
+
+
 def test_report_rebuilds_the_tables_without_a_model(finished, run_suite):
     _, run = finished
     tables = {name: (run / name).read_bytes() for name in TABLES}
@@ -376,6 +457,14 @@ def test_method_that_fails_costs_its_own_row_only(suite_file, tmp_path, run_suit
     assert answer.returncode == 1
     assert reason in table
     assert "| random |" in table
+
+
+def test_method_that_ends_the_program_costs_its_own_row_only_and_the_log_is_named(suite_file, tmp_path, run_suite):
+    methods = ("--methods", "tests.fakes:Leaver", "random")
+    answer = run_suite("--suite", suite_file, *methods, "--output-dir", tmp_path / "r", "--jobs", 1)
+    assert answer.returncode == 1 and "random on tiny, seed 0: finished" in answer.stderr
+    assert f"failed: SystemExit: 3 (see {tmp_path / 'r' / 'run.log'})" in answer.stderr
+    assert "raise SystemExit(3)" in (tmp_path / "r" / "run.log").read_text()
 
 
 @pytest.mark.parametrize(

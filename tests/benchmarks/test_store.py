@@ -14,6 +14,7 @@ def finish(run: RunFolder, key: str = "k", text: str = "new") -> None:
     with run.writing(CELL) as folder:
         (folder / "scores.txt").write_text(text)
         (folder / "record.json").write_text(json.dumps({"key": key, "schema": SCHEMA}))
+        (folder / "records.csv").write_text("condition\nclean\n")
 
 
 @pytest.fixture
@@ -53,6 +54,34 @@ def test_finished_cell_replaces_an_older_one_of_another_key(run):
     assert (run.cell(CELL) / "scores.txt").read_text() == "new"
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("record.json", ""),
+        ("record.json", "{}"),
+        ("records.csv", ""),
+        ("records.csv", "condition\n"),
+        ("records.csv", None),
+    ],
+)
+def test_cell_with_a_damaged_file_is_not_finished_and_the_file_is_named_once(run, caplog, name, content):
+    finish(run)
+    file = run.cell(CELL) / name
+    file.unlink() if content is None else file.write_text(content)
+    assert run.record(CELL, "k") is run.record(CELL, "k") is None
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [str(file)]
+    finish(run)
+    assert run.record(CELL, "k") is not None
+
+
+def test_removed_cell_is_not_finished(run):
+    finish(run)
+    run.remove(CELL)
+    run.remove(CELL)
+    assert run.record(CELL, "k") is None
+    assert not list(run.path.rglob(".partial-*"))
+
+
 def test_leftovers_of_a_killed_run_are_cleared_away(tmp_path):
     run = RunFolder(tmp_path / "run")
     leftover = run.cell(CELL).parent / ".partial-seed-0"
@@ -74,6 +103,13 @@ def test_folder_without_a_run_and_of_another_schema_are_refused(run):
         run.read_manifest()
     run.write("manifest.json", to_json({"schema": 999}))
     with pytest.raises(StoreError, match="schema 999"):
+        run.read_manifest()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]"])
+def test_damaged_manifest_is_a_clear_error(run, content):
+    run.write("manifest.json", content)
+    with pytest.raises(StoreError, match=r"manifest\.json: damaged; the command that made the run"):
         run.read_manifest()
 
 

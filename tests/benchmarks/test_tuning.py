@@ -8,7 +8,7 @@ from math import prod
 
 import pytest
 
-from benchmarks import suite, tuned_settings, tuning
+from benchmarks import cells, suite, tuned_settings, tuning
 from benchmarks.plan import make_plan
 from benchmarks.protocol import Problem, prepare
 from benchmarks.report.ledger import ledger
@@ -76,6 +76,12 @@ def test_trials_are_not_used_again_for_other_fixed_settings(planned):
     search(planned(), trials=2).execute(quiet)
     assert search(planned(), trials=2).waiting() == 0
     assert search(planned(seconds=0.001), trials=2).waiting() == 2
+
+
+def test_trials_are_not_used_again_when_the_file_of_ones_own_method_has_changed(planned, monkeypatch):
+    search(planned(), trials=2).execute(quiet)
+    monkeypatch.setattr(cells, "_source", lambda *_: "edited")
+    assert search(planned(), trials=2).waiting() == 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"key": "KEY"}', '{"key": "KEY", "trials": [{"colour": "red"}]}'])
@@ -341,7 +347,8 @@ def test_command_line_tunes_and_the_same_command_without_the_flag_runs_with_it(s
     dry = run_suite(*flags, "--tune", "--trials", 3, "--dry-run")
     assert f"{TUNABLE} on tiny, seed 0: 3 fits to make" in dry.stdout and "random: no settings" in dry.stdout
     assert not run.exists()
-    assert run_suite(*flags, "--tune", "--trials", 3).returncode == 0
+    searched = run_suite(*flags, "--tune", "--trials", 3)
+    assert searched.returncode == 0 and "the same command without --tune runs with them" in searched.stderr
     assert not (run / "leaderboard.md").exists()
     refused = run_suite(*flags, "--tune", "--trials", 2, "--tuned", run / "tuned", "--methods", "random")
     assert refused.returncode == 2 and "none of these methods has settings to search" in refused.stderr
@@ -355,7 +362,20 @@ def test_command_line_tunes_and_the_same_command_without_the_flag_runs_with_it(s
     assert (tuned["settings"], tuned["search_trials"]) == ("tuned, but for flaw", "3")
     assert (tuned["epochs"], tuned["ended"], tuned["negatives"]) == ("2", "at its limit", "3")
     assert float(tuned["fit_seconds"]) >= 0 and float(tuned["host_memory"]) > 0
-    assert run_suite(*flags, "--tuned", "none", "--dry-run").stdout.count("to run") == 1
+    other = run_suite(*flags, "--tuned", "none", "--dry-run")
+    assert other.stdout.count("to run") == 1 and other.returncode == 2 and "1 finished cell with" in other.stderr
+    searched = run_suite(*flags, "--tune", "--trials", 3)
+    assert "the same command with --fresh instead of --tune runs with them" in searched.stderr
+    refused = run_suite(*flags, "--tune", "--fresh")
+    assert refused.returncode == 2 and f"to search again, delete {run / 'tuning'}" in refused.stderr
+
+
+def test_search_in_which_nothing_works_promises_nothing_and_its_log_is_named(suite_file, tmp_path, run_suite):
+    flags = ("--methods", TUNABLE, "--set", f"{TUNABLE}.flaw='nan'", "--output-dir", tmp_path / "r", "--jobs", 1)
+    answer = run_suite("--suite", suite_file, *flags, "--tune", "--trials", 1)
+    assert answer.returncode == 1 and "no tuned settings: no trial has a value" in answer.stderr
+    assert "without --tune" not in answer.stderr and f"(see {tmp_path / 'r' / 'run.log'})" in answer.stderr
+    assert "not finite" in (tmp_path / "r" / "run.log").read_text()
 
 
 def test_ledger_reads_runs_from_before_the_search(suite_file, tmp_path, run_suite):
