@@ -84,7 +84,7 @@ def load_backbone(
         recipe: changes to the recipe of an embedded backbone, such as ``{"steps": 10}``.
 
     Raises:
-        BackboneError: if there is no such backbone, it cannot be reached, or its architecture is wrong.
+        BackboneError: if there is no such backbone, it cannot be reached, or its architecture is wrong or scored wrong.
     """
     quiet_transformers()
     compute = task.compute
@@ -109,6 +109,8 @@ def load_backbone(
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     tokenizer = _loaded(AutoTokenizer, name, source)
     model = _placed(_loaded(auto, name, source | {"dtype": floating(compute.dtype)}), compute)
+    if architecture == "decoder":
+        _check_logits(name, model, accepts)
     if tokenizer.pad_token is None:
         # Padding is masked everywhere; the token only has to exist.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -158,11 +160,32 @@ def quiet_transformers() -> None:
 
 def _check_architecture(name: str, architecture: Architecture, accepts: Sequence[Architecture]) -> None:
     if architecture not in accepts:
-        fitting = [other for other, recipe in RECIPES.items() if recipe.architecture in accepts]
-        instead = f"; embedded ones are {', '.join(fitting)}" if fitting else ""
-        raise BackboneError(
-            f"backbone {name!r} is {architecture}, but this method needs {' or '.join(accepts)}{instead}"
-        )
+        needed = f"but this method needs {' or '.join(accepts)}"
+        raise BackboneError(f"backbone {name!r} is {architecture}, {needed}{_instead(accepts)}")
+
+
+def _check_logits(name: str, model: Any, accepts: Sequence[Architecture]) -> None:
+    """See that logits are what the output layer makes of the last hidden states: nothing else is computed in scoring.
+
+    Some models cap or scale them, or have a layer in between; configurations have no common name for it.
+    """
+    inputs = {"input_ids": torch.arange(8, device=model.device)[None], "use_cache": False}
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda _, read, made: calls.append((read[0], made)))
+    with torch.inference_mode():
+        logits, states = model(**inputs).logits, model.base_model(**inputs).last_hidden_state
+    hook.remove()
+    read, made = calls[0]
+    kept = torch.allclose(made.float(), logits.float(), 0.0, 0.0, equal_nan=True)
+    # In half precision, two passes over the same tokens may differ.
+    if not kept or read.shape != states.shape or (read - states).norm() > 0.1 * states.norm():
+        kind = f"{model.config.model_type}, whose logits are not those of its output layer"
+        raise BackboneError(f"backbone {name!r} is {kind}: it would be scored wrong{_instead(accepts)}")
+
+
+def _instead(accepts: Sequence[Architecture]) -> str:
+    fitting = [name for name, recipe in RECIPES.items() if recipe.architecture in accepts]
+    return f"; embedded ones are {', '.join(fitting)}" if fitting else ""
 
 
 def source_of(name: str, revision: str | None = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import socket
 from dataclasses import replace
 
 import pytest
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import AutoConfig, AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from methods.lm.backbone import BackboneError, load_backbone
 from tests.methods.lm.small import FAMILIES, make_tokenizer
@@ -45,6 +45,25 @@ def test_the_wrong_architecture_is_refused(task, tmp_path):
     make_tokenizer().save_pretrained(folder)
     assert load_backbone(with_backbone(task, folder), "tiny-llama").architecture == "encoder-decoder"
     with pytest.raises(BackboneError, match=r"encoder-decoder, but this method needs decoder; .*tiny-llama"):
+        load_backbone(with_backbone(task, folder), "tiny-llama", ("decoder",))
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gemma2", {"head_dim": 8}),  # caps at 30
+        ("cohere", {}),  # times 0.0625
+        ("granite", {"logits_scaling": 8.0}),
+        ("falcon_h1", {"lm_head_multiplier": 0.5, "mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8}),
+        ("bert", {"is_decoder": True}),  # a layer in between
+    ],
+)
+def test_a_model_whose_output_layer_is_not_all_is_refused(task, saved, family, settings):
+    folder, sizes = saved(), {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = AutoConfig.for_model(family, vocab_size=200, **sizes, **heads, **settings)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(BackboneError, match=rf"is {family}, whose logits .* scored wrong; .*tiny-llama"):
         load_backbone(with_backbone(task, folder), "tiny-llama", ("decoder",))
 
 
