@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from methods.base import Compute, NotRunnable, Task
+from methods.base import NotRunnable, Task
 from methods.lm.embedded import RECIPES, embedded
 from methods.lm.prompts import Encoder
 
@@ -88,12 +88,12 @@ def load_backbone(
     """
     quiet_transformers()
     compute = task.compute
-    name = compute.backbone or default
+    name, dtype = compute.backbone or default, floating(compute.dtype)
     if name in RECIPES:
         made = embedded(name, task, recipe or {})
         _check_architecture(name, made.architecture, accepts)
         return Backbone(
-            _placed(made.model, compute),
+            _placed(made.model, device=compute.device, dtype=dtype),
             made.tokenizer,
             made.architecture,
             made.description,
@@ -108,7 +108,8 @@ def load_backbone(
     _check_architecture(name, architecture, accepts)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     tokenizer = _loaded(AutoTokenizer, name, source)
-    model = _placed(_loaded(auto, name, source | {"dtype": floating(compute.dtype)}), compute)
+    # What transformers leaves in single precision beside float16, because it would overflow, stays so.
+    model = _placed(_loaded(auto, name, source | {"dtype": dtype}), device=compute.device)
     if architecture == "decoder":
         _check_logits(name, model, accepts)
     if tokenizer.pad_token is None:
@@ -121,9 +122,9 @@ def load_backbone(
     return Backbone(model, tokenizer, architecture, description, window(config, tokenizer))
 
 
-def _placed(model: Any, compute: Compute) -> PreTrainedModel:
-    """The model on its device, in its floating point type and in evaluation mode."""
-    placed: PreTrainedModel = model.to(device=compute.device, dtype=floating(compute.dtype)).eval()
+def _placed(model: Any, **to: Any) -> PreTrainedModel:
+    """The model on its device and in evaluation mode."""
+    placed: PreTrainedModel = model.to(**to).eval()
     return placed
 
 

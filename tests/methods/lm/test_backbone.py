@@ -4,6 +4,7 @@ import socket
 from dataclasses import replace
 
 import pytest
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from methods.lm.backbone import BackboneError, load_backbone
@@ -38,14 +39,25 @@ def test_a_missing_pad_token_becomes_the_end_token(task, saved):
     assert backbone.tokenizer.pad_token == tokenizer.eos_token
 
 
-def test_the_wrong_architecture_is_refused(task, tmp_path):
+@pytest.fixture
+def t5(tmp_path):
     folder = tmp_path / "hub-t5"
     config = T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(config).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    assert load_backbone(with_backbone(task, folder), "tiny-llama").architecture == "encoder-decoder"
+    return folder
+
+
+def test_the_wrong_architecture_is_refused(task, t5):
+    assert load_backbone(with_backbone(task, t5), "tiny-llama").architecture == "encoder-decoder"
     with pytest.raises(BackboneError, match=r"encoder-decoder, but this method needs decoder; .*tiny-llama"):
-        load_backbone(with_backbone(task, folder), "tiny-llama", ("decoder",))
+        load_backbone(with_backbone(task, t5), "tiny-llama", ("decoder",))
+
+
+def test_what_overflows_in_half_precision_stays_single(task, t5):
+    model = load_backbone(with_backbone(task, t5, dtype="float16"), "tiny-llama").model
+    single = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.float32}
+    assert model.dtype == torch.float16 and single and all("wo" in name for name in single)
 
 
 @pytest.mark.parametrize(
