@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +29,7 @@ from methods.lm.prompts import Encoder
 log = logging.getLogger(__name__)
 Architecture = Literal["decoder", "encoder-decoder"]
 DEFAULT_WINDOW = 512
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class BackboneError(NotRunnable):
@@ -132,12 +134,11 @@ def floating(name: str) -> torch.dtype:
     """A torch floating point type by name.
 
     Raises:
-        BackboneError: for any other name.
+        BackboneError: for one that language models do not compute in.
     """
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise BackboneError(f"no floating point type {name!r}: dtypes are float32, bfloat16 and float16")
-    return dtype
+    if name not in DTYPES:
+        raise BackboneError(f"no floating point type {name!r}: dtypes are {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -217,10 +218,12 @@ def _hub_reachable() -> bool:
 def _loaded(auto: Any, name: str, source: Mapping[str, Any]) -> Any:
     try:
         return auto.from_pretrained(**source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        if Path(name).is_dir():
+        if isinstance(error, RuntimeError | SafetensorError):
+            reason = f"its weights are damaged or do not fit its configuration ({_first_line(error)})"
+        elif Path(name).is_dir():
             reason = f"the folder does not hold it ({_first_line(error)})"
         elif source["local_files_only"]:
             reason = (

@@ -26,8 +26,9 @@ def test_a_local_folder_is_loaded(task, saved, family):
 def test_dtype_is_respected(task, saved):
     backbone = load_backbone(with_backbone(task, saved(), dtype="bfloat16"), "tiny-llama")
     assert str(next(backbone.model.parameters()).dtype) == "torch.bfloat16"
-    with pytest.raises(BackboneError, match="no floating point type 'int8'"):
-        load_backbone(with_backbone(task, saved(), dtype="int8"), "tiny-llama")
+    for other in ("int8", "float8_e4m3fn"):
+        with pytest.raises(BackboneError, match=f"no floating point type '{other}': dtypes are float32, bfloat16, "):
+            load_backbone(with_backbone(task, saved(), dtype=other), "tiny-llama")
 
 
 def test_a_missing_pad_token_becomes_the_end_token(task, saved):
@@ -96,3 +97,22 @@ def test_a_folder_without_a_model_is_named(task, tmp_path):
         load_backbone(with_backbone(task, tmp_path / "empty"), "tiny-llama")
     with pytest.raises(BackboneError, match=r"no folder '/nowhere/model/here'"):
         load_backbone(with_backbone(task, "/nowhere/model/here"), "tiny-llama")
+
+
+def shortened(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def widened(folder):
+    config = AutoConfig.from_pretrained(folder)
+    config.intermediate_size += 8
+    config.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("spoil", [shortened, widened])
+def test_damaged_weights_are_named(task, saved, spoil):
+    folder = saved()
+    spoil(folder)
+    with pytest.raises(BackboneError, match=f"{folder}': its weights are damaged or do not fit its configuration"):
+        load_backbone(with_backbone(task, folder), "tiny-llama")
