@@ -97,6 +97,8 @@ def test_list_names_what_there_is(run_suite, what):
         (["--tune", "--trials", "0"], "0 is not at least 1"),
         (["--tune", "--methods", "random"], "none of these methods has settings to search"),
         (["--tune", "--tuned", "none"], "nowhere to write"),
+        (["--device", "gpu"], "no device 'gpu': give auto, cpu, cuda"),
+        (["--device", "cuda:x"], "no device 'cuda:x': give auto, cpu, cuda"),
         (["--seeds", "0", "1", "0"], "0 is there twice"),
         (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
         (["list", "metods"], "there are methods"),
