@@ -65,7 +65,7 @@ def import_batch(client: LlmClient, path: Path) -> Imported:
     """
     answers: dict[str, bytes] = {}
     failed: Counter[str] = Counter()
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -76,7 +76,7 @@ def import_batch(client: LlmClient, path: Path) -> Imported:
                 answers[result["custom_id"]] = _answer(body).to_json().encode()
             else:
                 failed[status] += 1
-        except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
             if number == len(lines):
                 failed["torn line"] += 1
                 continue

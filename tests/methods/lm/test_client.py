@@ -226,7 +226,8 @@ def test_an_unknown_model_choice_is_refused(tmp_path: Path, llm: str) -> None:
         open_client(LlmChoice(llm), "no-data-set", tmp_path)
 
 
-def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server: FaultServer) -> None:
+@pytest.mark.parametrize("torn", ['{"custom_id": "to', '{"text": "é'], ids=["text", "character"])
+def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server: FaultServer, torn: str) -> None:
     asked = client(tmp_path)
     asked.ask(PROMPTS[:1])
     requests, results = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
@@ -239,7 +240,7 @@ def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server
     ]
     answered[0]["response"]["body"] = completion("")
     answered[1] = {"custom_id": "x", "error": {"code": "batch_expired"}, "response": None}
-    results.write_text("\n".join(json.dumps(line) for line in answered) + '\n{"custom_id": "to')
+    results.write_bytes("\n".join([*map(json.dumps, answered), torn]).encode()[:-1])
     imported = import_batch(asked, results)
     assert imported.answers == 4
     assert imported.failed == {"batch_expired": 1, "torn line": 1}
