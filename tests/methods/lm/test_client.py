@@ -157,6 +157,16 @@ def test_request_cap_counts_attempts_and_is_never_passed(tmp_path: Path, server:
     assert len(server.prompts) == len(PROMPTS) + 1
 
 
+def test_a_client_alone_keeps_its_cap_over_all_it_asks(tmp_path: Path, server: FaultServer) -> None:
+    server.faults = [completion("")] * 4
+    alone = client(tmp_path, "requests=4")
+    for prompts in (PROMPTS[:4], PROMPTS):
+        with pytest.raises(BudgetSpent, match="cap of 4"):
+            alone.ask(prompts)
+    assert len(server.prompts) == 4
+    assert client(tmp_path, "requests=9").ask(PROMPTS[4:]) == ANSWERS[4:]
+
+
 def test_a_fault_with_one_request_left_is_not_tried_again(tmp_path: Path, server: FaultServer) -> None:
     server.faults = ["500"]
     with pytest.raises(LlmError):
