@@ -14,7 +14,7 @@ from typing import Any
 
 from methods.lm.answers import Answer, LlmError, judge, key
 from methods.lm.client import LlmClient
-from methods.lm.endpoint import request_body
+from methods.lm.endpoint import Endpoint, request_body
 from methods.lm.store import Store
 
 
@@ -25,10 +25,10 @@ def export_batch(client: LlmClient, prompts: Sequence[str], path: Path) -> int:
         The number of requests.
 
     Raises:
-        LlmError: if the client has no model.
+        LlmError: if the client asks no endpoint.
     """
-    if client.backend is None:
-        raise LlmError("a batch needs a model: give --llm endpoint:MODEL")
+    if not isinstance(client.backend, Endpoint):
+        raise LlmError("a batch needs a model of an endpoint: give --llm endpoint:MODEL")
     requests = client.open_requests(prompts)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:

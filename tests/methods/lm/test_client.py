@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from methods.base import Compute
 from methods.lm.answers import Generation, LlmError
 from methods.lm.batch import export_batch, import_batch
 from methods.lm.budget import BudgetSpent, LlmBudget, Meter
@@ -233,7 +234,13 @@ def test_recorded_answers_come_first_and_the_item_decides_between_equal_prompts(
 @pytest.mark.parametrize("llm", ["gpt", "endpoint:", "recorded:/no/such/file", "recorded"])
 def test_an_unknown_model_choice_is_refused(tmp_path: Path, llm: str) -> None:
     with pytest.raises(LlmError):
-        open_client(LlmChoice(llm), "no-data-set", tmp_path)
+        open_client(LlmChoice(llm), "no-data-set", Compute(cache=tmp_path))
+
+
+@pytest.mark.parametrize(("llm", "model"), [("endpoint:m", "m"), ("local:m", "m in bfloat16 on cuda")])
+def test_answers_are_filed_under_what_they_depend_on(tmp_path: Path, llm: str, model: str) -> None:
+    asked = open_client(LlmChoice(llm), "d", Compute(device="cuda:1", dtype="bfloat16", cache=tmp_path))
+    assert asked.backend is not None and asked.backend.model == model
 
 
 @pytest.mark.parametrize("torn", ['{"custom_id": "to', '{"text": "é'], ids=["text", "character"])
