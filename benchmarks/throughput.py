@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.errors import UsageError
 from benchmarks.plan import choose_device
 from benchmarks.protocol import Protocol, prepare
-from benchmarks.random_models import llama_1b, t5_base, tiny_llama, tiny_t5
+from benchmarks.random_models import VOCABULARY, llama_1b, t5_base, tiny_llama, tiny_t5
 from data.prompts.library import templates
 from data.types import FloatArray
 from methods.base import Requests
@@ -42,7 +42,7 @@ class Case:
         name: name in the table.
         model: makes it, with random weights, for a tokenizer.
         form: ``label_odds`` or, with the target in the decoder, ``decoded_odds``.
-        large: whether it is measured only on request.
+        large: whether it is measured only on request, with prompts tokenised whole, as those of hub models are.
         shared: leave out templates that name the target before the history, whose prompts share hardly a token.
     """
 
@@ -199,7 +199,7 @@ def measure(case: Case, requests: Requests, effort: Effort, device: str, dtype: 
     tokenizer = tokenizer_for(case, requests)
     model: Any = case.model(tokenizer)
     model = model.to(device=device, dtype=dtype).eval()
-    encoder = _encoder(tokenizer)
+    encoder = _encoder(tokenizer, local=not case.large)
     requests = sharing(requests) if case.shared else requests
     requests = each(requests, effort.users)
     few = replace(requests, candidates=requests.candidates[:, : effort.compared])
@@ -249,23 +249,44 @@ def sharing(requests: Requests) -> Requests:
 
 
 def tokenizer_for(case: Case, requests: Requests) -> "PreTrainedTokenizerBase":
-    """A tokenizer that knows every word of the requests, in the form the case needs."""
+    """A tokenizer that knows every word of the requests, in the form the case needs: of bytes for large decoders."""
     from methods.lm.encdec import BLANK
     from methods.lm.tiny_t5 import end_texts
     from methods.lm.words import word_tokenizer
 
     words = [*requests.catalogue.titles, *(template.source for template in requests.templates["recommend"])]
-    labels = [" ".join(template.labels) for template in requests.templates["recommend"]]
+    labels = [f" {label}" for template in requests.templates["recommend"] for label in template.labels]
+    t5 = "t5" in case.name.lower()
+    if case.large and not t5:
+        return byte_tokenizer([*words, *labels])
     tokenizer = word_tokenizer([*words, *labels, BLANK], 2048)
-    if "t5" in case.name.lower():
+    if t5:
         end_texts(tokenizer)
     return tokenizer
 
 
-def _encoder(tokenizer: "PreTrainedTokenizerBase") -> "Encoder":
+def byte_tokenizer(texts: Sequence[str]) -> "PreTrainedTokenizerBase":
+    """A byte-level BPE tokenizer, as Llama 3 has one, that has learnt the words of the texts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY["llama-1b"],
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def _encoder(tokenizer: "PreTrainedTokenizerBase", local: bool) -> "Encoder":
     from methods.lm.prompts import Encoder
 
-    return Encoder(tokenizer, 2048, local=True)
+    return Encoder(tokenizer, 2048, local)
 
 
 def _scorer(model: "PreTrainedModel", encoder: "Encoder") -> Any:

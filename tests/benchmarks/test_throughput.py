@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from benchmarks import throughput
-from benchmarks.throughput import CASES, Effort, each, harness, main, matrix_rate, measure, sharing, table
+from benchmarks.random_models import tiny_llama
+from benchmarks.throughput import CASES, Case, Effort, each, harness, main, matrix_rate, measure, sharing, table
 from data.prompts.template import Template, parse
 from tests.methods.lm.small import make_task
 
+SMALL = (*(case for case in CASES if not case.large), Case("tokenised as large ones", tiny_llama, large=True))
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.large], ids=lambda case: case.name)
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_all_ways_score_the_same_prompts(tmp_path, case, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     requests = make_task(tmp_path, users=5).valid
