@@ -19,7 +19,7 @@ from benchmarks.provenance import code, peak_memory, reset_peak_memory
 from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
 from data.fingerprint import fingerprint
 from data.types import FloatArray
-from methods.base import Compute, Method, NotRunnable, Requests, Task
+from methods.base import Compute, FitReport, Method, NotRunnable, Requests, Task, count
 from methods.lm.open import recorded_file
 from methods.registry import create
 
@@ -137,7 +137,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
         report = method.fit(cell.problem.task(cell.compute), cell.id.seed)
         seconds = {"fit": time.perf_counter() - started}
         with RunFolder(cell.run).writing(cell.id) as folder:
-            seconds["score"], checks = _score_conditions(cell, method, folder, progress)
+            seconds["score"], shortened, checks = _score_conditions(cell, method, folder, progress)
             record = {
                 "schema": SCHEMA,
                 "key": cell.key,
@@ -147,7 +147,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "settings": dict(cell.settings),
                 "info": asdict(method.info)
                 | {key: sorted(getattr(method.info, key)) for key in ("roles", "learns", "needs")},
-                "fit": asdict(report),
+                "fit": asdict(_noted(report, shortened)),
                 "ledger": asdict(method.ledger) if hasattr(method, "ledger") else None,
                 "seconds": seconds,
                 "memory": peak_memory(),
@@ -165,13 +165,15 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
     return Outcome("finished")
 
 
-def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progress) -> tuple[float, list[audits.Audit]]:
-    """Scores and records of every condition; seconds per 1000 rankings and the audits of the cell."""
+def _score_conditions(
+    cell: Cell, method: Method, folder: Path, progress: Progress
+) -> tuple[float, int, list[audits.Audit]]:
+    """Scores and records of every condition; seconds per 1000 rankings, prompts shortened, audits of the cell."""
     requests = for_roles(cell.problem.test_requests(), method)
     invariance = audits.Invariance(method.info.roles)
     demonstrations = audits.Demonstrations(cell.problem, method)
     (folder / "scores").mkdir()
-    elapsed = 0.0
+    elapsed, before = 0.0, _shortened(method)
     with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
@@ -190,13 +192,27 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             demonstrations.see(condition, shown)
             writer.writerows(_rows(condition, shown, scores, cell.problem))
 
+    shortened = _shortened(method) - before
+
     def afresh(shown: Requests) -> FloatArray:
         getattr(method, "forget", lambda: None)()
         return score(method, shown)
 
     rescored = audits.rescoring(afresh, requests, cell.conditions, cell.id.seed)
     checks = [*invariance.audits(), *demonstrations.audits(), *rescored]
-    return elapsed / (len(requests) * len(cell.conditions)) * 1000, checks
+    return elapsed / (len(requests) * len(cell.conditions)) * 1000, shortened, checks
+
+
+def _shortened(method: Method) -> int:
+    """Prompts that a method has cut to the window of its model so far."""
+    encoder = getattr(getattr(method, "scorer", None), "encoder", None)
+    return getattr(encoder, "shortened", 0)
+
+
+def _noted(report: FitReport, shortened: int) -> FitReport:
+    """The report, with a note on prompts that were shortened if there are any."""
+    said = f"{count(shortened, 'prompt')} shortened to the model's window" if shortened else ""
+    return replace(report, note="; ".join(filter(None, (report.note, said))))
 
 
 def for_roles(requests: Requests, method: Method) -> Requests:

@@ -196,7 +196,11 @@ def choose_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UsageError(f"no device {device!r}: give auto, cpu, cuda, or cuda:1 for the second GPU") from error
+    if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {device!r}: torch {torch.__version__} sees no GPU here; use --device cpu")
     return device
 

@@ -94,7 +94,7 @@ class LlmRank:
             )
         choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
         try:
-            self._client: LlmClient = open_client(choice, task.catalogue.name, task.compute.cache, task.compute.device)
+            self._client: LlmClient = open_client(choice, task.catalogue.name, task.compute)
         except LlmError as error:
             raise NotRunnable(str(error)) from error
         self._client.generation = Generation(max_tokens=self.max_tokens)

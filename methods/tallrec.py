@@ -108,7 +108,7 @@ class TallRec:
         model = add_lora(backbone.model, Lora(self.rank, self.alpha, self.dropout), seed).eval()
         scorer = Scorer(inner(model), backbone.encoder(), task.compute.batch_size)
         tuned = self._tune(task, scorer, self.rate or (3e-3 if backbone.embedded else 1e-4), self.epochs, seed)
-        self._scorer = Scorer(merged(model), scorer.encoder, task.compute.batch_size)
+        self.scorer = Scorer(merged(model), scorer.encoder, task.compute.batch_size)
         return FitReport(
             epochs=tuned.epochs,
             converged=tuned.converged,
@@ -122,7 +122,7 @@ class TallRec:
 
     def score(self, requests: Requests) -> FloatArray:
         """Log-odds of the positive answer, shape ``[rows, candidates]``."""
-        return self._scorer.label_odds(self._shown(requests), "recommend")
+        return self.scorer.label_odds(self._shown(requests), "recommend")
 
     def _shown(self, requests: Requests) -> Requests:
         """The requests as the model is shown them."""

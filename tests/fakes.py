@@ -48,6 +48,20 @@ class Seeded(Prompted):
         return _hashed(f"{self._seed} {super()._score(requests, row, item)}")
 
 
+class Narrow(Prompted):
+    """Shortens one prompt of every user."""
+
+    info = MethodInfo("narrow", "none", roles=frozenset({"recommend"}))
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        self.scorer = SimpleNamespace(encoder=SimpleNamespace(shortened=7))
+        return FitReport(note="fitted")
+
+    def score(self, requests: Requests) -> FloatArray:
+        self.scorer.encoder.shortened += len(requests)
+        return super().score(requests)
+
+
 class Deaf(Prompted):
     """Has a prompt and does not look at it."""
 

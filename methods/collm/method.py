@@ -68,12 +68,10 @@ class CoLlm(TallRec):
 
         first = TallRec(**{field.name: getattr(self, field.name) for field in fields(TallRec)})
         alone = first.fit(task, seed)
-        self._scorer = first._scorer
+        self.scorer = first.scorer
         vectors, collaborative = collaborative_vectors(self.collaborative, task, seed)
-        extend(
-            self._scorer.model, add_marks(self._scorer.encoder.tokenizer, task.catalogue), vectors, self.hidden, seed
-        )
-        tuned = self._tune(task, self._scorer, self.map_rate, self.map_epochs, seed)
+        extend(self.scorer.model, add_marks(self.scorer.encoder.tokenizer, task.catalogue), vectors, self.hidden, seed)
+        tuned = self._tune(task, self.scorer, self.map_rate, self.map_epochs, seed)
         return replace(
             alone,
             epochs=collaborative.epochs + alone.epochs + tuned.epochs,

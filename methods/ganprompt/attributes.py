@@ -200,7 +200,7 @@ def open_source(task: Task, kind: Literal["lexicon", "llm", "masked"], model: st
             lexicon(task.catalogue), Encoder(device=compute.device, cache=compute.cache / "embeddings")
         )
     try:
-        client = open_client(choice, task.catalogue.name, compute.cache, compute.device)
+        client = open_client(choice, task.catalogue.name, compute)
     except LlmError as error:
         raise NotRunnable(f"{error}; {HOW_TO_FILL}") from error
     return LlmSource(client, lexicon(task.catalogue))

@@ -218,7 +218,7 @@ class GanPrompt:
                 generate(game, partial(label_loss, own), self._lessons(task, seed, 1, shown, first.batch), first.rate)
         if self.joint:
             own.model.float()  # half precision would round the encoder's small steps away
-        self._answers = self._adapted(own, answering, seed)
+        self.scorer, self._answers = own, self._adapted(own, answering, seed)
         histories, batch = (max(1, questions // (1 + self.negatives)) for questions in (self.max_prompts, second.batch))
         histories = min(histories, int(np.maximum(task.train.lengths - 1, 0).sum()))
         valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)

@@ -136,6 +136,7 @@ class SoftAnswers:
             questions = tuple(as_ids([*self._question(title), *word.shared]) for title in titles[1])
             reader = self._reader(room=max(map(len, questions)))
             groups.append(Group(reader.prompt(template, catalogue.domain, titles[0]), questions))
+            self.own.encoder.shortened = reader.encoder.shortened
             words += [word] * len(questions)
         return groups, words
 

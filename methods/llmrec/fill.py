@@ -18,6 +18,7 @@ from data.prompts import library
 from data.prompts.template import Template
 from data.sources.build import DataError
 from data.split import SPLITS, SplitError
+from methods.base import Compute
 from methods.llmrec.pagerank import important_neighbours
 from methods.llmrec.texts import ItemTexts, augment, describe
 from methods.lm.answers import LlmError
@@ -119,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--min-rating", type=float, default=4.0, help="least rating of a positive")
     command.add_argument("--min-count", type=int, default=5, help="least number of positives of users and items")
     command.add_argument("--device", default="cpu", help="torch device of a local model")
+    command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="its type")
     command.add_argument("--cache-dir", dest="cache", type=Path, default=Path(".cache"), help="folder of the answers")
     action = command.add_mutually_exclusive_group()
     action.add_argument("--dry-run", action="store_true", help="print requests and tokens, ask nothing")
@@ -142,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     dataset = sources.load(options.dataset, options.min_rating, options.min_count)
     choice = LlmChoice(options.llm, options.llm_budget, run=f"fill {dataset.name}", parallel=options.parallel)
-    client = open_client(choice, dataset.name, options.cache, options.device)
+    compute = Compute(device=options.device, dtype=options.dtype, cache=options.cache)
+    client = open_client(choice, dataset.name, compute)
     work = job(dataset, client, options.split)
     if options.dry_run:
         print(f"{dataset.name}: {work.estimate()}")

@@ -204,13 +204,11 @@ class LlmRec:
 
     def _open_texts(self, task: Task) -> ItemTexts:
         choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
-        compute, catalogue = task.compute, task.catalogue
+        catalogue = task.catalogue
         described = any(catalogue.fields.get("description", ()))
         try:
             nothing_to_ask = described and not self.prompts
-            client = (
-                LlmClient() if nothing_to_ask else open_client(choice, catalogue.name, compute.cache, compute.device)
-            )
+            client = LlmClient() if nothing_to_ask else open_client(choice, catalogue.name, task.compute)
         except LlmError as error:
             raise NotRunnable(f"{error}; {_how_to_fill(catalogue)}") from error
         given = {template.id: template for template in task.templates.get(ROLE, ())}

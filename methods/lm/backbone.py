@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,13 +22,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from methods.base import Compute, NotRunnable, Task
+from methods.base import NotRunnable, Task
 from methods.lm.embedded import RECIPES, embedded
 from methods.lm.prompts import Encoder
 
 log = logging.getLogger(__name__)
 Architecture = Literal["decoder", "encoder-decoder"]
 DEFAULT_WINDOW = 512
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class BackboneError(NotRunnable):
@@ -84,16 +86,16 @@ def load_backbone(
         recipe: changes to the recipe of an embedded backbone, such as ``{"steps": 10}``.
 
     Raises:
-        BackboneError: if there is no such backbone, it cannot be reached, or its architecture is wrong.
+        BackboneError: if there is no such backbone, it cannot be reached, or its architecture is wrong or scored wrong.
     """
     quiet_transformers()
     compute = task.compute
-    name = compute.backbone or default
+    name, dtype = compute.backbone or default, floating(compute.dtype)
     if name in RECIPES:
         made = embedded(name, task, recipe or {})
         _check_architecture(name, made.architecture, accepts)
         return Backbone(
-            _placed(made.model, compute),
+            _placed(made.model, device=compute.device, dtype=dtype),
             made.tokenizer,
             made.architecture,
             made.description,
@@ -108,7 +110,10 @@ def load_backbone(
     _check_architecture(name, architecture, accepts)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     tokenizer = _loaded(AutoTokenizer, name, source)
-    model = _placed(_loaded(auto, name, source | {"dtype": floating(compute.dtype)}), compute)
+    # What transformers leaves in single precision beside float16, because it would overflow, stays so.
+    model = _placed(_loaded(auto, name, source | {"dtype": dtype}), device=compute.device)
+    if architecture == "decoder":
+        _check_logits(name, model, accepts)
     if tokenizer.pad_token is None:
         # Padding is masked everywhere; the token only has to exist.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -119,9 +124,9 @@ def load_backbone(
     return Backbone(model, tokenizer, architecture, description, window(config, tokenizer))
 
 
-def _placed(model: Any, compute: Compute) -> PreTrainedModel:
-    """The model on its device, in its floating point type and in evaluation mode."""
-    placed: PreTrainedModel = model.to(device=compute.device, dtype=floating(compute.dtype)).eval()
+def _placed(model: Any, **to: Any) -> PreTrainedModel:
+    """The model on its device and in evaluation mode."""
+    placed: PreTrainedModel = model.to(**to).eval()
     return placed
 
 
@@ -129,12 +134,11 @@ def floating(name: str) -> torch.dtype:
     """A torch floating point type by name.
 
     Raises:
-        BackboneError: for any other name.
+        BackboneError: for one that language models do not compute in.
     """
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise BackboneError(f"no floating point type {name!r}: dtypes are float32, bfloat16 and float16")
-    return dtype
+    if name not in DTYPES:
+        raise BackboneError(f"no floating point type {name!r}: dtypes are {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -158,11 +162,32 @@ def quiet_transformers() -> None:
 
 def _check_architecture(name: str, architecture: Architecture, accepts: Sequence[Architecture]) -> None:
     if architecture not in accepts:
-        fitting = [other for other, recipe in RECIPES.items() if recipe.architecture in accepts]
-        instead = f"; embedded ones are {', '.join(fitting)}" if fitting else ""
-        raise BackboneError(
-            f"backbone {name!r} is {architecture}, but this method needs {' or '.join(accepts)}{instead}"
-        )
+        needed = f"but this method needs {' or '.join(accepts)}"
+        raise BackboneError(f"backbone {name!r} is {architecture}, {needed}{_instead(accepts)}")
+
+
+def _check_logits(name: str, model: Any, accepts: Sequence[Architecture]) -> None:
+    """See that logits are what the output layer makes of the last hidden states: nothing else is computed in scoring.
+
+    Some models cap or scale them, or have a layer in between; configurations have no common name for it.
+    """
+    inputs = {"input_ids": torch.arange(8, device=model.device)[None], "use_cache": False}
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = model.get_output_embeddings().register_forward_hook(lambda _, read, made: calls.append((read[0], made)))
+    with torch.inference_mode():
+        logits, states = model(**inputs).logits, model.base_model(**inputs).last_hidden_state
+    hook.remove()
+    read, made = calls[0]
+    kept = torch.allclose(made.float(), logits.float(), 0.0, 0.0, equal_nan=True)
+    # In half precision, two passes over the same tokens may differ.
+    if not kept or read.shape != states.shape or (read - states).norm() > 0.1 * states.norm():
+        kind = f"{model.config.model_type}, whose logits are not those of its output layer"
+        raise BackboneError(f"backbone {name!r} is {kind}: it would be scored wrong{_instead(accepts)}")
+
+
+def _instead(accepts: Sequence[Architecture]) -> str:
+    fitting = [name for name, recipe in RECIPES.items() if recipe.architecture in accepts]
+    return f"; embedded ones are {', '.join(fitting)}" if fitting else ""
 
 
 def source_of(name: str, revision: str | None = None) -> dict[str, Any]:
@@ -193,10 +218,12 @@ def _hub_reachable() -> bool:
 def _loaded(auto: Any, name: str, source: Mapping[str, Any]) -> Any:
     try:
         return auto.from_pretrained(**source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        if Path(name).is_dir():
+        if isinstance(error, RuntimeError | SafetensorError):
+            reason = f"its weights are damaged or do not fit its configuration ({_first_line(error)})"
+        elif Path(name).is_dir():
             reason = f"the folder does not hold it ({_first_line(error)})"
         elif source["local_files_only"]:
             reason = (

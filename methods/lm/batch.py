@@ -14,7 +14,7 @@ from typing import Any
 
 from methods.lm.answers import Answer, LlmError, judge, key
 from methods.lm.client import LlmClient
-from methods.lm.endpoint import request_body
+from methods.lm.endpoint import Endpoint, request_body
 from methods.lm.store import Store
 
 
@@ -25,10 +25,10 @@ def export_batch(client: LlmClient, prompts: Sequence[str], path: Path) -> int:
         The number of requests.
 
     Raises:
-        LlmError: if the client has no model.
+        LlmError: if the client asks no endpoint.
     """
-    if client.backend is None:
-        raise LlmError("a batch needs a model: give --llm endpoint:MODEL")
+    if not isinstance(client.backend, Endpoint):
+        raise LlmError("a batch needs a model of an endpoint: give --llm endpoint:MODEL")
     requests = client.open_requests(prompts)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
@@ -65,7 +65,7 @@ def import_batch(client: LlmClient, path: Path) -> Imported:
     """
     answers: dict[str, bytes] = {}
     failed: Counter[str] = Counter()
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -76,7 +76,7 @@ def import_batch(client: LlmClient, path: Path) -> Imported:
                 answers[result["custom_id"]] = _answer(body).to_json().encode()
             else:
                 failed[status] += 1
-        except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
             if number == len(lines):
                 failed["torn line"] += 1
                 continue

@@ -82,6 +82,9 @@ class LlmClient:
     run: str = ""
     ledger: list[LedgerEntry] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.run = self.run or uuid.uuid4().hex
+
     def ask(self, prompts: Sequence[str], subjects: Sequence[str] | None = None, what: str = "ask") -> list[str | None]:
         """The answer to every prompt; None where the model gave no usable one, twice.
 
@@ -172,7 +175,7 @@ class LlmClient:
         """Answers as they arrive; after a failure those under way are still waited for, since they are paid for."""
         starts = range(0, len(prompts), backend.batch_size)
         waiting = deque(tuple(prompts[start : start + backend.batch_size]) for start in starts)
-        meter = Meter(self.budget, self.cache.with_name("spent.sqlite"), self.run or uuid.uuid4().hex)
+        meter = Meter(self.budget, self.cache.with_name("spent.sqlite"), self.run)
         under_way: dict[Future[tuple[list[Answer], int]], tuple[tuple[str, ...], Cost]] = {}
         failure: LlmError | None = None
         with ThreadPoolExecutor(backend.parallel) as pool:

@@ -210,7 +210,7 @@ class EncDecScorer(BatchedScorer):
 
     def _label_tokens(self, labels: tuple[str, str], in_decoder: bool) -> Labels:
         words = tuple(tuple(self.reader.label(label, in_decoder)) for label in labels)
-        self._say_if_whole(labels, words)
+        self._check_labels(labels, words)
         return words
 
     def _title_group(self, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:

@@ -14,22 +14,22 @@ class LocalModel:
 
     Args:
         name: Hugging Face id or folder.
-        revision: revision of a Hugging Face id.
         device: torch device.
+        dtype: torch floating point type.
         batch_size: prompts per call.
     """
 
     name: str
-    revision: str | None = None
     device: str = "cpu"
+    dtype: str = "float32"
     batch_size: int = 8
     parallel: int = 1
     retries: int = 0
 
     @property
     def model(self) -> str:
-        """Id and revision."""
-        return f"{self.name}@{self.revision}" if self.revision else self.name
+        """Name, and what else its answers depend on."""
+        return f"{self.name} in {self.dtype} on {self.device.partition(':')[0]}"
 
     def answers(self, prompts: Sequence[str], generation: Generation, attempts: int) -> tuple[list[Answer], int]:
         """Answers to prompts, through the model's chat template where it has one.
@@ -81,8 +81,8 @@ class LocalModel:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(self.name, revision=self.revision, padding_side="left")
-            model: Any = AutoModelForCausalLM.from_pretrained(self.name, revision=self.revision)
+            tokenizer: Any = AutoTokenizer.from_pretrained(self.name, padding_side="left")
+            model: Any = AutoModelForCausalLM.from_pretrained(self.name, dtype=self.dtype)
         except (OSError, ValueError) as error:
             raise LlmError(f"the local model {self.name!r} cannot be loaded: {error}") from error
         if tokenizer.pad_token is None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import recorded
+from methods.base import Compute
 from methods.lm.answers import Backend, LlmError
 from methods.lm.budget import LlmBudget
 from methods.lm.client import LlmClient
@@ -43,23 +44,26 @@ def recorded_file(llm: str, dataset: str, cache: Path) -> Path | None:
     return recorded.path(dataset) or (filled if filled.is_file() else None)
 
 
-def open_client(
-    choice: LlmChoice, dataset: str, cache: Path, device: str = "cpu", revision: str | None = None
-) -> LlmClient:
+def open_client(choice: LlmChoice, dataset: str, compute: Compute) -> LlmClient:
     """The client; loads no model yet.
+
+    Args:
+        choice: whom to ask.
+        dataset: whose recorded answers.
+        compute: where the cache is; device and type of a local model.
 
     Raises:
         LlmError: if the choice is none of the known forms, or what it names is not there.
     """
     kind, _, name = choice.llm.partition(":")
-    budget = LlmBudget.parse(choice.budget)
+    budget, cache = LlmBudget.parse(choice.budget), compute.cache / "answers.sqlite"
     if kind == "recorded":
-        file = recorded_file(choice.llm, dataset, cache)
+        file = recorded_file(choice.llm, dataset, compute.cache)
         if file is None:
             raise LlmError(f"there are no recorded answers for {dataset}")
         if not file.is_file():
             raise LlmError(f"{file}: no such file of recorded answers")
-        return LlmClient(recorded=Recorded.read(file), cache=cache / "answers.sqlite")
+        return LlmClient(recorded=Recorded.read(file), cache=cache)
     if not name or kind not in ("endpoint", "local"):
         raise LlmError(f"llm {choice.llm!r}: give {FORMS}")
     backend: Backend
@@ -70,5 +74,5 @@ def open_client(
     else:
         from methods.lm.local import LocalModel
 
-        backend = LocalModel(name, revision=revision, device=device)
-    return LlmClient(backend, cache=cache / "answers.sqlite", budget=budget, run=choice.run)
+        backend = LocalModel(name, compute.device, compute.dtype)
+    return LlmClient(backend, cache=cache, budget=budget, run=choice.run)

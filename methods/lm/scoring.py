@@ -128,8 +128,14 @@ class BatchedScorer:
         """How the tokens of a batch are counted."""
         return "tree"
 
-    def _say_if_whole(self, labels: tuple[str, str], words: Sequence[Sequence[int]]) -> None:
-        """Say once that labels of several tokens are scored as whole words."""
+    def _check_labels(self, labels: tuple[str, str], words: Sequence[Sequence[int]]) -> None:
+        """Refuse unknown labels; say once that labels of several tokens are scored as whole words.
+
+        Raises:
+            ScoringError: if the tokenizer does not know one of them.
+        """
+        if any(self.encoder.tokenizer.unk_token_id in word for word in words):
+            raise ScoringError(f"the tokenizer of the model does not know the label words {' and '.join(labels)}")
         if max(map(len, words)) > 1 and labels not in self._told:
             self._told.add(labels)
             log.warning(
@@ -264,9 +270,7 @@ class Scorer(BatchedScorer):
 
     def _label_tokens(self, labels: tuple[str, str]) -> Labels:
         positive, negative = (tuple(self.encoder.word(label)) for label in labels)
-        if self.encoder.tokenizer.unk_token_id in (*positive, *negative):
-            raise ScoringError(f"the tokenizer of the model does not know the label words {' and '.join(labels)}")
-        self._say_if_whole(labels, (positive, negative))
+        self._check_labels(labels, (positive, negative))
         return positive, negative
 
     def _whole(self, groups: Sequence[Group], length: int) -> FloatArray:

@@ -99,6 +99,8 @@ def test_list_names_what_there_is(run_suite, what):
         (["--tune", "--trials", "0"], "0 is not at least 1"),
         (["--tune", "--methods", "random"], "none of these methods has settings to search"),
         (["--tune", "--tuned", "none"], "nowhere to write"),
+        (["--device", "gpu"], "no device 'gpu': give auto, cpu, cuda"),
+        (["--device", "cuda:x"], "no device 'cuda:x': give auto, cpu, cuda"),
         (["--seeds", "0", "1", "0"], "0 is there twice"),
         (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
         (["list", "metods"], "there are methods"),
@@ -153,6 +155,14 @@ def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_fil
         rows = [row for row in table.rows if row["method"] == "tests.fakes:Deaf"]
         assert {row["family"] for row in rows if "drop" not in row} == {"unseen", "typos", "history-drop"}
     assert {row["quantity"] for row in comparisons(results).rows} == {"clean"}
+
+
+def test_prompts_that_were_shortened_are_counted_in_the_note(suite_file, tmp_path, run_suite):
+    run_suite("--suite", suite_file, "--methods", "random", "tests.fakes:Narrow", "--output-dir", tmp_path / "r")
+    (results,) = load(RunFolder(tmp_path / "r"))
+    notes = {row["method"]: row["note"] for row in leaderboard(results).rows}
+    shortened = 60 * len(results.conditions)  # what the audits score again is not counted
+    assert notes == {"random": "", "tests.fakes:Narrow": f"fitted; {shortened} prompts shortened to the model's window"}
 
 
 def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_path, run_suite):

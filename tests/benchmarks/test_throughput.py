@@ -7,12 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.throughput import CASES, Effort, each, harness, main, matrix_rate, measure, sharing, table
+from benchmarks import throughput
+from benchmarks.random_models import tiny_llama
+from benchmarks.throughput import CASES, Case, Effort, each, harness, main, matrix_rate, measure, sharing, table
 from data.prompts.template import Template, parse
 from tests.methods.lm.small import make_task
 
+SMALL = (*(case for case in CASES if not case.large), Case("tokenised as large ones", tiny_llama, large=True))
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.large], ids=lambda case: case.name)
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_all_ways_score_the_same_prompts(tmp_path, case, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     requests = make_task(tmp_path, users=5).valid
@@ -47,7 +51,41 @@ def test_matrix_rate_is_a_rate():
     assert matrix_rate("cpu", torch.float32, size=64, seconds=0.01) > 1e6
 
 
-def test_an_unknown_type_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--dtype", "int8"], "no floating point type 'int8'"),
+        (["--device", "nope"], "no device 'nope'"),
+        (["--device", "cuda"], "sees no GPU here"),
+    ],
+)
+def test_types_and_devices_that_are_not_there_are_refused(capsys, monkeypatch, arguments, sentence):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit):
-        main(["--dtype", "int8"])
-    assert "no floating point type 'int8'" in capsys.readouterr().err
+        main(arguments)
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_gpu_is_waited_for_and_given_more_to_do_in_whole_turns(monkeypatch):
+    waited, efforts = [], []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    throughput._timed(lambda: None, "cuda:1")
+    assert waited == ["cuda:1", "cuda:1"]
+    monkeypatch.setattr(throughput, "choose_device", str)
+    monkeypatch.setattr(throughput, "matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr(throughput, "problem_requests", lambda _: None)
+    monkeypatch.setattr(throughput, "table", lambda _: "")
+    monkeypatch.setattr(throughput, "measure", lambda case, requests, effort, *_: efforts.append(effort))
+    main(["--device", "cuda:1", "--users", "30", "--large"])
+    assert efforts == [Effort(30, 50, 3, warm=True)] * len(CASES)
+
+
+def test_a_warm_turn_is_a_whole_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    asked, plain = [], throughput.plain_loop
+    monkeypatch.setattr(throughput, "plain_loop", lambda *given: asked.append(len(given[2])) or plain(*given))
+    monkeypatch.setattr(throughput, "BATCH", 2)
+    requests = make_task(tmp_path, users=5).valid
+    measure(CASES[0], requests, Effort(1, 2, 1, warm=True), "cpu", torch.float32, 1e9)
+    measure(CASES[0], requests, Effort(1, 2, 1), "cpu", torch.float32, 1e9)
+    assert asked == [6, 6, 2, 6]

@@ -47,6 +47,16 @@ def test_any_decoder_of_the_hub_serves(tmp_path, family):
     assert np.isfinite(method.score(task.valid)).all()
 
 
+def test_prompts_cut_to_the_window_are_counted(tmp_path):
+    task = make_task(tmp_path)
+    method = registry.create("tallrec", QUICK)
+    method.fit(task, seed=0)
+    assert method.scorer.encoder.shortened == 0
+    method.scorer.encoder.window = 24
+    method.score(task.valid)
+    assert 0 < method.scorer.encoder.shortened <= task.valid.candidates.size
+
+
 def test_the_same_seed_gives_the_same_scores_and_another_one_others(tmp_path, monkeypatch):
     better = itertools.count()  # else what was there before tuning is kept, whatever the seed
     monkeypatch.setattr(tuning, "list_auc", lambda _: float(next(better)))

@@ -55,7 +55,7 @@ def test_what_only_the_vectors_know_is_learnt_and_all_but_the_mlp_keeps_every_bi
     assert auc(method.score(task.valid), task.valid_positive) > 0.9
     assert "; with vectors of bpr: validation AUC " in report.note and report.interactions > 1000
     assert (report.loss, report.negatives) == ("BPR, then cross-entropy of the answers", "1, then 1")
-    alone, model = tallrec._scorer.model.state_dict(), method._scorer.model
+    alone, model = tallrec.scorer.model.state_dict(), method.scorer.model
     state = {name.replace("embed_tokens.words", "embed_tokens"): value for name, value in model.state_dict().items()}
     assert all(torch.equal(value, state[name]) for name, value in alone.items())
     assert torch.equal(model.get_input_embeddings().vectors, taste)
@@ -68,7 +68,7 @@ def test_with_vectors_of_a_real_model_it_fits_and_scores(tmp_path, monkeypatch):
     method = registry.create("collm", {**QUICK, "map_epochs": 1, "map_rate": 1e-2})
     report = method.fit(task, seed=0)
     vectors, bpr = collaborative_vectors("bpr", task, 0)
-    assert torch.equal(method._scorer.model.get_input_embeddings().vectors, vectors)
+    assert torch.equal(method.scorer.model.get_input_embeddings().vectors, vectors)
     assert report.interactions > bpr.interactions and report.loss.startswith(f"{bpr.loss}, then ")
     assert report.epochs > bpr.epochs
     assert np.isfinite(method.score(task.valid)).all()
@@ -83,7 +83,7 @@ def test_the_users_vector_reaches_the_score(tmp_path):
     task = make_task(tmp_path, users=USERS)
     method = registry.create("collm", {**QUICK, "map_epochs": 0})
     method.fit(task, seed=0)
-    torch.nn.init.ones_(method._scorer.model.get_input_embeddings().mlp[2].weight)
+    torch.nn.init.ones_(method.scorer.model.get_input_embeddings().mlp[2].weight)
     assert (method.score(task.valid) != method.score(replace(task.valid, users=task.valid.users[::-1]))).all()
 
 

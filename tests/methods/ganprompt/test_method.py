@@ -300,6 +300,15 @@ def test_a_decoder_only_model_answers_behind_the_encoder(task: Task, llama: str,
     assert np.isfinite(method.score(task.valid)).all() and method.score(task.valid).std() > 0
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_prompts_cut_to_the_window_are_counted(task: Task, llama: str, behind: bool) -> None:
+    method = fitted(task, **({"decoder_backbone": llama, "target_side": None} if behind else {}))
+    assert method.scorer.encoder.shortened == 0
+    method.scorer.encoder.window = 24
+    method.score(task.valid)
+    assert method.scorer.encoder.shortened > 0
+
+
 def test_soft_prompts_hold_no_target_in_stage_1_either(task: Task, llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, generate = [], stage1.generate
 

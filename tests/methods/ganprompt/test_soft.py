@@ -89,7 +89,9 @@ def test_the_history_is_cut_until_the_longest_question_fits_behind_it(task):
     found, item = soft(task, window=110), len(titles) - 1
     template, history = task.valid.templates["recommend"][0], task.valid.histories[0]
     (short,), _ = found._groups([(template, history, np.array([0]))], longest)
+    assert found.own.encoder.shortened == 0
     (cut,), _ = found._groups([(template, history, np.array([0, item]))], longest)
+    assert found.own.encoder.shortened == 1
     assert len(cut.prefix) < len(short.prefix)
     assert len(cut.suffixes[1]) > 64 and len(cut.prefix) + len(cut.suffixes[1]) <= 110
 

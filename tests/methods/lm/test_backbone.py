@@ -4,7 +4,8 @@ import socket
 from dataclasses import replace
 
 import pytest
-from transformers import T5Config, T5ForConditionalGeneration
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from methods.lm.backbone import BackboneError, load_backbone
 from tests.methods.lm.small import FAMILIES, make_tokenizer
@@ -25,8 +26,9 @@ def test_a_local_folder_is_loaded(task, saved, family):
 def test_dtype_is_respected(task, saved):
     backbone = load_backbone(with_backbone(task, saved(), dtype="bfloat16"), "tiny-llama")
     assert str(next(backbone.model.parameters()).dtype) == "torch.bfloat16"
-    with pytest.raises(BackboneError, match="no floating point type 'int8'"):
-        load_backbone(with_backbone(task, saved(), dtype="int8"), "tiny-llama")
+    for other in ("int8", "float8_e4m3fn"):
+        with pytest.raises(BackboneError, match=f"no floating point type '{other}': dtypes are float32, bfloat16, "):
+            load_backbone(with_backbone(task, saved(), dtype=other), "tiny-llama")
 
 
 def test_a_missing_pad_token_becomes_the_end_token(task, saved):
@@ -38,13 +40,43 @@ def test_a_missing_pad_token_becomes_the_end_token(task, saved):
     assert backbone.tokenizer.pad_token == tokenizer.eos_token
 
 
-def test_the_wrong_architecture_is_refused(task, tmp_path):
+@pytest.fixture
+def t5(tmp_path):
     folder = tmp_path / "hub-t5"
     config = T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(config).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    assert load_backbone(with_backbone(task, folder), "tiny-llama").architecture == "encoder-decoder"
+    return folder
+
+
+def test_the_wrong_architecture_is_refused(task, t5):
+    assert load_backbone(with_backbone(task, t5), "tiny-llama").architecture == "encoder-decoder"
     with pytest.raises(BackboneError, match=r"encoder-decoder, but this method needs decoder; .*tiny-llama"):
+        load_backbone(with_backbone(task, t5), "tiny-llama", ("decoder",))
+
+
+def test_what_overflows_in_half_precision_stays_single(task, t5):
+    model = load_backbone(with_backbone(task, t5, dtype="float16"), "tiny-llama").model
+    single = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.float32}
+    assert model.dtype == torch.float16 and single and all("wo" in name for name in single)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gemma2", {"head_dim": 8}),  # caps at 30
+        ("cohere", {}),  # times 0.0625
+        ("granite", {"logits_scaling": 8.0}),
+        ("falcon_h1", {"lm_head_multiplier": 0.5, "mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8}),
+        ("bert", {"is_decoder": True}),  # a layer in between
+    ],
+)
+def test_a_model_whose_output_layer_is_not_all_is_refused(task, saved, family, settings):
+    folder, sizes = saved(), {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = AutoConfig.for_model(family, vocab_size=200, **sizes, **heads, **settings)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(BackboneError, match=rf"is {family}, whose logits .* scored wrong; .*tiny-llama"):
         load_backbone(with_backbone(task, folder), "tiny-llama", ("decoder",))
 
 
@@ -65,3 +97,22 @@ def test_a_folder_without_a_model_is_named(task, tmp_path):
         load_backbone(with_backbone(task, tmp_path / "empty"), "tiny-llama")
     with pytest.raises(BackboneError, match=r"no folder '/nowhere/model/here'"):
         load_backbone(with_backbone(task, "/nowhere/model/here"), "tiny-llama")
+
+
+def shortened(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def widened(folder):
+    config = AutoConfig.from_pretrained(folder)
+    config.intermediate_size += 8
+    config.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("spoil", [shortened, widened])
+def test_damaged_weights_are_named(task, saved, spoil):
+    folder = saved()
+    spoil(folder)
+    with pytest.raises(BackboneError, match=f"{folder}': its weights are damaged or do not fit its configuration"):
+        load_backbone(with_backbone(task, folder), "tiny-llama")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from methods.base import Compute
 from methods.lm.answers import Generation, LlmError
 from methods.lm.batch import export_batch, import_batch
 from methods.lm.budget import BudgetSpent, LlmBudget, Meter
@@ -157,6 +158,16 @@ def test_request_cap_counts_attempts_and_is_never_passed(tmp_path: Path, server:
     assert len(server.prompts) == len(PROMPTS) + 1
 
 
+def test_a_client_alone_keeps_its_cap_over_all_it_asks(tmp_path: Path, server: FaultServer) -> None:
+    server.faults = [completion("")] * 4
+    alone = client(tmp_path, "requests=4")
+    for prompts in (PROMPTS[:4], PROMPTS):
+        with pytest.raises(BudgetSpent, match="cap of 4"):
+            alone.ask(prompts)
+    assert len(server.prompts) == 4
+    assert client(tmp_path, "requests=9").ask(PROMPTS[4:]) == ANSWERS[4:]
+
+
 def test_a_fault_with_one_request_left_is_not_tried_again(tmp_path: Path, server: FaultServer) -> None:
     server.faults = ["500"]
     with pytest.raises(LlmError):
@@ -223,10 +234,17 @@ def test_recorded_answers_come_first_and_the_item_decides_between_equal_prompts(
 @pytest.mark.parametrize("llm", ["gpt", "endpoint:", "recorded:/no/such/file", "recorded"])
 def test_an_unknown_model_choice_is_refused(tmp_path: Path, llm: str) -> None:
     with pytest.raises(LlmError):
-        open_client(LlmChoice(llm), "no-data-set", tmp_path)
+        open_client(LlmChoice(llm), "no-data-set", Compute(cache=tmp_path))
 
 
-def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server: FaultServer) -> None:
+@pytest.mark.parametrize(("llm", "model"), [("endpoint:m", "m"), ("local:m", "m in bfloat16 on cuda")])
+def test_answers_are_filed_under_what_they_depend_on(tmp_path: Path, llm: str, model: str) -> None:
+    asked = open_client(LlmChoice(llm), "d", Compute(device="cuda:1", dtype="bfloat16", cache=tmp_path))
+    assert asked.backend is not None and asked.backend.model == model
+
+
+@pytest.mark.parametrize("torn", ['{"custom_id": "to', '{"text": "é'], ids=["text", "character"])
+def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server: FaultServer, torn: str) -> None:
     asked = client(tmp_path)
     asked.ask(PROMPTS[:1])
     requests, results = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
@@ -239,7 +257,7 @@ def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server
     ]
     answered[0]["response"]["body"] = completion("")
     answered[1] = {"custom_id": "x", "error": {"code": "batch_expired"}, "response": None}
-    results.write_text("\n".join(json.dumps(line) for line in answered) + '\n{"custom_id": "to')
+    results.write_bytes("\n".join([*map(json.dumps, answered), torn]).encode()[:-1])
     imported = import_batch(asked, results)
     assert imported.answers == 4
     assert imported.failed == {"batch_expired": 1, "torn line": 1}

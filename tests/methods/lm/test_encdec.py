@@ -108,6 +108,14 @@ def test_labels_of_several_tokens_are_scored_whole_and_said_once(requests, token
     np.testing.assert_allclose(scores, plain_odds(scoring.model, tokenizer, requests, form), atol=1e-4)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_label_words_the_tokenizer_does_not_know_are_refused(requests, tokenizer, form):
+    template = replace(requests.templates["recommend"][0], labels=("Absolutely", "Never"))
+    requests = replace(requests, templates={"recommend": (template,) * len(requests)})
+    with pytest.raises(ScoringError, match="does not know the label words Absolutely and Never"):
+        getattr(scorer(tokenizer), form)(requests, "recommend")
+
+
 @pytest.mark.parametrize("folded", [True, False])
 def test_title_likelihood_is_the_sum_over_the_tokens_of_the_title(requests, tokenizer, folded):
     scoring = scorer(tokenizer, folded=folded)

@@ -57,6 +57,16 @@ def test_a_local_model_answers_the_same_alone_and_in_a_batch(tmp_path: Path, fol
     assert [entry.problem for entry in asked.ledger] == [entry.problem for entry in alone.ledger]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_local_model_answers_in_the_type_asked_for(tmp_path: Path, folder: Path, dtype: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16").save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    _, model = LocalModel(str(tmp_path), dtype=dtype)._loaded
+    assert str(model.dtype) == f"torch.{dtype}"
+
+
 def test_a_local_model_that_never_ends_is_truncated(folder: Path) -> None:
     (answer,), requests = LocalModel(str(folder)).answers(["describe the film"], Generation(max_tokens=2), 1)
     assert (answer.problem, answer.tokens_out, requests) == ("truncated", 2, 1)
