@@ -146,6 +146,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         top.error(f"unknown argument {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
     if options.command not in COMMANDS:
         top.error(f"no command {options.command!r}: commands are {', '.join(COMMANDS)}")
+    if options.what is not None and options.command != "list":
+        meant = f"--suite {options.what}" if options.command == "run" else f"--output-dir {options.what}"
+        top.error(f"unknown argument {options.what!r}: did you mean {meant}?")
     return options
 
 

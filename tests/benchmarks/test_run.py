@@ -99,6 +99,8 @@ def test_list_names_what_there_is(run_suite, what):
         (["--tune", "--tuned", "none"], "nowhere to write"),
         (["--seeds", "0", "1", "0"], "0 is there twice"),
         (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
+        (["run", "smoke"], "unknown argument 'smoke': did you mean --suite smoke?"),
+        (["report", "results/smoke"], "unknown argument 'results/smoke': did you mean --output-dir results/smoke?"),
         (["list", "metods"], "there are methods"),
         (["report", "--output-dir", "nowhere-at-all"], "no run here"),
     ],
