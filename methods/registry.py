@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from methods.base import Method
+from methods.base import Method, MethodInfo
 
 REGISTRY: dict[str, str] = {
     "random": "methods.random_order:RandomOrder",
@@ -136,16 +136,41 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
             )
     try:
         method: Method = _factory(name)(**(settings or {}))
-    except (TypeError, ValueError) as error:
-        raise MethodError(f"method {name!r}: {error}") from error
+    except Exception as error:
+        raise MethodError(f"method {name!r}: {_told(error)}") from error
+    _check_contract(name, method)
     return method
+
+
+def _check_contract(name: str, method: object) -> None:
+    """See that an object is a method, and that its search space, if it has one, has lists to choose from."""
+    lacking = [what for what in ("fit", "score") if not callable(getattr(method, what, None))]
+    if not isinstance(getattr(method, "info", None), MethodInfo):
+        lacking.insert(0, "info of type MethodInfo")
+    if lacking:
+        raise MethodError(f"method {name!r}: {type(method).__name__} has no {' and no '.join(lacking)}")
+    space = getattr(method, "space", {})
+    if not isinstance(space, Mapping):
+        raise MethodError(f"method {name!r}: space holds a tuple of values for each setting, not {space!r}")
+    for setting, values in space.items():
+        if not isinstance(values, tuple | list) or not values:
+            raise MethodError(f"method {name!r}: space holds a tuple of values for {setting!r}, not {values!r}")
 
 
 def _factory(name: str) -> Callable[..., Method]:
     (name,) = names([name])
     module, _, attribute = REGISTRY.get(name, name).partition(":")
+    if not (module and attribute):
+        raise MethodError(f"no method {name!r}: give your own as package.module:Class")
     try:
         factory: Callable[..., Method] = getattr(importlib.import_module(module), attribute)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise MethodError(f"method {name!r}: {error}") from error
+        inspect.signature(factory)
+    except Exception as error:
+        raise MethodError(f"method {name!r}: {_told(error)}") from error
     return factory
+
+
+def _told(error: Exception) -> str:
+    """An error of a method's own code; those that say by themselves what is wrong, as they say it."""
+    plain = isinstance(error, TypeError | ValueError | ImportError | AttributeError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"

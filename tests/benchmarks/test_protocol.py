@@ -1,17 +1,19 @@
 """From a data set to requests: the same for everybody, and seeded."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from benchmarks import suite
-from benchmarks.cells import Cell
+from benchmarks.cells import Cell, score
 from benchmarks.plan import make_plan, with_llm
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
 from data.split import SplitError
-from methods.base import Compute
+from methods.base import Compute, MethodInfo
 from methods.registry import MethodError, create, names
 
 
@@ -76,6 +78,13 @@ def test_task_holds_no_unseen_template_and_no_test_candidates(atomic, wording):
     task = problem.task(Compute())
     assert {template.family for template in task.templates["recommend"]} == {"seen"}
     assert np.array_equal(task.valid.candidates, problem.valid.items)
+
+
+@pytest.mark.parametrize(("scores", "found"), [(None, "nothing"), (np.zeros(3), r"shape \(3,\)")])
+def test_scores_of_another_shape_are_an_error_that_names_both(atomic, wording, scores, found):
+    method = SimpleNamespace(info=MethodInfo("odd", "none"), score=lambda requests: scores)
+    with pytest.raises(ValueError, match=rf"odd: score returns one number per candidate, shape \(30, 6\), not {found}"):
+        score(method, made(atomic, wording).test_requests())
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"negatives": 6}, {"history_length": 4}, {"users": 9}])

@@ -358,6 +358,7 @@ def test_method_that_cannot_run_has_a_row_with_its_reason(suite_file, tmp_path, 
     [
         ("Broken", "failed: RuntimeError: the loss is not a number"),
         ("Undefined", "not finite"),
+        ("Unreported", "fit returns a FitReport, not 3"),
         ("Suicidal", "exit code -9"),
         ("Refused", "failed: RuntimeError: refused: nobody answers |"),
     ],
