@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from methods.base import Method, MethodInfo
+from methods.settings import annotation, fits, words
 
 REGISTRY: dict[str, str] = {
     "random": "methods.random_order:RandomOrder",
@@ -127,13 +128,15 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
         MethodError: for an unknown name, a module that does not hold it, or an unknown or unfit setting.
     """
     known = settings_of(name)
-    for setting in settings or {}:
+    for setting, value in (settings or {}).items():
         if setting not in known:
             near = difflib.get_close_matches(setting, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise MethodError(
                 f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
             )
+        if not fits(value, kind := annotation(_factory(name), setting)):
+            raise MethodError(f"method {name!r}: {setting} is {words(kind)}, not {value!r}")
     try:
         method: Method = _factory(name)(**(settings or {}))
     except Exception as error:

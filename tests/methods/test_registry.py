@@ -45,3 +45,53 @@ def test_method_that_is_none_is_an_error_that_says_why(tmp_path, monkeypatch, re
 def test_method_without_module_or_class_is_refused(name):
     with pytest.raises(MethodError, match="give your own as package.module:Class"):
         create(name)
+
+
+TYPED = """
+from __future__ import annotations
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Optional
+if TYPE_CHECKING:
+    from nowhere import Unknown
+@dataclass
+class Mine(Good):
+    size: int = 1
+    rate: float | None = None
+    kind: Literal["a", "b"] = "a"
+    when: Optional[Unknown] = None
+    def __post_init__(self): assert isinstance(self.size, int)
+small = partial(Mine, size=0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("sasrec", {"epochs": "abc"}, "epochs is a whole number, not 'abc'"),
+        ("sasrec", {"epochs": 1.5}, "epochs is a whole number, not 1.5"),
+        ("bpr", {"epochs": True}, "epochs is a whole number, not True"),
+        ("bpr", {"options": 3}, "options is a table, not 3"),
+        ("bpr", {"learning_rate": "abc"}, "learning_rate is a number, not 'abc'"),
+        ("tallrec", {"rate": "abc"}, "rate is a number, not 'abc'"),
+        ("p5", {"normalised": 1}, "normalised is true or false, not 1"),
+        ("din", {"mlp_hidden_size": 8}, "mlp_hidden_size is a list, not 8"),
+        ("ganprompt/mmd", {"scoring": "best"}, "scoring is 'plain' or 'mean', not 'best'"),
+        ("own_typed:small", {"size": "1"}, "size is a whole number, not '1'"),
+        ("own_typed:Mine", {"kind": "c"}, "kind is 'a' or 'b', not 'c'"),
+    ],
+)
+def test_value_of_another_type_than_its_setting_is_refused(tmp_path, monkeypatch, name, settings, sentence):
+    (tmp_path / "own_typed.py").write_text(TYPED.replace("@dataclass\n", f"{INFO}@dataclass\n"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MethodError) as error:
+        create(name, settings)
+    assert str(error.value) == f"method {name!r}: {sentence}"
+
+
+def test_values_of_the_annotated_types_are_accepted(tmp_path, monkeypatch):
+    (tmp_path / "own_typed.py").write_text(TYPED.replace("@dataclass\n", f"{INFO}@dataclass\n"))
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = {"size": 2, "rate": 1, "kind": "b", "when": "noon"}
+    assert vars(create("own_typed:small", settings)) == settings
+    assert create("din", {"mlp_hidden_size": [8], "options": {"a": 1}}) and create("tallrec", {"rate": None})
