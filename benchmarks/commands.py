@@ -23,7 +23,7 @@ from data.prompts.template import TemplateError
 from data.sources.build import DataError
 from data.split import SplitError
 from methods.base import Compute
-from methods.registry import MethodError, create
+from methods.registry import MethodError, create, names
 
 USER_ERRORS = (
     suite.SuiteError,
@@ -69,11 +69,20 @@ def _settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
+def _check_set(pairs: Sequence[str], methods: Sequence[str]) -> None:
+    """See that every --set reaches a method of the run."""
+    running = names(methods)
+    for method in _settings(pairs):
+        if not set(names([method])).intersection(running):
+            raise UsageError(f"--set {method}: not in this run, whose methods are {', '.join(running)}")
+
+
 def run(options: Namespace) -> int:
     """Run a suite, or what is left of it."""
     chosen = suite.load(options.suite, overrides(options))
     if options.method:
         chosen = chosen.model_copy(update={"methods": (*chosen.methods, *options.method)})
+    _check_set(options.settings, chosen.methods)
     device = plan.choose_device(options.device)
     jobs, threads = plan.choose_jobs(options.jobs, device)
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -91,6 +100,8 @@ def run(options: Namespace) -> int:
     where = tuned_settings.folders(options.tuned, folder.path)
     if options.tune and not where:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
+    if options.tuned and not options.tune and not all(place.is_dir() for place in where):
+        raise UsageError(f"--tuned {options.tuned}: no such folder")
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
         made = plan.make_plan(chosen, compute, folder.path, tuned)

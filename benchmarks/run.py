@@ -58,8 +58,9 @@ def _what_to_run(group: Group) -> None:
     group.add_argument(
         "--datasets", nargs="+", metavar="NAME|FOLDER", help="names, or folders with RecBole atomic files"
     )
-    group.add_argument("--seed", type=int, help="one seed")
-    group.add_argument("--seeds", type=int, nargs="+", help="several seeds")
+    seeds = group.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, help="one seed")
+    seeds.add_argument("--seeds", type=int, nargs="+", help="several seeds")
     group.add_argument("--split", choices=("leave-one-out", "temporal"))
     group.add_argument("--negatives", type=_negatives, metavar="N|full", help="sampled negatives, or full ranking")
     group.add_argument("--users", type=int, metavar="N", help="judge a random sample of the test users")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.protocol import Protocol
-from methods.registry import fixed, names
+from methods.registry import MethodError, check_setting, fixed, names, settings_of
 
 
 class SuiteError(ValueError):
@@ -103,7 +103,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
 
     Raises:
         SuiteError: for an unknown suite, a file that is not TOML, or an unknown or unfit key.
-        MethodError: for settings of a method or pattern of which there is none.
+        MethodError: for settings of a method or pattern of which there is none, or that none of these has.
     """
     path = Path(name) if name.endswith(".toml") else available().get(name)
     if path is None or not path.exists():
@@ -118,8 +118,19 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
         found = Suite.model_validate(_merge(content, overrides or {}))
     except ValidationError as error:
         raise SuiteError("\n".join(_sentence(path, problem) for problem in error.errors())) from error
+    _check_against(path, found.statistics.against)
     file, line = (_by_method(layer.get("settings", {})) for layer in (content, overrides or {}))
     return found.model_copy(update={"settings": _merge(file, line)})
+
+
+def _check_against(path: Path, against: str) -> None:
+    """See that the method others are compared with is one method."""
+    try:
+        several = against and names([against]) != (against,)
+    except MethodError as error:
+        raise SuiteError(f"{path}: statistics.against: {error}") from error
+    if several:
+        raise SuiteError(f"{path}: statistics.against names one method, not the pattern {against!r}")
 
 
 def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -130,7 +141,10 @@ def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     """
     found: dict[str, dict[str, Any]] = {}
     for key in sorted(settings, key=lambda key: key in names([key])):  # patterns first
-        for name in names([key]):
+        rows = names([key])
+        for setting in settings[key]:
+            check_setting(next((name for name in rows if setting in settings_of(name)), rows[0]), setting)
+        for name in rows:
             own = frozenset() if name == key else fixed(name)
             found.setdefault(name, {}).update({s: value for s, value in settings[key].items() if s not in own})
     return found

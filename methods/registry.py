@@ -107,6 +107,21 @@ def settings_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_factory(name)).parameters)
 
 
+def check_setting(name: str, setting: str) -> None:
+    """See that a method has a setting.
+
+    Raises:
+        MethodError: if it has not, with the nearest one; also for an unknown method.
+    """
+    known = settings_of(name)
+    if setting not in known:
+        near = difflib.get_close_matches(setting, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise MethodError(
+            f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
+        )
+
+
 def fixed(name: str) -> frozenset[str]:
     """Settings that make a row what it is: those a partial gives, or those of its family that a subclass does not take.
 
@@ -127,14 +142,8 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     Raises:
         MethodError: for an unknown name, a module that does not hold it, or an unknown or unfit setting.
     """
-    known = settings_of(name)
     for setting, value in (settings or {}).items():
-        if setting not in known:
-            near = difflib.get_close_matches(setting, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise MethodError(
-                f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
-            )
+        check_setting(name, setting)
         if not fits(value, kind := annotation(_factory(name), setting)):
             raise MethodError(f"method {name!r}: {setting} is {words(kind)}, not {value!r}")
     try:

@@ -138,11 +138,15 @@ def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
         ('name = "x"\nmethods = ["random"]\n[protocol]\nusers = 0', "protocol.users: Input should be greater"),
         ('name = "x"\nmethods = ["random"]\n[protocol]\nnegatives = 0', "Input should be greater than or equal to 1"),
         ('name = "x"', "methods: Field required"),
+        ('name = "x"\nmethods = ["random"]\n[settings.bpr]\nepoch = 3', "method 'bpr' has no setting 'epoch'"),
+        ('name = "x"\nmethods = ["random"]\n[settings."gan*"]\nepoch = 3', "did you mean 'epochs'?"),
+        ('name = "x"\nmethods = ["random"]\n[statistics]\nagainst = "sasrex"', "statistics.against: no method 'sasrex'"),
+        ('name = "x"\nmethods = ["random"]\n[statistics]\nagainst = "p*"', "against names one method, not the pattern"),
     ],
 )
 def test_unusable_suite_file_is_an_error_that_names_the_key(tmp_path, content, sentence):
     (tmp_path / "x.toml").write_text(content)
-    with pytest.raises(SuiteError) as error:
+    with pytest.raises((SuiteError, MethodError)) as error:
         suite.load(str(tmp_path / "x.toml"))
     assert sentence in str(error.value)
 
