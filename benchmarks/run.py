@@ -112,7 +112,7 @@ def _positive(text: str) -> int:
 
 
 def _batch_size(text: str) -> int | None:
-    return None if text == "auto" else int(text)
+    return None if text == "auto" else _positive(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

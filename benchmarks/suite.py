@@ -34,8 +34,14 @@ class Statistics(BaseModel, frozen=True, extra="forbid"):
     against: str = ""
 
 
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("at least one is needed")
+    return values
+
+
 def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for value in values:
+    for value in _some(values):
         if values.count(value) > 1:
             raise ValueError(f"{value!r} is there twice")
     return values
@@ -63,7 +69,7 @@ class Suite(BaseModel):
     name: str
     description: str = ""
     datasets: Annotated[tuple[str, ...], AfterValidator(_once)] = ("ml-100k",)
-    methods: tuple[str, ...]
+    methods: Annotated[tuple[str, ...], AfterValidator(_some)]
     seeds: Annotated[tuple[int, ...], AfterValidator(_once)] = (0,)
     protocol: Protocol = Protocol()
     conditions: dict[str, tuple[float | str, ...] | bool] = {}
