@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import audits, tuned_settings
 from benchmarks.cells import Cell
-from benchmarks.conditions import Condition, expand
+from benchmarks.conditions import Condition, Grades, expand
 from benchmarks.errors import UsageError
 from benchmarks.perturbations.history import HistoryInject
 from benchmarks.protocol import Problem, Protocol, prepare
@@ -166,12 +166,11 @@ def _conditions(suite: Suite, wording: Mapping[Role, Sequence[Template]]) -> tup
     return expand(_families(suite), unseen)
 
 
-def _families(suite: Suite) -> dict[str, tuple[float | str, ...] | None]:
+def _families(suite: Suite) -> dict[str, Grades]:
     """Families that are asked for. With full ranking every untouched item is a candidate and none can be injected."""
-    chosen = {
-        name: None if grades is True else grades for name, grades in suite.conditions.items() if grades is not False
+    return {
+        name: grades for name, grades in suite.families.items() if name != INJECT or suite.protocol.negatives != "full"
     }
-    return {name: grades for name, grades in chosen.items() if name != INJECT or suite.protocol.negatives != "full"}
 
 
 def _templates(roles: Sequence[Role], files: Sequence[Path]) -> dict[Role, tuple[Template, ...]]:

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from benchmarks.conditions import ConditionError, Grades, expand
+from benchmarks.perturbations.base import PerturbationError
 from benchmarks.protocol import Protocol
 from methods.registry import MethodError, check_setting, fixed, names, settings_of
 
@@ -32,6 +34,11 @@ class Statistics(BaseModel, frozen=True, extra="forbid"):
     resamples: int = Field(default=2_000, ge=99)
     level: float = Field(default=0.95, gt=0, lt=1)
     against: str = ""
+
+
+TYPES = {"tuple_type": "a list", **dict.fromkeys(("bool_type", "bool_parsing"), "true or false")}
+"""Kind of error -> what may stand there, in the words of a suite file."""
+SHOULD = "Input should be "
 
 
 def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -78,6 +85,12 @@ class Suite(BaseModel):
     statistics: Statistics = Statistics()
     limit: int | None = Field(default=None, ge=2)
 
+    @property
+    def families(self) -> dict[str, Grades]:
+        """Condition family -> its grades or variants, None for the default ones."""
+        chosen = {name: grades for name, grades in self.conditions.items() if grades is not False}
+        return {name: None if grades is True else grades for name, grades in chosen.items()}
+
 
 def typed(text: str) -> Any:
     """A value from the command line: a TOML value where it is one, else the text.
@@ -120,10 +133,14 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: not a TOML file: {error}") from error
+    merged = _merge(content, overrides or {})
     try:
-        found = Suite.model_validate(_merge(content, overrides or {}))
+        found = Suite.model_validate(merged)
+        expand(found.families, {})
     except ValidationError as error:
-        raise SuiteError("\n".join(_sentence(path, problem) for problem in error.errors())) from error
+        raise SuiteError("\n".join(_sentences(path, error, merged, overrides or {}))) from error
+    except (ConditionError, PerturbationError) as error:
+        raise SuiteError(f"{path}: conditions: {error}") from error
     _check_against(path, found.statistics.against)
     file, line = (_by_method(layer.get("settings", {})) for layer in (content, overrides or {}))
     return found.model_copy(update={"settings": _merge(file, line)})
@@ -164,14 +181,42 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _sentence(path: Path, problem: Mapping[str, Any]) -> str:
-    """One validation error as a sentence that names file, key and what may stand there."""
-    *parents, last = [str(part) for part in problem["loc"]]
-    where = ".".join([*parents, last])
-    if problem["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{path}: {where}: {problem['msg']}, not {problem['input']!r}"
-    keys = {"protocol": [field.name for field in fields(Protocol)], "statistics": list(Statistics.model_fields)}
-    known = keys.get(parents[0] if parents else "", list(Suite.model_fields))
-    near = difflib.get_close_matches(last, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{path}: unknown key {where}: {hint}keys are {', '.join(known)}"
+def _sentences(
+    path: Path, error: ValidationError, content: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Iterator[str]:
+    """One sentence for every place in the file or on the command line, whatever number of types do not fit there."""
+    places: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for problem in error.errors():
+        keys = tuple(map(str, problem["loc"]))
+        place = keys if problem["type"] == "missing" else keys[: _depth(content, keys)]
+        places.setdefault(place, []).append(problem)
+    for place, problems in places.items():
+        typed = _depth(overrides, place) == len(place)
+        yield f"{path}: " * (not typed) + _sentence(f"--{place[-1]}" if typed else ".".join(place), problems)
+
+
+def _depth(content: Any, keys: Sequence[str]) -> int:
+    """How many of the keys lead into a nested mapping.
+
+    >>> _depth({"conditions": {"typos": 0.1}}, ["conditions", "typos", "bool"])
+    2
+    """
+    inside = keys and isinstance(content, Mapping) and keys[0] in content
+    return 1 + _depth(content[keys[0]], keys[1:]) if inside else 0
+
+
+def _sentence(where: str, problems: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong at a place, and what may stand there."""
+    first = problems[0]
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        keys = {"protocol": [field.name for field in fields(Protocol)], "statistics": list(Statistics.model_fields)}
+        section, _, last = where.rpartition(".")
+        known = keys.get(section, list(Suite.model_fields))
+        near = difflib.get_close_matches(last, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown key {where}: {hint}keys are {', '.join(known)}"
+    choices = [TYPES.get(problem["type"]) or problem["msg"].removeprefix(SHOULD) for problem in problems]
+    if first["msg"].startswith(SHOULD):
+        choices[0] = SHOULD + choices[0]
+    found = "" if first["type"] == "missing" else f", not {first['input']!r}"
+    return f"{where}: {' or '.join(choices).removeprefix('Value error, ')}{found}"

@@ -16,6 +16,8 @@ from data.split import SplitError
 from methods.base import Compute, MethodInfo
 from methods.registry import MethodError, create, names
 
+X = 'name = "x"\nmethods = ["random"]\n'
+
 
 @pytest.fixture(scope="module")
 def wording():
@@ -132,19 +134,23 @@ def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
     ("content", "sentence"),
     [
         ("methods = [", "not a TOML file"),
-        ('name = "x"\nmethods = ["random"]\nseed = 3', "unknown key seed: did you mean 'seeds'?"),
-        ('name = "x"\nmethods = ["random"]\n[protocol]\nnegative = 3', "unknown key protocol.negative: did you mean"),
-        ('name = "x"\nmethods = ["random"]\n[statistics]\ndraws = 3', "statistics.draws: Input should be greater"),
-        ('name = "x"\nmethods = ["random"]\n[protocol]\nusers = 0', "protocol.users: Input should be greater"),
-        ('name = "x"\nmethods = ["random"]\n[protocol]\nnegatives = 0', "Input should be greater than or equal to 1"),
+        (f"{X}seed = 3", "unknown key seed: did you mean 'seeds'?"),
+        (f"{X}[protocol]\nnegative = 3", "unknown key protocol.negative: did you mean"),
+        (f"{X}[statistics]\ndraws = 3", "statistics.draws: Input should be greater"),
+        (f"{X}[protocol]\nusers = 0", "protocol.users: Input should be greater"),
+        (f"{X}[protocol]\nnegatives = 0", "Input should be greater than or equal to 1"),
+        (f"{X}[protocol]\nnegatives = 0", "greater than or equal to 1 or 'full', not 0"),
+        (f"{X}[conditions]\ntypos = 0.1", "x.toml: conditions.typos: Input should be a list or true or false, not 0.1"),
+        (f"{X}[conditions]\ntypos = [1.5]", "x.toml: conditions: typos: severity is a share between 0 and 1, not 1.5"),
+        (f"{X}[conditions]\ntypo = true", "x.toml: conditions: no condition family 'typo': did you mean 'typos'?"),
         ('name = "x"', "methods: Field required"),
-        ('name = "x"\nmethods = []', "methods: Value error, at least one is needed, not []"),
-        ('name = "x"\nmethods = ["random"]\nseeds = []', "seeds: Value error, at least one is needed, not []"),
-        ('name = "x"\nmethods = ["random"]\ndatasets = []', "datasets: Value error, at least one is needed, not []"),
-        ('name = "x"\nmethods = ["random"]\n[settings.bpr]\nepoch = 3', "method 'bpr' has no setting 'epoch'"),
-        ('name = "x"\nmethods = ["random"]\n[settings."gan*"]\nepoch = 3', "did you mean 'epochs'?"),
-        ('name = "x"\nmethods = ["random"]\n[statistics]\nagainst = "sasrex"', "statistics.against: no method 'sasrex'"),
-        ('name = "x"\nmethods = ["random"]\n[statistics]\nagainst = "p*"', "against names one method, not the pattern"),
+        ('name = "x"\nmethods = []', "methods: at least one is needed, not []"),
+        (f"{X}seeds = []", "seeds: at least one is needed, not []"),
+        (f"{X}datasets = []", "datasets: at least one is needed, not []"),
+        (f"{X}[settings.bpr]\nepoch = 3", "method 'bpr' has no setting 'epoch'"),
+        (f'{X}[settings."gan*"]\nepoch = 3', "did you mean 'epochs'?"),
+        (f'{X}[statistics]\nagainst = "sasrex"', "statistics.against: no method 'sasrex'"),
+        (f'{X}[statistics]\nagainst = "p*"', "against names one method, not the pattern"),
     ],
 )
 def test_unusable_suite_file_is_an_error_that_names_the_key(tmp_path, content, sentence):
@@ -152,6 +158,16 @@ def test_unusable_suite_file_is_an_error_that_names_the_key(tmp_path, content, s
     with pytest.raises((SuiteError, MethodError)) as error:
         suite.load(str(tmp_path / "x.toml"))
     assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_value_of_the_command_line_is_not_blamed_on_the_file():
+    with pytest.raises(SuiteError) as error:
+        suite.load("smoke", {"seeds": [0, 0], "protocol": {"negatives": 0}})
+    assert str(error.value) == (
+        "--seeds: 0 is there twice, not [0, 0]\n"
+        "--negatives: Input should be greater than or equal to 1 or 'full', not 0"
+    )
 
 
 def test_command_line_wins_over_the_suite_file_key_by_key():

@@ -43,7 +43,7 @@ def test_method_that_is_none_is_an_error_that_says_why(tmp_path, monkeypatch, re
 
 @pytest.mark.parametrize("name", [":Few", "few:"])
 def test_method_without_module_or_class_is_refused(name):
-    with pytest.raises(MethodError, match="give your own as package.module:Class"):
+    with pytest.raises(MethodError, match=r"give your own as package\.module:Class"):
         create(name)
 
 
