@@ -23,6 +23,7 @@ from data.prompts.template import TemplateError
 from data.sources.build import DataError
 from data.split import SplitError
 from methods.base import Compute
+from methods.lm.answers import LlmError
 from methods.registry import MethodError, create, names
 
 USER_ERRORS = (
@@ -34,6 +35,7 @@ USER_ERRORS = (
     TemplateError,
     ConditionError,
     MethodError,
+    LlmError,
     tuning.TuningError,
     UsageError,
     PerturbationError,

@@ -19,6 +19,7 @@ from data.prompts.library import templates
 from data.prompts.template import Role, Template
 from data.sources.build import DataError
 from methods.base import Compute, Method
+from methods.lm.open import LlmChoice, check
 from methods.registry import create, names, settings_of
 
 INJECT = HistoryInject.family
@@ -153,7 +154,12 @@ def _turn(cost: float) -> tuple[bool, float]:
 
 
 def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Suite:
-    """The suite with the same language model, and one budget for all, for every method that asks one."""
+    """The suite with the same language model, and one budget for all, for every method that asks one.
+
+    Raises:
+        LlmError: for a language model or a budget in none of the known forms.
+    """
+    check(LlmChoice("recorded" if llm is None else llm, budget or ""))
     given = {key: value for key, value in (("llm", llm), ("llm_budget", budget)) if value is not None}
     asking = [name for name in names(suite.methods) if "llm" in settings_of(name)] if given else []
     settings = {name: {**given, "llm_run": run, **suite.settings.get(name, {})} for name in asking}

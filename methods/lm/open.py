@@ -43,6 +43,18 @@ def recorded_file(llm: str, dataset: str, cache: Path) -> Path | None:
     return recorded.path(dataset) or (filled if filled.is_file() else None)
 
 
+def check(choice: LlmChoice) -> LlmBudget:
+    """The budget of a choice of one of the known forms.
+
+    Raises:
+        LlmError: for another form, or what is no budget.
+    """
+    kind, _, name = choice.llm.partition(":")
+    if kind != "recorded" and not (name and kind in ("endpoint", "local")):
+        raise LlmError(f"llm {choice.llm!r}: give {FORMS}")
+    return LlmBudget.parse(choice.budget)
+
+
 def open_client(
     choice: LlmChoice, dataset: str, cache: Path, device: str = "cpu", revision: str | None = None
 ) -> LlmClient:
@@ -51,8 +63,8 @@ def open_client(
     Raises:
         LlmError: if the choice is none of the known forms, or what it names is not there.
     """
+    budget = check(choice)
     kind, _, name = choice.llm.partition(":")
-    budget = LlmBudget.parse(choice.budget)
     if kind == "recorded":
         file = recorded_file(choice.llm, dataset, cache)
         if file is None:
@@ -60,8 +72,6 @@ def open_client(
         if not file.is_file():
             raise LlmError(f"{file}: no such file of recorded answers")
         return LlmClient(recorded=Recorded.read(file), cache=cache / "answers.sqlite")
-    if not name or kind not in ("endpoint", "local"):
-        raise LlmError(f"llm {choice.llm!r}: give {FORMS}")
     backend: Backend
     if kind == "endpoint":
         from methods.lm.endpoint import Endpoint

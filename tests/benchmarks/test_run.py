@@ -97,6 +97,8 @@ def test_list_names_what_there_is(run_suite, what):
         (["--methods", "sasrec", "--set", "bpr.epochs=2"], "--set bpr: not in this run, whose methods are sasrec"),
         (["--seed", "1", "--seeds", "2", "3"], "not allowed with argument --seed"),
         (["--methods", "random", "--tuned", "typo"], "--tuned typo: no such folder"),
+        (["--llm", "foo"], "llm 'foo': give recorded, recorded:FILE, endpoint:MODEL or local:MODEL"),
+        (["--llm-budget", "nonsense"], "no budget 'nonsense'"),
         (["--set", "random"], "expected METHOD.SETTING=VALUE"),
         (["--tune", "--trials", "0"], "--trials: 0 is not a whole number of at least 1"),
         (["--batch-size", "0"], "--batch-size: 0 is not a whole number of at least 1 or auto"),
