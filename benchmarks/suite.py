@@ -131,6 +131,8 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
         raise SuiteError(f"no suite {name!r}: {hint}suites are {', '.join(available())}, or the path of a .toml file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: not a TOML file: {error}") from error
     merged = _merge(content, overrides or {})

@@ -161,6 +161,12 @@ def test_unusable_suite_file_is_an_error_that_names_the_key(tmp_path, content, s
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_is_no_suite_file(tmp_path):
+    (tmp_path / "x.toml").mkdir()
+    with pytest.raises(SuiteError, match=r"x\.toml: cannot be read: Is a directory"):
+        suite.load(str(tmp_path / "x.toml"))
+
+
 def test_a_value_of_the_command_line_is_not_blamed_on_the_file():
     with pytest.raises(SuiteError) as error:
         suite.load("smoke", {"seeds": [0, 0], "protocol": {"negatives": 0}})
