@@ -71,12 +71,11 @@ def _settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _check_set(pairs: Sequence[str], methods: Sequence[str]) -> None:
-    """See that every --set reaches a method of the run."""
+def _warn_of_unused(pairs: Sequence[str], methods: Sequence[str]) -> None:
     running = names(methods)
     for method in _settings(pairs):
         if not set(names([method])).intersection(running):
-            raise UsageError(f"--set {method}: not in this run, whose methods are {', '.join(running)}")
+            print(f"--set {method}: not in this run, whose methods are {', '.join(running)}", file=sys.stderr)
 
 
 def run(options: Namespace) -> int:
@@ -84,7 +83,7 @@ def run(options: Namespace) -> int:
     chosen = suite.load(options.suite, overrides(options))
     if options.method:
         chosen = chosen.model_copy(update={"methods": (*chosen.methods, *options.method)})
-    _check_set(options.settings, chosen.methods)
+    _warn_of_unused(options.settings, chosen.methods)
     device = plan.choose_device(options.device)
     jobs, threads = plan.choose_jobs(options.jobs, device)
     os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -186,15 +186,17 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def _sentences(
     path: Path, error: ValidationError, content: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> Iterator[str]:
-    """One sentence for every place in the file or on the command line, whatever number of types do not fit there."""
+    """One sentence for every place in the file or on the command line, however many types are possible there."""
     places: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for problem in error.errors():
         keys = tuple(map(str, problem["loc"]))
         place = keys if problem["type"] == "missing" else keys[: _depth(content, keys)]
         places.setdefault(place, []).append(problem)
     for place, problems in places.items():
-        typed = _depth(overrides, place) == len(place)
-        yield f"{path}: " * (not typed) + _sentence(f"--{place[-1]}" if typed else ".".join(place), problems)
+        if _depth(overrides, place) == len(place):
+            yield _sentence(f"--{place[-1]}", problems)
+        else:
+            yield f"{path}: {_sentence('.'.join(place), problems)}"
 
 
 def _depth(content: Any, keys: Sequence[str]) -> int:

@@ -21,14 +21,14 @@ KINDS: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
 
 
 def annotation(factory: Callable[..., object], setting: str) -> Any:
-    """The type of a setting; Any where its names are imported for type checkers alone."""
+    """The type of a setting; Any where it cannot be told, as with names imported for type checkers alone."""
     found = inspect.signature(factory).parameters[setting].annotation
     if not isinstance(found, str):
         return found
     made = factory.func if isinstance(factory, partial) else factory
     try:
         return eval(found, {**vars(typing), **vars(sys.modules[made.__module__])})
-    except (NameError, AttributeError):
+    except Exception:  # a text may say anything
         return Any
 
 

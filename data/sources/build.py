@@ -75,10 +75,8 @@ def build(
     notes += _note(~kept, order, rows, f"of users or items with fewer than {min_count} positives left out")
     order = order[kept]
     if not len(order):
-        why = (
-            [*notes, "a suite file's [protocol] can lower min_rating and min_count"] if notes else ["the file has none"]
-        )
-        raise DataError(f"{name}: no interaction is left; {'; '.join(why)}")
+        cure = "a suite file's [protocol] can lower min_rating and min_count" if notes else "the file has none"
+        raise DataError(f"{name}: no interaction is left; {'; '.join([*notes, cure])}")
 
     users, user_row = np.unique(user[order], return_inverse=True)
     items, item_index = np.unique(item[order], return_inverse=True)

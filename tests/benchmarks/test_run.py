@@ -94,7 +94,10 @@ def test_list_names_what_there_is(run_suite, what):
         (["--datasets", "ml-10k"], "did you mean 'ml-100k'?"),
         (["--methods", "random", "--set", "random.speed=3"], "has no setting 'speed'"),
         (["--methods", "sasrec", "--set", "bpr.nosuch=2"], "method 'bpr' has no setting 'nosuch'"),
-        (["--methods", "sasrec", "--set", "bpr.epochs=2"], "--set bpr: not in this run, whose methods are sasrec"),
+        (
+            ["--methods", "random", "--set", "bpr.epochs=2", "--tune"],
+            "--set bpr: not in this run, whose methods are random",
+        ),
         (["--seed", "1", "--seeds", "2", "3"], "not allowed with argument --seed"),
         (["--methods", "random", "--tuned", "typo"], "--tuned typo: no such folder"),
         (["--llm", "foo"], "llm 'foo': give recorded, recorded:FILE, endpoint:MODEL or local:MODEL"),

@@ -60,6 +60,7 @@ class Mine(Good):
     rate: float | None = None
     kind: Literal["a", "b"] = "a"
     when: Optional[Unknown] = None
+    why: "any reason" = ""
     def __post_init__(self): assert isinstance(self.size, int)
 small = partial(Mine, size=0)
 """
@@ -92,6 +93,6 @@ def test_value_of_another_type_than_its_setting_is_refused(tmp_path, monkeypatch
 def test_values_of_the_annotated_types_are_accepted(tmp_path, monkeypatch):
     (tmp_path / "own_typed.py").write_text(TYPED.replace("@dataclass\n", f"{INFO}@dataclass\n"))
     monkeypatch.syspath_prepend(tmp_path)
-    settings = {"size": 2, "rate": 1, "kind": "b", "when": "noon"}
+    settings = {"size": 2, "rate": 1, "kind": "b", "when": "noon", "why": 3}
     assert vars(create("own_typed:small", settings)) == settings
     assert create("din", {"mlp_hidden_size": [8], "options": {"a": 1}}) and create("tallrec", {"rate": None})
