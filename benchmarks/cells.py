@@ -135,6 +135,8 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
         reset_peak_memory()
         started = time.perf_counter()
         report = method.fit(cell.problem.task(cell.compute), cell.id.seed)
+        if not isinstance(report, FitReport):
+            raise TypeError(f"fit returns a FitReport, not {report!r}")
         seconds = {"fit": time.perf_counter() - started}
         with RunFolder(cell.run).writing(cell.id) as folder:
             seconds["score"], shortened, checks = _score_conditions(cell, method, folder, progress)
@@ -230,17 +232,21 @@ def score(method: Method, requests: Requests) -> FloatArray:
     """
     chunks = np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL))
     try:
-        scores = np.concatenate([method.score(requests.select(rows)) for rows in chunks])
+        scores = np.concatenate([_scores(method, requests.select(rows)) for rows in chunks])
     except OSError as error:  # the method's own; the run folder's would end the run
         raise RuntimeError(f"{method.info.name}: {error}") from error
-    if scores.shape != requests.candidates.shape:
-        raise ValueError(
-            f"{method.info.name}: scores of shape {scores.shape} for {requests.candidates.shape} candidates"
-        )
     if not np.isfinite(scores).all():
         row = int(np.argmin(np.isfinite(scores).all(axis=1)))
         user = requests.catalogue.user_ids[requests.users[row]]
         raise ValueError(f"{method.info.name}: scores of user {user!r} are not finite")
+    return scores
+
+
+def _scores(method: Method, requests: Requests) -> FloatArray:
+    scores, expected = method.score(requests), requests.candidates.shape
+    if np.shape(scores) != expected:
+        found = "nothing" if scores is None else f"shape {np.shape(scores)}"
+        raise ValueError(f"{method.info.name}: score returns one number per candidate, shape {expected}, not {found}")
     return np.asarray(scores, np.float64)
 
 

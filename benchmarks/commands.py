@@ -23,7 +23,8 @@ from data.prompts.template import TemplateError
 from data.sources.build import DataError
 from data.split import SplitError
 from methods.base import Compute, count
-from methods.registry import MethodError, create
+from methods.lm.answers import LlmError
+from methods.registry import MethodError, create, names
 
 USER_ERRORS = (
     suite.SuiteError,
@@ -34,6 +35,7 @@ USER_ERRORS = (
     TemplateError,
     ConditionError,
     MethodError,
+    LlmError,
     tuning.TuningError,
     UsageError,
     PerturbationError,
@@ -69,11 +71,19 @@ def _settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
+def _warn_of_unused(pairs: Sequence[str], methods: Sequence[str]) -> None:
+    running = names(methods)
+    for method in _settings(pairs):
+        if not set(names([method])).intersection(running):
+            print(f"--set {method}: not in this run, whose methods are {', '.join(running)}", file=sys.stderr)
+
+
 def run(options: Namespace) -> int:
     """Run a suite, or what is left of it."""
     chosen = suite.load(options.suite, overrides(options))
     if options.method:
         chosen = chosen.model_copy(update={"methods": (*chosen.methods, *options.method)})
+    _warn_of_unused(options.settings, chosen.methods)
     device = plan.choose_device(options.device)
     jobs, threads = plan.choose_jobs(options.jobs, device)
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -93,6 +103,8 @@ def run(options: Namespace) -> int:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
     if options.tune and options.fresh:
         raise UsageError(f"--fresh is not for --tune: to search again, delete {folder.path / 'tuning'}")
+    if options.tuned and not options.tune and not all(place.is_dir() for place in where):
+        raise UsageError(f"--tuned {options.tuned}: no such folder")
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
         made = plan.make_plan(chosen, compute, folder.path, tuned)

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import audits, tuned_settings
 from benchmarks.cells import Cell
-from benchmarks.conditions import Condition, expand
+from benchmarks.conditions import Condition, Grades, expand
 from benchmarks.errors import UsageError
 from benchmarks.perturbations.history import HistoryInject
 from benchmarks.protocol import Problem, Protocol, prepare
@@ -19,6 +19,7 @@ from data.prompts.library import templates
 from data.prompts.template import Role, Template
 from data.sources.build import DataError
 from methods.base import Compute, Method
+from methods.lm.open import LlmChoice, check
 from methods.registry import create, names, settings_of
 
 INJECT = HistoryInject.family
@@ -153,7 +154,12 @@ def _turn(cost: float) -> tuple[bool, float]:
 
 
 def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Suite:
-    """The suite with the same language model, and one budget for all, for every method that asks one."""
+    """The suite with the same language model, and one budget for all, for every method that asks one.
+
+    Raises:
+        LlmError: for a language model or a budget in none of the known forms.
+    """
+    check(LlmChoice("recorded" if llm is None else llm, budget or ""))
     given = {key: value for key, value in (("llm", llm), ("llm_budget", budget)) if value is not None}
     asking = [name for name in names(suite.methods) if "llm" in settings_of(name)] if given else []
     settings = {name: {**given, "llm_run": run, **suite.settings.get(name, {})} for name in asking}
@@ -166,12 +172,11 @@ def _conditions(suite: Suite, wording: Mapping[Role, Sequence[Template]]) -> tup
     return expand(_families(suite), unseen)
 
 
-def _families(suite: Suite) -> dict[str, tuple[float | str, ...] | None]:
+def _families(suite: Suite) -> dict[str, Grades]:
     """Families that are asked for. With full ranking every untouched item is a candidate and none can be injected."""
-    chosen = {
-        name: None if grades is True else grades for name, grades in suite.conditions.items() if grades is not False
+    return {
+        name: grades for name, grades in suite.families.items() if name != INJECT or suite.protocol.negatives != "full"
     }
-    return {name: grades for name, grades in chosen.items() if name != INJECT or suite.protocol.negatives != "full"}
 
 
 def _templates(roles: Sequence[Role], files: Sequence[Path]) -> dict[Role, tuple[Template, ...]]:

@@ -59,12 +59,15 @@ def _what_to_run(group: Group) -> None:
     group.add_argument(
         "--datasets", nargs="+", metavar="NAME|FOLDER", help="names, or folders with RecBole atomic files"
     )
-    group.add_argument("--seed", type=int, help="one seed")
-    group.add_argument("--seeds", type=int, nargs="+", help="several seeds")
+    seeds = group.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, help="one seed")
+    seeds.add_argument("--seeds", type=int, nargs="+", help="several seeds")
     group.add_argument("--split", choices=("leave-one-out", "temporal"))
     group.add_argument("--negatives", type=_negatives, metavar="N|full", help="sampled negatives, or full ranking")
-    group.add_argument("--users", type=int, metavar="N", help="judge a random sample of the test users")
-    group.add_argument("--limit", type=int, metavar="N", help="like --users, for trying out: marked as not reportable")
+    group.add_argument("--users", type=_count, metavar="N", help="judge a random sample of the test users")
+    group.add_argument(
+        "--limit", type=_count, metavar="N", help="like --users, for trying out: marked as not reportable"
+    )
     group.add_argument("--set", action="append", default=[], metavar="METHOD.SETTING=VALUE", dest="settings")
 
 
@@ -75,7 +78,7 @@ def _search(group: Group) -> None:
         help="search every method's settings on the validation part, store the best, and leave: "
         "the same command without it runs with them",
     )
-    group.add_argument("--trials", type=_positive, default=8, metavar="N", help="fits per method; default: 8")
+    group.add_argument("--trials", type=_count, default=8, metavar="N", help="fits per method; default: 8")
     group.add_argument(
         "--tuned",
         metavar="FOLDER|none",
@@ -92,7 +95,7 @@ def _how_to_run(group: Group) -> None:
         "--batch-size", type=_batch_size, default=None, metavar="N|auto", help="prompts per forward pass"
     )
     group.add_argument(
-        "--jobs", type=_positive, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
+        "--jobs", type=_count, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
     )
     group.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
     group.add_argument("--output-dir", type=Path, help="default: results/<suite>")
@@ -104,18 +107,18 @@ def _how_to_run(group: Group) -> None:
     )
 
 
-def _negatives(text: str) -> int | str:
-    return text if text == "full" else int(text)
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+def _count(text: str, otherwise: str = "") -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1{otherwise}")
     return int(text)
 
 
+def _negatives(text: str) -> int | str:
+    return text if text == "full" else _count(text, " or full")
+
+
 def _batch_size(text: str) -> int | None:
-    return None if text == "auto" else int(text)
+    return None if text == "auto" else _count(text, " or auto")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,6 +158,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         top.error(f"unknown argument {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
     if options.command not in COMMANDS:
         top.error(f"no command {options.command!r}: commands are {', '.join(COMMANDS)}")
+    if options.what is not None and options.command != "list":
+        meant = f"--suite {options.what}" if options.command == "run" else f"--output-dir {options.what}"
+        top.error(f"unknown argument {options.what!r}: did you mean {meant}?")
     return options
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from benchmarks.conditions import ConditionError, Grades, expand
+from benchmarks.perturbations.base import PerturbationError
 from benchmarks.protocol import Protocol
-from methods.registry import fixed, names
+from methods.registry import MethodError, check_setting, fixed, names, settings_of
 
 
 class SuiteError(ValueError):
@@ -34,8 +36,19 @@ class Statistics(BaseModel, frozen=True, extra="forbid"):
     against: str = ""
 
 
+TYPES = {"tuple_type": "a list", **dict.fromkeys(("bool_type", "bool_parsing"), "true or false")}
+"""Kind of error -> what may stand there, in the words of a suite file."""
+SHOULD = "Input should be "
+
+
+def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("at least one is needed")
+    return values
+
+
 def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for value in values:
+    for value in _some(values):
         if values.count(value) > 1:
             raise ValueError(f"{value!r} is there twice")
     return values
@@ -63,7 +76,7 @@ class Suite(BaseModel):
     name: str
     description: str = ""
     datasets: Annotated[tuple[str, ...], AfterValidator(_once)] = ("ml-100k",)
-    methods: tuple[str, ...]
+    methods: Annotated[tuple[str, ...], AfterValidator(_some)]
     seeds: Annotated[tuple[int, ...], AfterValidator(_once)] = (0,)
     protocol: Protocol = Protocol()
     conditions: dict[str, tuple[float | str, ...] | bool] = {}
@@ -71,6 +84,12 @@ class Suite(BaseModel):
     templates: tuple[Path, ...] = ()
     statistics: Statistics = Statistics()
     limit: int | None = Field(default=None, ge=2)
+
+    @property
+    def families(self) -> dict[str, Grades]:
+        """Condition family -> its grades or variants, None for the default ones."""
+        chosen = {name: grades for name, grades in self.conditions.items() if grades is not False}
+        return {name: None if grades is True else grades for name, grades in chosen.items()}
 
 
 def typed(text: str) -> Any:
@@ -103,7 +122,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
 
     Raises:
         SuiteError: for an unknown suite, a file that is not TOML, or an unknown or unfit key.
-        MethodError: for settings of a method or pattern of which there is none.
+        MethodError: for settings of a method or pattern of which there is none, or that none of these has.
     """
     path = Path(name) if name.endswith(".toml") else available().get(name)
     if path is None or not path.exists():
@@ -112,14 +131,31 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
         raise SuiteError(f"no suite {name!r}: {hint}suites are {', '.join(available())}, or the path of a .toml file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path}: not a TOML file: {error}") from error
+    merged = _merge(content, overrides or {})
     try:
-        found = Suite.model_validate(_merge(content, overrides or {}))
+        found = Suite.model_validate(merged)
+        expand(found.families, {})
     except ValidationError as error:
-        raise SuiteError("\n".join(_sentence(path, problem) for problem in error.errors())) from error
+        raise SuiteError("\n".join(_sentences(path, error, merged, overrides or {}))) from error
+    except (ConditionError, PerturbationError) as error:
+        raise SuiteError(f"{path}: conditions: {error}") from error
+    _check_against(path, found.statistics.against)
     file, line = (_by_method(layer.get("settings", {})) for layer in (content, overrides or {}))
     return found.model_copy(update={"settings": _merge(file, line)})
+
+
+def _check_against(path: Path, against: str) -> None:
+    """See that the method others are compared with is one method."""
+    try:
+        several = against and names([against]) != (against,)
+    except MethodError as error:
+        raise SuiteError(f"{path}: statistics.against: {error}") from error
+    if several:
+        raise SuiteError(f"{path}: statistics.against names one method, not the pattern {against!r}")
 
 
 def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -130,7 +166,10 @@ def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     """
     found: dict[str, dict[str, Any]] = {}
     for key in sorted(settings, key=lambda key: key in names([key])):  # patterns first
-        for name in names([key]):
+        rows = names([key])
+        for setting in settings[key]:
+            check_setting(next((name for name in rows if setting in settings_of(name)), rows[0]), setting)
+        for name in rows:
             own = frozenset() if name == key else fixed(name)
             found.setdefault(name, {}).update({s: value for s, value in settings[key].items() if s not in own})
     return found
@@ -144,14 +183,44 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _sentence(path: Path, problem: Mapping[str, Any]) -> str:
-    """One validation error as a sentence that names file, key and what may stand there."""
-    *parents, last = [str(part) for part in problem["loc"]]
-    where = ".".join([*parents, last])
-    if problem["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{path}: {where}: {problem['msg']}, not {problem['input']!r}"
-    keys = {"protocol": [field.name for field in fields(Protocol)], "statistics": list(Statistics.model_fields)}
-    known = keys.get(parents[0] if parents else "", list(Suite.model_fields))
-    near = difflib.get_close_matches(last, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{path}: unknown key {where}: {hint}keys are {', '.join(known)}"
+def _sentences(
+    path: Path, error: ValidationError, content: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Iterator[str]:
+    """One sentence for every place in the file or on the command line, however many types are possible there."""
+    places: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for problem in error.errors():
+        keys = tuple(map(str, problem["loc"]))
+        place = keys if problem["type"] == "missing" else keys[: _depth(content, keys)]
+        places.setdefault(place, []).append(problem)
+    for place, problems in places.items():
+        if _depth(overrides, place) == len(place):
+            yield _sentence(f"--{place[-1]}", problems)
+        else:
+            yield f"{path}: {_sentence('.'.join(place), problems)}"
+
+
+def _depth(content: Any, keys: Sequence[str]) -> int:
+    """How many of the keys lead into a nested mapping.
+
+    >>> _depth({"conditions": {"typos": 0.1}}, ["conditions", "typos", "bool"])
+    2
+    """
+    inside = keys and isinstance(content, Mapping) and keys[0] in content
+    return 1 + _depth(content[keys[0]], keys[1:]) if inside else 0
+
+
+def _sentence(where: str, problems: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong at a place, and what may stand there."""
+    first = problems[0]
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        keys = {"protocol": [field.name for field in fields(Protocol)], "statistics": list(Statistics.model_fields)}
+        section, _, last = where.rpartition(".")
+        known = keys.get(section, list(Suite.model_fields))
+        near = difflib.get_close_matches(last, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown key {where}: {hint}keys are {', '.join(known)}"
+    choices = [TYPES.get(problem["type"]) or problem["msg"].removeprefix(SHOULD) for problem in problems]
+    if first["msg"].startswith(SHOULD):
+        choices[0] = SHOULD + choices[0]
+    found = "" if first["type"] == "missing" else f", not {first['input']!r}"
+    return f"{where}: {' or '.join(choices).removeprefix('Value error, ')}{found}"

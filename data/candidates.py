@@ -80,13 +80,17 @@ def sampled(
         negatives: negatives per list.
 
     Raises:
-        CandidateError: if a user has fewer than ``negatives`` untouched items.
+        CandidateError: if a user has fewer than ``negatives`` untouched items, or none.
     """
     items = np.empty((len(users), negatives + 1), np.int64)
     positive = np.empty(len(users), np.int64)
     for row, user in enumerate(users.tolist()):
         user_id = dataset.catalogue.user_ids[user]
         untouched = np.setdiff1d(np.arange(dataset.catalogue.n_items), dataset.histories[user], assume_unique=True)
+        if not len(untouched):
+            raise CandidateError(
+                f"{dataset.name}: user {user_id!r} has touched every item: there is none to rank beside the positive"
+            )
         if len(untouched) < negatives:
             raise CandidateError(
                 f"{dataset.name}: user {user_id!r} has {len(untouched)} untouched items, fewer than the {negatives} "

@@ -1,9 +1,9 @@
 """The contract between a method and whoever runs it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
@@ -34,6 +34,9 @@ class MethodInfo:
         learns: roles of further prompts it learns from.
         needs: what must be there for it to run.
         cost: expected seconds on two cores with the embedded default; cheap methods run first.
+
+    Raises:
+        ValueError: for roles or needs that are no set of known ones.
     """
 
     name: str
@@ -42,6 +45,12 @@ class MethodInfo:
     learns: frozenset[Role] = field(default=frozenset(), kw_only=True)
     needs: frozenset[Need] = frozenset()
     cost: float = 1.0
+
+    def __post_init__(self) -> None:
+        for what, known in (("roles", get_args(Role)), ("learns", get_args(Role)), ("needs", get_args(Need))):
+            value = getattr(self, what)
+            if not isinstance(value, Set) or not value <= set(known):
+                raise ValueError(f"{what} is a set of some of {', '.join(known)}, not {value!r}")
 
 
 @dataclass(frozen=True)

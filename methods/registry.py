@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from methods.base import Method
+from methods.base import Method, MethodInfo
+from methods.settings import annotation, fits, words
 
 REGISTRY: dict[str, str] = {
     "random": "methods.random_order:RandomOrder",
@@ -106,6 +107,21 @@ def settings_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_factory(name)).parameters)
 
 
+def check_setting(name: str, setting: str) -> None:
+    """See that a method has a setting.
+
+    Raises:
+        MethodError: if it has not, with the nearest one; also for an unknown method.
+    """
+    known = settings_of(name)
+    if setting not in known:
+        near = difflib.get_close_matches(setting, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise MethodError(
+            f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
+        )
+
+
 def fixed(name: str) -> frozenset[str]:
     """Settings that make a row what it is: those a partial gives, or those of its family that a subclass does not take.
 
@@ -126,26 +142,47 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     Raises:
         MethodError: for an unknown name, a module that does not hold it, or an unknown or unfit setting.
     """
-    known = settings_of(name)
-    for setting in settings or {}:
-        if setting not in known:
-            near = difflib.get_close_matches(setting, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise MethodError(
-                f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
-            )
+    for setting, value in (settings or {}).items():
+        check_setting(name, setting)
+        if not fits(value, kind := annotation(_factory(name), setting)):
+            raise MethodError(f"method {name!r}: {setting} is {words(kind)}, not {value!r}")
     try:
         method: Method = _factory(name)(**(settings or {}))
-    except (TypeError, ValueError) as error:
-        raise MethodError(f"method {name!r}: {error}") from error
+    except Exception as error:
+        raise MethodError(f"method {name!r}: {_told(error)}") from error
+    _check_contract(name, method)
     return method
+
+
+def _check_contract(name: str, method: object) -> None:
+    """See that an object is a method, and that its search space, if it has one, has lists to choose from."""
+    lacking = [what for what in ("fit", "score") if not callable(getattr(method, what, None))]
+    if not isinstance(getattr(method, "info", None), MethodInfo):
+        lacking.insert(0, "info of type MethodInfo")
+    if lacking:
+        raise MethodError(f"method {name!r}: {type(method).__name__} has no {' and no '.join(lacking)}")
+    space = getattr(method, "space", {})
+    if not isinstance(space, Mapping):
+        raise MethodError(f"method {name!r}: space holds a tuple of values for each setting, not {space!r}")
+    for setting, values in space.items():
+        if not isinstance(values, tuple | list) or not values:
+            raise MethodError(f"method {name!r}: space holds a tuple of values for {setting!r}, not {values!r}")
 
 
 def _factory(name: str) -> Callable[..., Method]:
     (name,) = names([name])
     module, _, attribute = REGISTRY.get(name, name).partition(":")
+    if not (module and attribute):
+        raise MethodError(f"no method {name!r}: give your own as package.module:Class")
     try:
         factory: Callable[..., Method] = getattr(importlib.import_module(module), attribute)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise MethodError(f"method {name!r}: {error}") from error
+        inspect.signature(factory)
+    except Exception as error:
+        raise MethodError(f"method {name!r}: {_told(error)}") from error
     return factory
+
+
+def _told(error: Exception) -> str:
+    """An error of a method's own code; those that say by themselves what is wrong, as they say it."""
+    plain = isinstance(error, TypeError | ValueError | ImportError | AttributeError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"

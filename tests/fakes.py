@@ -179,6 +179,15 @@ class Undefined(Prompted):
         return np.full(requests.candidates.shape, np.nan)
 
 
+class Unreported(Prompted):
+    """Does not say what fitting took."""
+
+    info = MethodInfo("unreported", "none")
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        return 3
+
+
 @dataclass
 class Tunable(Prompted):
     """Knows the validation items, and says so as loudly as ``skill``; some of its settings do not work."""

@@ -36,6 +36,19 @@ def test_reference_run_is_complete_and_its_audits_passed(manifest):
     assert "AUDIT FAILED" not in (manifest.parent / "leaderboard.md").read_text(encoding="utf-8")
 
 
+def test_method_that_contributors_are_shown_runs_as_pasted_with_the_setting_it_names(tmp_path, suite_file, run_suite):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    (name, setting) = re.search(r"--set (.*?)\.(\w+)=2$", code, re.MULTILINE).groups()
+    file = tmp_path / f"{name.partition(':')[0].replace('.', '/')}.py"
+    file.parent.mkdir()
+    file.write_text(code, encoding="utf-8")
+    flags = ("--suite", suite_file, "--methods", name, "--set", f"{name}.{setting}=2", "--output-dir", tmp_path / "r")
+    answer = run_suite(*flags, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert answer.returncode == 0, answer.stderr
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "r").rglob("record.json"))
+    assert record["settings"] == {setting: 2}
+
+
 def test_imports_go_one_way():
     order = {"data": 0, "methods": 1, "benchmarks": 2}
     for package, rank in order.items():

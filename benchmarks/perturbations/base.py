@@ -54,11 +54,12 @@ class Graded:
         PerturbationError: for a severity outside [0, 1].
     """
 
+    family: ClassVar[str]
     severity: float
 
     def __post_init__(self) -> None:
         if not 0 <= self.severity <= 1:
-            raise PerturbationError(f"severity is a share between 0 and 1, not {self.severity!r}")
+            raise PerturbationError(f"{self.family}: severity is a share between 0 and 1, not {self.severity!r}")
 
 
 class Ungraded:

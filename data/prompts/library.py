@@ -1,7 +1,7 @@
 """The templates of the suite, read from the TOML files beside this module."""
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib import resources
 from pathlib import Path
 from typing import get_args
@@ -15,6 +15,7 @@ REQUIRED_SLOTS: dict[str, frozenset[str]] = {
     "attribute": frozenset({"history", "attribute"}),
     "demonstrate": frozenset({"demonstrations", "history", "target"}),
 }
+FILE_KEYS = {"role", "template"}
 KEYS = {"id", "family", "text", "labels", "replaces", "strategy", "separator"}
 
 
@@ -31,8 +32,10 @@ def read_templates(path: Path) -> tuple[Template, ...]:
         raise TemplateError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path.name}: not a TOML file: {error}") from error
-    if content.keys() != {"role", "template"}:
-        raise TemplateError(f"{path.name}: keys are role and template, not {', '.join(content) or 'none'}")
+    try:
+        _check_keys(content, FILE_KEYS, FILE_KEYS)
+    except TemplateError as error:
+        raise TemplateError(f"{path.name}: {error}") from error
     role = content["role"]
     if role not in get_args(Role):
         raise TemplateError(f"{path.name}: unknown role {role!r}; roles are {', '.join(get_args(Role))}")
@@ -52,11 +55,15 @@ def read_templates(path: Path) -> tuple[Template, ...]:
     return tuple(templates.values())
 
 
-def _template(role: Role, table: dict[str, object]) -> Template:
-    missing, unknown = {"id", "family", "text"} - table.keys(), table.keys() - KEYS
+def _check_keys(table: Mapping[str, object], required: Set[str], known: Set[str]) -> None:
+    missing, unknown = required - table.keys(), table.keys() - known
     if missing or unknown:
         found = f"missing keys {sorted(missing)}, unknown keys {sorted(unknown)}"
-        raise TemplateError(f"{found}; keys are {sorted(KEYS)}")
+        raise TemplateError(f"{found}; keys are {sorted(known)}")
+
+
+def _template(role: Role, table: dict[str, object]) -> Template:
+    _check_keys(table, {"id", "family", "text"}, KEYS)
     if table["family"] not in ("seen", "unseen"):
         raise TemplateError(f"family is 'seen' or 'unseen', not {table['family']!r}")
     values = {key: value for key, value in table.items() if key not in ("text", "separator")}

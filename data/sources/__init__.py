@@ -29,6 +29,8 @@ def load(name: str, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
         from data.sources import atomic
 
         return atomic.load(Path(name), min_rating, min_count)
+    if Path(name).is_file():
+        raise DataError(f"data set {name!r} is a file: give its folder, {str(Path(name).parent)!r}")
     near = difflib.get_close_matches(name, NAMED, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise DataError(f"no data set {name!r}: {hint}give one of {', '.join(NAMED)} or a folder with RecBole atomic files")

@@ -75,7 +75,8 @@ def build(
     notes += _note(~kept, order, rows, f"of users or items with fewer than {min_count} positives left out")
     order = order[kept]
     if not len(order):
-        raise DataError(f"{name}: no interaction is left; {'; '.join(notes)}")
+        cure = "a suite file's [protocol] can lower min_rating and min_count" if notes else "the file has none"
+        raise DataError(f"{name}: no interaction is left; {'; '.join([*notes, cure])}")
 
     users, user_row = np.unique(user[order], return_inverse=True)
     items, item_index = np.unique(item[order], return_inverse=True)
@@ -91,7 +92,9 @@ def build(
     )
     offsets = np.searchsorted(user_row, np.arange(len(users) + 1))
     histories = Histories(item_index.astype(np.int64), offsets.astype(np.int64))
-    return Dataset(catalogue, histories, rows.timestamps[order], notes=(*notes, *title_notes))
+    times = rows.timestamps[order]
+    notes += [*title_notes, *_indistinct(titles, times, histories)]
+    return Dataset(catalogue, histories, times, tuple(notes))
 
 
 def _dense(ids: Sequence[str]) -> tuple[list[str], IntArray]:
@@ -129,6 +132,16 @@ def _note(affected: BoolArray, order: IntArray, rows: Interactions, what: str) -
         return []
     earliest = int(order[affected].min())
     return [f"{int(affected.sum())} interactions {what} (first: {rows.where(earliest)})"]
+
+
+def _indistinct(titles: Sequence[str], times: FloatArray, histories: Histories) -> list[str]:
+    """Notes on data that do not tell what comes when, or one item from another."""
+    notes, distinct = [], len(set(titles))
+    if (times == np.repeat(times[histories.offsets[:-1]], histories.lengths)).all():
+        notes.append("no user has two different timestamps: which of their items are the latest is arbitrary")
+    if 2 * distinct < len(titles):
+        notes.append(f"different titles of {len(titles)} items: {distinct}; prompts cannot tell many of them apart")
+    return notes
 
 
 def _titles(item_ids: Sequence[str], texts: ItemTexts) -> tuple[tuple[str, ...], list[str]]:

@@ -44,6 +44,18 @@ def recorded_file(llm: str, dataset: str, cache: Path) -> Path | None:
     return recorded.path(dataset) or (filled if filled.is_file() else None)
 
 
+def check(choice: LlmChoice) -> LlmBudget:
+    """The budget of a choice of one of the known forms.
+
+    Raises:
+        LlmError: for another form, or what is no budget.
+    """
+    kind, _, name = choice.llm.partition(":")
+    if kind != "recorded" and not (name and kind in ("endpoint", "local")):
+        raise LlmError(f"llm {choice.llm!r}: give {FORMS}")
+    return LlmBudget.parse(choice.budget)
+
+
 def open_client(choice: LlmChoice, dataset: str, compute: Compute) -> LlmClient:
     """The client; loads no model yet.
 
@@ -55,8 +67,9 @@ def open_client(choice: LlmChoice, dataset: str, compute: Compute) -> LlmClient:
     Raises:
         LlmError: if the choice is none of the known forms, or what it names is not there.
     """
+    budget = check(choice)
     kind, _, name = choice.llm.partition(":")
-    budget, cache = LlmBudget.parse(choice.budget), compute.cache / "answers.sqlite"
+    cache = compute.cache / "answers.sqlite"
     if kind == "recorded":
         file = recorded_file(choice.llm, dataset, compute.cache)
         if file is None:
@@ -64,8 +77,6 @@ def open_client(choice: LlmChoice, dataset: str, compute: Compute) -> LlmClient:
         if not file.is_file():
             raise LlmError(f"{file}: no such file of recorded answers")
         return LlmClient(recorded=Recorded.read(file), cache=cache)
-    if not name or kind not in ("endpoint", "local"):
-        raise LlmError(f"llm {choice.llm!r}: give {FORMS}")
     backend: Backend
     if kind == "endpoint":
         from methods.lm.endpoint import Endpoint

@@ -1,18 +1,22 @@
 """From a data set to requests: the same for everybody, and seeded."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from benchmarks import suite
-from benchmarks.cells import Cell
+from benchmarks.cells import Cell, score
 from benchmarks.plan import make_plan, with_llm
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
 from data.split import SplitError
-from methods.base import Compute
+from methods.base import Compute, MethodInfo
 from methods.registry import MethodError, create, names
+
+X = 'name = "x"\nmethods = ["random"]\n'
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,13 @@ def test_task_holds_no_unseen_template_and_no_test_candidates(atomic, wording):
     assert np.array_equal(task.valid.candidates, problem.valid.items)
 
 
+@pytest.mark.parametrize(("scores", "found"), [(None, "nothing"), (np.zeros(3), r"shape \(3,\)")])
+def test_scores_of_another_shape_are_an_error_that_names_both(atomic, wording, scores, found):
+    method = SimpleNamespace(info=MethodInfo("odd", "none"), score=lambda requests: scores)
+    with pytest.raises(ValueError, match=rf"odd: score returns one number per candidate, shape \(30, 6\), not {found}"):
+        score(method, made(atomic, wording).test_requests())
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"negatives": 6}, {"history_length": 4}, {"users": 9}])
 def test_fingerprint_changes_with_the_protocol(atomic, wording, change):
     assert made(atomic, wording).fingerprints["data"] != made(atomic, wording, **change).fingerprints["data"]
@@ -136,19 +147,46 @@ def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
     ("content", "sentence"),
     [
         ("methods = [", "not a TOML file"),
-        ('name = "x"\nmethods = ["random"]\nseed = 3', "unknown key seed: did you mean 'seeds'?"),
-        ('name = "x"\nmethods = ["random"]\n[protocol]\nnegative = 3', "unknown key protocol.negative: did you mean"),
-        ('name = "x"\nmethods = ["random"]\n[statistics]\ndraws = 3', "statistics.draws: Input should be greater"),
-        ('name = "x"\nmethods = ["random"]\n[protocol]\nusers = 0', "protocol.users: Input should be greater"),
-        ('name = "x"\nmethods = ["random"]\n[protocol]\nnegatives = 0', "Input should be greater than or equal to 1"),
+        (f"{X}seed = 3", "unknown key seed: did you mean 'seeds'?"),
+        (f"{X}[protocol]\nnegative = 3", "unknown key protocol.negative: did you mean"),
+        (f"{X}[statistics]\ndraws = 3", "statistics.draws: Input should be greater"),
+        (f"{X}[protocol]\nusers = 0", "protocol.users: Input should be greater"),
+        (f"{X}[protocol]\nnegatives = 0", "Input should be greater than or equal to 1"),
+        (f"{X}[protocol]\nnegatives = 0", "greater than or equal to 1 or 'full', not 0"),
+        (f"{X}[conditions]\ntypos = 0.1", "x.toml: conditions.typos: Input should be a list or true or false, not 0.1"),
+        (f"{X}[conditions]\ntypos = [1.5]", "x.toml: conditions: typos: severity is a share between 0 and 1, not 1.5"),
+        (f"{X}[conditions]\ntypo = true", "x.toml: conditions: no condition family 'typo': did you mean 'typos'?"),
         ('name = "x"', "methods: Field required"),
+        ('name = "x"\nmethods = []', "methods: at least one is needed, not []"),
+        (f"{X}seeds = []", "seeds: at least one is needed, not []"),
+        (f"{X}datasets = []", "datasets: at least one is needed, not []"),
+        (f"{X}[settings.bpr]\nepoch = 3", "method 'bpr' has no setting 'epoch'"),
+        (f'{X}[settings."gan*"]\nepoch = 3', "did you mean 'epochs'?"),
+        (f'{X}[statistics]\nagainst = "sasrex"', "statistics.against: no method 'sasrex'"),
+        (f'{X}[statistics]\nagainst = "p*"', "against names one method, not the pattern"),
     ],
 )
 def test_unusable_suite_file_is_an_error_that_names_the_key(tmp_path, content, sentence):
     (tmp_path / "x.toml").write_text(content)
-    with pytest.raises(SuiteError) as error:
+    with pytest.raises((SuiteError, MethodError)) as error:
         suite.load(str(tmp_path / "x.toml"))
     assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_suite_file(tmp_path):
+    (tmp_path / "x.toml").mkdir()
+    with pytest.raises(SuiteError, match=r"x\.toml: cannot be read: Is a directory"):
+        suite.load(str(tmp_path / "x.toml"))
+
+
+def test_a_value_of_the_command_line_is_not_blamed_on_the_file():
+    with pytest.raises(SuiteError) as error:
+        suite.load("smoke", {"seeds": [0, 0], "protocol": {"negatives": 0}})
+    assert str(error.value) == (
+        "--seeds: 0 is there twice, not [0, 0]\n"
+        "--negatives: Input should be greater than or equal to 1 or 'full', not 0"
+    )
 
 
 def test_command_line_wins_over_the_suite_file_key_by_key():

@@ -1,8 +1,10 @@
 """What the README says of the methods and of the paper is what the suite and the files hold."""
 
 import re
+from dataclasses import asdict
 
 from benchmarks import suite
+from benchmarks.protocol import Protocol
 from benchmarks.report.readme import beside, impossible, published, shortened
 from tests.conftest import ROOT
 
@@ -45,3 +47,15 @@ def test_suite_holds_every_baseline_of_the_readme():
     named = [re.findall(r"`([^`]+)`", row.split("|")[1]) for row in section.splitlines() if row.startswith("| `")]
     rows = {name for names in named for name in names if "/" not in name}
     assert rows - {"llm-rank"} == set(suite.load("robustness").methods)  # that one needs a model from elsewhere
+
+
+def test_table_of_suite_keys_has_every_key_with_its_default():
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Write a suite")[2]
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| (.*?) ?\|$", section.partition("\n## ")[0], re.MULTILINE)
+    default = suite.Suite(name="x", methods=("random",)).model_dump(mode="json", exclude={"protocol", "statistics"})
+    default |= {f"protocol.{key}": value for key, value in asdict(Protocol()).items()}
+    default |= {f"statistics.{key}": value for key, value in suite.Statistics().model_dump().items()}
+    keys = {"conditions": "conditions.FAMILY", "settings": "settings.METHOD"}
+    assert sorted(key for key, _ in rows) == sorted(keys.get(key, key) for key in default)
+    written = {key: suite.typed(text.strip("`")) for key, text in rows if text.startswith("`")}
+    assert written == {key: default[key] for key in written} and len(written) == 13

@@ -39,7 +39,11 @@ def load(folder: Path, **options: object):
         (rows(("u", "i", 1)).encode() + b"u\t\xe9t\xe9\t2\n", "shop.inter:3: byte 3 of the line is not UTF-8"),
         (rows(("u", "i", 1, "good"), header=HEADER + "\trating:float"), "shop.inter:2: rating is 'good'"),
         (rows(("u", "i", 1, 2), header=HEADER + "\ttimestamp:float"), "the header names timestamp more than once"),
-        (rows(), "shop: no interaction is left"),
+        (rows(), "shop: no interaction is left; the file has none"),
+        (
+            rows(("u", "i", 1, 1), header=HEADER + "\trating:float"),
+            "a suite file's [protocol] can lower min_rating and",
+        ),
         ("", "no column user_id, item_id, timestamp"),
     ],
 )
@@ -70,6 +74,17 @@ def test_items_without_text_get_their_id_and_are_counted(tmp_path):
         "1 items have no text record in shop.item; the id stands in (first: c)",
         "1 items have an empty title in shop.item; the id stands in (first: b)",
     )
+
+
+def test_order_and_titles_that_tell_nothing_apart_are_noted(tmp_path):
+    triples = [("u", "a", 5), ("u", "b", 5), ("u", "c", 5), ("v", "a", 6)]
+    item = "item_id:token\ttitle:token_seq\n" + "".join(f"{i}\tThing\n" for i in "abc")
+    assert load(folder_with(tmp_path, rows(*triples), item)).notes == (
+        "no user has two different timestamps: which of their items are the latest is arbitrary",
+        "different titles of 3 items: 1; prompts cannot tell many of them apart",
+    )
+    later = item.replace("b\tThing", "b\tOther")
+    assert not load(folder_with(tmp_path, rows(*triples, ("v", "b", 7)), later)).notes
 
 
 def test_repeated_pair_counts_once_at_its_earliest_time(tmp_path):
@@ -113,6 +128,8 @@ def test_folder_without_interactions_and_unknown_name_are_errors(tmp_path):
         sources.load(str(tmp_path))
     with pytest.raises(DataError, match="did you mean 'ml-100k'"):
         sources.load("ml100k")
+    with pytest.raises(DataError, match="is a file: give its folder"):
+        sources.load(str(folder_with(tmp_path, rows()) / "shop.inter"))
 
 
 def test_numeric_ids_are_ordered_as_numbers(tmp_path):

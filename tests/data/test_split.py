@@ -124,6 +124,8 @@ def test_too_few_untouched_items_is_an_error_that_names_the_user():
     dataset = dataset_of([[0, 1, 2]], n_items=10)
     with pytest.raises(CandidateError, match="user 'u0' has 7 untouched items, fewer than the 20"):
         candidates.sampled(dataset, np.array([2]), np.array([0]), "test", 0, negatives=20)
+    with pytest.raises(CandidateError, match="user 'u0' has touched every item: there is none to rank"):
+        candidates.sampled(dataset_of([[0, 1, 2]], n_items=3), np.array([2]), np.array([0]), "test", 0, negatives=1)
 
 
 def test_full_ranking_masks_what_the_user_touched():

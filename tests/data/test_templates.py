@@ -141,6 +141,12 @@ def test_an_unusable_template_is_named_with_its_file(tmp_path: Path, tables: lis
         read_templates(write(tmp_path / "own.toml", *tables))
 
 
+def test_a_file_without_role_names_the_missing_key(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(f"[[template]]\n{GOOD}\n")
+    with pytest.raises(TemplateError, match=r"own\.toml: missing keys \['role'\], unknown keys \[\]"):
+        read_templates(tmp_path / "own.toml")
+
+
 @pytest.mark.parametrize(
     "content",
     [
