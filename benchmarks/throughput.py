@@ -82,7 +82,7 @@ class Effort:
 
 
 USUAL, LARGE = Effort(3, 100, 3), Effort(1, 8, 1)
-GPU = Effort(20, 50, 3, warm=True)
+GPU = Effort(10, 20, 2, warm=True)
 """A GPU is done with less in milliseconds."""
 
 
@@ -354,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="type of the weights (default: %(default)s)")
-    parser.add_argument("--users", type=int, help="test users per template (default: 3, 1 if large, 20 on a GPU)")
+    parser.add_argument("--users", type=int, help="test users per template (default: 3, 1 if large, 10 on a GPU)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--large", action="store_true", help="also measure models of 220 M and 1.2 G parameters")
     given = parser.parse_args(arguments)
