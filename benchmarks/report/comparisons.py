@@ -60,7 +60,7 @@ def comparisons(results: Results) -> Table:
         f"{percent(statistics['level'])} bootstrap interval over users, templates and seeds. p takes the seeds as "
         f"given: {', '.join(map(str, results.seeds))}. drop = clean - unseen, a difference where the leaderboard has a "
         "ratio: a positive one means that A loses more. Tests with an outcome known beforehand are left out: those on "
-        "unseen and drop of two methods without a prompt, and on drop of one whose prompt no unseen template reaches."
+        "unseen and drop of two methods that no unseen template moves, and on drop of one whose prompt none reaches."
         + _lacking(results),
     )
 
