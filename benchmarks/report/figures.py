@@ -54,7 +54,7 @@ def critical_difference(ranks: Ranks, folder: Path) -> Path:
     half = ranks.critical_difference / 2
     axes.errorbar(test.average_ranks[order], range(len(order)), xerr=half, fmt="o", color=COLOURS[0], capsize=3)
     axes.set_yticks(range(len(order)), [ranks.methods[m] for m in order])
-    axes.invert_yaxis()
+    axes.set_ylim(len(order) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x")
     axes.set_xlabel(f"average {next(iter(ranks.tests))} rank over {', '.join(ranks.datasets)}")
     axes.set_title("methods differ where bars do not touch (Nemenyi)", fontsize=10)
