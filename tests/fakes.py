@@ -74,6 +74,15 @@ class Deaf(Prompted):
         return np.sin(1.0 + requests.users[:, None] * 7 + requests.candidates)
 
 
+class Faint(Deaf):
+    """Hears its prompt, but hardly."""
+
+    info = MethodInfo("faint", "none", roles=frozenset({"recommend"}))
+
+    def score(self, requests: Requests) -> FloatArray:
+        return super().score(requests) + 1e-9 * Prompted.score(self, requests)
+
+
 class Forgetful(Prompted):
     """Keeps scores that depend on how many users are scored together."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,10 +75,17 @@ class Results:
         return metrics.METRICS[metric](self.ranks + tie * self.ties / 2, counts).transpose(0, 2, 3, 1)
 
     def reached(self, method: str, family: str = "unseen") -> bool:
-        """Whether a family of conditions was put to a method: in every fit some rank moved, or there is no prompt."""
-        ranks, members = self.ranks[self.methods.index(method)], self.family(family)
-        moved = (ranks[:, members] != ranks[:, :1]).any(axis=(1, 2))
-        return len(members) > 0 and (bool(moved.all()) or not self.records[method][0]["info"]["roles"])
+        """Whether a family of conditions was put to a method: in every fit some score moved, or there is no prompt."""
+        members = self.family(family).tolist()
+        if not members or not self.records[method][0]["info"]["roles"]:
+            return bool(members)
+        return all(any(self._moved(method, seed, member) for member in members) for seed in range(len(self.seeds)))
+
+    def _moved(self, method: str, seed: int, condition: int) -> bool:
+        """Whether a condition changed any score of a fit; any rank, in a folder without scores."""
+        moved = _scores_moved(self.cell(method, self.seeds[seed]), self.records[method][seed]["key"], condition)
+        ranks = self.ranks[self.methods.index(method), seed]
+        return bool((ranks[condition] != ranks[0]).any()) if moved is None else moved
 
     def cell(self, method: str, seed: int) -> Path:
         """Folder of a finished cell."""
@@ -89,6 +96,13 @@ def scores_of(cell: Path, condition: int) -> FloatArray | None:
     """Stored scores of a cell, shape ``[users, candidates]``; None in a folder without scores."""
     path = cell / "scores" / f"{condition:03}.npy"
     return np.load(path) if path.exists() else None
+
+
+@cache
+def _scores_moved(cell: Path, key: str, condition: int) -> bool | None:
+    """Whether the scores of a cell differ from the clean ones; None without scores. ``key`` tells cells apart."""
+    clean, scores = scores_of(cell, 0), scores_of(cell, condition)
+    return None if clean is None or scores is None else not np.array_equal(clean, scores)
 
 
 def load(folder: RunFolder) -> tuple[Results, ...]:

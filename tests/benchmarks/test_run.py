@@ -156,9 +156,12 @@ def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
 
 
 def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_file, tmp_path, run_suite):
-    run_suite("--suite", suite_file, "--methods", "random", "tests.fakes:Deaf", "--output-dir", tmp_path / "r")
+    methods = ("random", "tests.fakes:Deaf", "tests.fakes:Faint")
+    run_suite("--suite", suite_file, "--methods", *methods, "--output-dir", tmp_path / "r")
     (results,) = load(RunFolder(tmp_path / "r"))
     board = leaderboard(results)
+    faint = next(row for row in board.rows if row["method"] == "tests.fakes:Faint")
+    assert faint["drop"] == 0 and faint["rbo"] > 0.99  # robust it is
     deaf, other = (next(r for r in board.rows if r["method"] == m) for m in ("tests.fakes:Deaf", "random"))
     assert deaf["unseen"] == deaf["clean"] > 0 and not {"worst", "drop", "rbo", "cps"} & deaf.keys()
     assert other["drop"] == 0 and other["rbo"] == 1
