@@ -1,6 +1,6 @@
 """The contract between a method and whoever runs it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
@@ -244,43 +244,6 @@ def count(number: int, what: str) -> str:
     ('1 epoch', '3 epochs')
     """
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def check_least(method: object, least: Mapping[str, int]) -> None:
-    """See that settings are not below their least value; None, a method's own choice, passes.
-
-    Raises:
-        ValueError: naming the first that is.
-    """
-    for name, bound in least.items():
-        value = getattr(method, name)
-        if value is not None and not value >= bound:
-            raise ValueError(f"{name} is at least {bound}, not {value}")
-
-
-def check_positive(method: object, names: Iterable[str]) -> None:
-    """See that settings are more than 0; None, a method's own choice, passes.
-
-    Raises:
-        ValueError: naming the first that is not.
-    """
-    for name in names:
-        value = getattr(method, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} is more than 0, not {value}")
-
-
-def check_shares(method: object, names: Iterable[str], zero: bool = True, one: bool = True) -> None:
-    """See that settings are between 0 and 1, these included or not.
-
-    Raises:
-        ValueError: naming the first that is not.
-    """
-    low, high = "at least" if zero else "more than", "at most" if one else "below"
-    for name in names:
-        value = getattr(method, name)
-        if not 0 <= value <= 1 or (value == 0 and not zero) or (value == 1 and not one):
-            raise ValueError(f"{name} is {low} 0 and {high} 1, not {value}")
 
 
 def valid_targets(task: Task) -> IntArray:

@@ -13,7 +13,8 @@ import numpy as np
 
 from data.dataset import Catalogue
 from data.prompts.template import Template
-from methods.base import FitReport, MethodInfo, Requests, Space, Task, check_least, check_positive
+from methods.base import FitReport, MethodInfo, Requests, Space, Task
+from methods.checks import check_least, check_positive
 from methods.collm.vectors import COLLABORATIVE, collaborative_vectors
 from methods.tallrec import TallRec
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from methods.base import FitReport, MethodInfo, Space, Task, check_least, check_positive, count
+from methods.base import FitReport, MethodInfo, Space, Task, count
+from methods.checks import check_least, check_positive
 from methods.llmrec.encoder import DEFAULT, Encoder
 from methods.recbole import DIN, files, training
 

@@ -10,17 +10,8 @@ import numpy as np
 
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import (
-    FitReport,
-    MethodInfo,
-    NotRunnable,
-    Requests,
-    Space,
-    Task,
-    check_least,
-    check_positive,
-    check_shares,
-)
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.checks import check_least, check_positive, check_shares
 
 if TYPE_CHECKING:
     from typing import Literal

@@ -14,17 +14,8 @@ from data.fingerprint import fingerprint
 from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import (
-    FitReport,
-    MethodInfo,
-    NotRunnable,
-    Requests,
-    Space,
-    Task,
-    check_least,
-    check_positive,
-    check_shares,
-)
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.checks import check_least, check_positive, check_shares
 from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.texts import ItemTexts

@@ -9,7 +9,8 @@ import numpy as np
 from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, check_least
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.checks import check_least
 from methods.lrgd.demonstrations import Demonstration, Order, PoolSize, Strategy
 
 if TYPE_CHECKING:

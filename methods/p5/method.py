@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from data.prompts.template import Role
 from data.types import FloatArray
-from methods.base import (
-    FitReport,
-    MethodInfo,
-    NotRunnable,
-    Requests,
-    Space,
-    Task,
-    check_least,
-    check_positive,
-    check_shares,
-)
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.checks import check_least, check_positive, check_shares
 
 if TYPE_CHECKING:
     from methods.lm.backbone import Backbone

@@ -11,17 +11,8 @@ import numpy as np
 
 from data.random import generator
 from data.types import FloatArray, IntArray
-from methods.base import (
-    FitReport,
-    MethodInfo,
-    NotRunnable,
-    Requests,
-    Space,
-    Task,
-    check_least,
-    check_positive,
-    check_shares,
-)
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.checks import check_least, check_positive, check_shares
 from methods.recbole import environment, files, training
 
 if TYPE_CHECKING:

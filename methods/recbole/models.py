@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from methods.base import FitReport, MethodInfo, Space, Task, check_least, check_shares, count
+from methods.base import FitReport, MethodInfo, Space, Task, count
+from methods.checks import check_least, check_shares
 from methods.recbole import files, training
 from methods.recbole.adapter import RecBoleModel
 

@@ -1,0 +1,40 @@
+"""Checks of the settings of methods."""
+
+from collections.abc import Iterable, Mapping
+
+
+def check_least(method: object, least: Mapping[str, int]) -> None:
+    """See that settings are not below their least value; None, a method's own choice, passes.
+
+    Raises:
+        ValueError: naming the first that is.
+    """
+    for name, bound in least.items():
+        value = getattr(method, name)
+        if value is not None and not value >= bound:
+            raise ValueError(f"{name} is at least {bound}, not {value}")
+
+
+def check_positive(method: object, names: Iterable[str]) -> None:
+    """See that settings are more than 0; None, a method's own choice, passes.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for name in names:
+        value = getattr(method, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is more than 0, not {value}")
+
+
+def check_shares(method: object, names: Iterable[str], zero: bool = True, one: bool = True) -> None:
+    """See that settings are between 0 and 1, these included or not.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    low, high = "at least" if zero else "more than", "at most" if one else "below"
+    for name in names:
+        value = getattr(method, name)
+        if not 0 <= value <= 1 or (value == 0 and not zero) or (value == 1 and not one):
+            raise ValueError(f"{name} is {low} 0 and {high} 1, not {value}")
