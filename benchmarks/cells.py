@@ -154,6 +154,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "seconds": seconds,
                 "memory": peak_memory(),
                 "code": made_with,
+                "records_bytes": (folder / "records.csv").stat().st_size,
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in checks],
                 "fingerprints": cell.fingerprints,

@@ -106,6 +106,8 @@ class RunFolder:
             with path.open(encoding="utf-8") as file:
                 if not (file.readline() and file.readline()):
                     raise ValueError("no records")
+            if path.stat().st_size != record.get("records_bytes", path.stat().st_size):
+                raise ValueError("cut off, or changed by hand")
         except (OSError, ValueError, KeyError, TypeError) as error:
             if path not in self._damaged:
                 logging.getLogger(__name__).warning("%s: damaged, %s is not finished: %s", path, cell, error)

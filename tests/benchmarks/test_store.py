@@ -13,8 +13,9 @@ CELL = CellId("data", "method", 0)
 def finish(run: RunFolder, key: str = "k", text: str = "new") -> None:
     with run.writing(CELL) as folder:
         (folder / "scores.txt").write_text(text)
-        (folder / "record.json").write_text(json.dumps({"key": key, "schema": SCHEMA}))
-        (folder / "records.csv").write_text("condition\nclean\n")
+        (folder / "records.csv").write_text("condition\nclean\nclean\n")
+        size = (folder / "records.csv").stat().st_size
+        (folder / "record.json").write_text(json.dumps({"key": key, "schema": SCHEMA, "records_bytes": size}))
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def test_finished_cell_replaces_an_older_one_of_another_key(run):
         ("record.json", "{}"),
         ("records.csv", ""),
         ("records.csv", "condition\n"),
+        ("records.csv", "condition\nclean\n"),
         ("records.csv", None),
     ],
 )
