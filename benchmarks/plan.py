@@ -202,11 +202,13 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"no device {device!r}: give auto, cpu, cuda, or cuda:1 for the second GPU") from error
-    if kind == "cuda" and not torch.cuda.is_available():
+    if asked.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {device!r}: torch {torch.__version__} sees no GPU here; use --device cpu")
+    if asked.type == "cuda" and (asked.index or 0) >= (seen := torch.cuda.device_count()):
+        raise UsageError(f"device {device!r}: the last GPU that torch sees here is cuda:{seen - 1}")
     return device
 
 

@@ -58,10 +58,12 @@ def test_matrix_rate_is_a_rate():
         (["--dtype", "int8"], "no floating point type 'int8'"),
         (["--device", "nope"], "no device 'nope'"),
         (["--device", "cuda"], "sees no GPU here"),
+        (["--device", "cuda:2"], "device 'cuda:2': the last GPU that torch sees here is cuda:1"),
     ],
 )
 def test_types_and_devices_that_are_not_there_are_refused(capsys, monkeypatch, arguments, sentence):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda:2" in arguments)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(SystemExit):
         main(arguments)
     assert sentence in capsys.readouterr().err
