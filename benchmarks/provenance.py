@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 DISTRIBUTION = "promptrec-bench"
+CODE = (":/benchmarks", ":/methods", ":/data", ":/pyproject.toml", ":(top,exclude)*.md")  # as git names paths
 PACKAGES = ("torch", "transformers", "peft", "recbole", "numpy", "scipy", "pandas", "tokenizers")
 
 
@@ -33,11 +34,11 @@ def describe() -> dict[str, Any]:
 
 @cache
 def code() -> dict[str, Any]:
-    """Version and commit that this process runs, and whether its code differs from the commit."""
+    """Version, commit that last changed what this process runs, and whether its code differs from the commit."""
     return {
         "version": version(),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", "../data", "../methods")),
+        "commit": _git("log", "-1", "--format=%H", "--", *CODE),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *CODE)),
     }
 
 
