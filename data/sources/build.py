@@ -107,9 +107,9 @@ def _dense(ids: Sequence[str]) -> tuple[list[str], IntArray]:
 
 
 def _chronological(rows: Interactions, user: IntArray) -> IntArray:
-    """Row numbers by user, then time, then hash."""
+    """Row numbers by user, then time, then hash; digests are in the order of their hex digits."""
     pairs = (f"{u}/{i}".encode() for u, i in zip(rows.users, rows.items, strict=True))
-    tie = np.array([hashlib.sha256(pair).hexdigest() for pair in pairs])
+    tie = np.fromiter((hashlib.sha256(pair).digest() for pair in pairs), "S32", len(user))
     return np.lexsort((tie, rows.timestamps, user))
 
 

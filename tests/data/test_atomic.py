@@ -117,6 +117,17 @@ def test_html_entities_are_decoded_and_a_byte_order_mark_is_skipped(tmp_path):
     assert dataset.catalogue.titles == ("Salt & Pepper 'n' Co",)
 
 
+def test_an_id_on_many_lines_is_held_once(tmp_path):
+    folder = folder_with(tmp_path, rows(("u-1", "i-1", 1), ("u-1", "i-2", 2)))
+    first, second = atomic.read_file(folder / "shop.inter", ("user_id",)).columns["user_id"]
+    assert first is second
+
+
+def test_lines_may_end_as_on_windows_and_the_last_need_not_end_at_all(tmp_path):
+    inter = rows(("u", "a", 1), ("u", "b", 2)).replace("\n", "\r\n").encode()
+    assert load(folder_with(tmp_path, inter.removesuffix(b"\r\n"))).catalogue.item_ids == ("a", "b")
+
+
 def test_low_ratings_are_not_positives(tmp_path):
     inter = rows(("u", "a", 1, 5), ("u", "b", 2, 3), header=HEADER + "\trating:float")
     assert load(folder_with(tmp_path, inter)).catalogue.item_ids == ("a",)
