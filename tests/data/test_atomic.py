@@ -87,6 +87,14 @@ def test_order_and_titles_that_tell_nothing_apart_are_noted(tmp_path):
     assert not load(folder_with(tmp_path, rows(*triples, ("v", "b", 7)), later)).notes
 
 
+def test_positions_instead_of_times_are_noticed_whatever_is_left_out(tmp_path):
+    triples = [(user, f"i{n}", n, 1 if n == 2 else 5) for user in "uv" for n in (1, 2, 3)]
+    inter = folder_with(tmp_path, rows(*triples, header=HEADER + "\trating:float"))
+    assert load(inter).timestamps.tolist() == [1, 3, 1, 3]
+    assert load(inter).ordinal and load(inter, min_rating=1).ordinal
+    assert not load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("v", "a", 8), ("v", "b", 8)))).ordinal
+
+
 def test_repeated_pair_counts_once_at_its_earliest_time(tmp_path):
     dataset = load(folder_with(tmp_path, rows(("u", "a", 9), ("u", "b", 5), ("u", "a", 1))))
     assert dataset.timestamps.tolist() == [1, 5]
