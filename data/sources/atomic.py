@@ -126,11 +126,17 @@ def read_texts(path: Path) -> ItemTexts:
                 f"{file.where(row)}: item {item!r} is listed twice, first in line {file.lines[row_of[item]]}"
             )
     texts = {
-        name: {item: html.unescape(values[row]) for item, row in row_of.items()}
+        name: {item: _decoded(values[row]) for item, row in row_of.items()}
         for name, values in file.columns.items()
         if name != "item_id"
     }
     return ItemTexts(titles=texts.pop(title_column), fields=texts, path=path)
+
+
+def _decoded(text: str) -> str:
+    """A text with its HTML entities decoded; empty where these are blanks and nothing else."""
+    decoded = html.unescape(text)
+    return "" if decoded.isspace() else decoded
 
 
 def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:

@@ -67,12 +67,12 @@ def test_unusable_item_texts_are_an_error(tmp_path, item, sentence):
 
 
 def test_items_without_text_get_their_id_and_are_counted(tmp_path):
-    item = "item_id:token\ttitle:token_seq\na\tApple\nb\t\n"
-    dataset = load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("u", "c", 3)), item))
-    assert dataset.catalogue.titles == ("Apple", "b", "c")
+    item = "item_id:token\ttitle:token_seq\na\tApple\nb\t\nd\t&nbsp;\n"
+    dataset = load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4)), item))
+    assert dataset.catalogue.titles == ("Apple", "b", "c", "d")
     assert dataset.notes == (
         "1 items have no text record in shop.item; the id stands in (first: c)",
-        "1 items have an empty title in shop.item; the id stands in (first: b)",
+        "2 items have an empty title in shop.item; the id stands in (first: b)",
     )
 
 
