@@ -57,9 +57,11 @@ def _no_test_item(problem: Problem) -> Audit:
     """Neither a training history, nor a validation request, nor what is shown in the test holds the test item."""
     name = "no test item in any training input"
     task, test = problem.task(Compute()), problem.split.test
-    shown = {int(user): row for user, row in zip(problem.test.users, problem.test_requests().histories, strict=True)}
+    requests = (task.valid, problem.test_requests())
+    shown = [dict(zip(asked.users.tolist(), asked.histories, strict=True)) for asked in requests]
     for user in range(problem.dataset.catalogue.n_users):
-        inputs = np.concatenate([task.train[user], problem.split.valid[[user]], shown.get(user, task.train[user])])
+        histories = [rows[user] for rows in shown if user in rows]
+        inputs = np.concatenate([task.train[user], problem.split.valid[[user]], *histories])
         if test[user] >= 0 and test[user] in inputs:
             return Audit(name, False, _user(problem, user))
     return Audit(name, True, f"{problem.dataset.catalogue.n_users} users")

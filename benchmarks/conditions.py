@@ -133,7 +133,7 @@ class Numbers:
     def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
         """One condition per number."""
         for number in self.default if grades is None else grades:
-            if isinstance(number, bool | str) or number != int(number):
+            if isinstance(number, bool | str) or not float(number).is_integer():
                 raise ConditionError(f"{name}: a number is 0, 1, 2, ..., not {number!r}")
             yield Condition(f"{name}/{number:g}", self.make(int(number)))
 

@@ -38,7 +38,7 @@ class Protocol:
             something for single users there; None for all.
         min_rating: least rating of a positive.
         min_count: least number of positives of every user and item.
-        seed: seed of the sampled candidates and users.
+        seed: seed of the sampled candidates and users, and of the seen template each user is shown.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}

@@ -29,8 +29,9 @@ def fingerprint(*parts: object) -> str:
 
 def _update(digest: "hashlib._Hash", part: object) -> None:
     if isinstance(part, np.ndarray):
-        little_endian = np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<"))
-        digest.update(f"array{part.dtype.str[1:]}{part.shape}".encode() + little_endian.tobytes())
+        digest.update(f"array{part.dtype.str[1:]}{part.shape}".encode())
+        for row in np.atleast_2d(part):  # one at a time: a broadcast array is far larger than what it holds
+            digest.update(np.ascontiguousarray(row, dtype=part.dtype.newbyteorder("<")).tobytes())
     elif dataclasses.is_dataclass(part) and not isinstance(part, type):
         _update(digest, {field.name: getattr(part, field.name) for field in dataclasses.fields(part)})
     elif isinstance(part, Mapping):

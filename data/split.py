@@ -87,7 +87,7 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
     Raises:
         SplitError: if the timestamps are positions within a user and so not comparable between users.
     """
-    if _ordinal(dataset):
+    if dataset.ordinal:
         raise SplitError(
             f"{dataset.name}: timestamps count each user's interactions (1, 2, 3, ...) and cannot be compared "
             "between users; use the leave-one-out split"
@@ -109,13 +109,6 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
         f"temporal split: users with a test item and nothing before it, who are not judged: {bare}",
     )
     return Split(Histories.of(train), np.array(valid), np.array(test), notes)
-
-
-def _ordinal(dataset: Dataset) -> bool:
-    starts = dataset.histories.offsets[:-1]
-    position = np.arange(len(dataset.timestamps)) - np.repeat(starts, dataset.histories.lengths)
-    first = np.repeat(dataset.timestamps[starts], dataset.histories.lengths)
-    return bool((dataset.timestamps - first == position).all())
 
 
 SPLITS: dict[str, Callable[[Dataset], Split]] = {"leave-one-out": leave_one_out, "temporal": temporal}

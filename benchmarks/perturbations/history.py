@@ -59,7 +59,8 @@ class HistoryDrop(Graded, HistoryPerturbation):
 class HistoryInject(Graded, HistoryPerturbation):
     """Inserts other items at random places; the history's own items all stay.
 
-    The history becomes longer. Inserted items are never candidates of the row, and never in the history shown; a few
+    The history becomes longer; a model of sequences of limited length, such as RecBole's, takes the latest items and
+    loses as many of the oldest. Inserted items are never candidates of the row, and never in the history shown; a few
     may be of what the user chose before it.
 
     >>> history, pool = np.array([10, 11, 12, 13]), np.array([1, 2, 3])

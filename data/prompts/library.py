@@ -98,13 +98,18 @@ def templates(role: Role, files: Iterable[Path] = ()) -> tuple[Template, ...]:
     """All templates of a role: those of the suite and those of further TOML files.
 
     Raises:
-        TemplateError: if the role has no file, an id is used twice, or the families are not disjoint.
+        TemplateError: if the role has no file, or, naming the files, for an id used twice or families that are not
+            disjoint.
     """
     own = _folder() / f"{role}.toml"
     if not own.exists():
         raise TemplateError(f"no templates for role {role!r}; roles with templates are {', '.join(roles())}")
-    found = [t for path in (own, *files) for t in read_templates(path) if t.role == role]
-    check_disjoint(found)
+    paths = (own, *files)
+    found = [t for path in paths for t in read_templates(path) if t.role == role]
+    try:
+        check_disjoint(found)
+    except TemplateError as error:
+        raise TemplateError(f"{', '.join(path.name for path in paths)}: {error}") from error
     return tuple(found)
 
 

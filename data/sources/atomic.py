@@ -5,6 +5,7 @@ Source: https://recbole.io/docs/user_guide/data/atomic_files.html
 
 import html
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,25 +76,25 @@ def read_file(path: Path, required: Sequence[str]) -> AtomicFile:
         for name, cell in zip(header, cells, strict=True):
             if name in required and not cell:
                 raise DataError(f"{path}:{line}: {name} is empty")
-            columns[name].append(cell)
+            columns[name].append(sys.intern(cell))  # ids repeat: each is held once
         lines.append(line)
     return AtomicFile(path, columns, lines)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; re-encode it"
+                    ) from error
+                if text:
+                    yield number, [cell.strip() for cell in text.split("\t")]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        try:
-            text = line.decode("utf-8").rstrip("\r")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; re-encode it"
-            ) from error
-        if text:
-            yield number, [cell.strip() for cell in text.split("\t")]
 
 
 def read_interactions(path: Path) -> Interactions:
@@ -125,11 +126,17 @@ def read_texts(path: Path) -> ItemTexts:
                 f"{file.where(row)}: item {item!r} is listed twice, first in line {file.lines[row_of[item]]}"
             )
     texts = {
-        name: {item: html.unescape(values[row]) for item, row in row_of.items()}
+        name: {item: _decoded(values[row]) for item, row in row_of.items()}
         for name, values in file.columns.items()
         if name != "item_id"
     }
     return ItemTexts(titles=texts.pop(title_column), fields=texts, path=path)
+
+
+def _decoded(text: str) -> str:
+    """A text with its HTML entities decoded; empty where these are blanks and nothing else."""
+    decoded = html.unescape(text)
+    return "" if decoded.isspace() else decoded
 
 
 def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:

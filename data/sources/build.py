@@ -60,6 +60,7 @@ def build(
     user_ids, user = _dense(rows.users)
     item_ids, item = _dense(rows.items)
     order = _chronological(rows, user)
+    ordinal = _ordinal(user[order], rows.timestamps[order])  # of all rows: those left out would leave gaps
     notes = []
 
     positive = np.ones(len(order), np.bool_) if rows.ratings is None else rows.ratings[order] >= min_rating
@@ -94,7 +95,7 @@ def build(
     histories = Histories(item_index.astype(np.int64), offsets.astype(np.int64))
     times = rows.timestamps[order]
     notes += [*title_notes, *_indistinct(titles, times, histories)]
-    return Dataset(catalogue, histories, times, tuple(notes))
+    return Dataset(catalogue, histories, times, tuple(notes), ordinal)
 
 
 def _dense(ids: Sequence[str]) -> tuple[list[str], IntArray]:
@@ -107,10 +108,17 @@ def _dense(ids: Sequence[str]) -> tuple[list[str], IntArray]:
 
 
 def _chronological(rows: Interactions, user: IntArray) -> IntArray:
-    """Row numbers by user, then time, then hash."""
+    """Row numbers by user, then time, then hash; digests are in the order of their hex digits."""
     pairs = (f"{u}/{i}".encode() for u, i in zip(rows.users, rows.items, strict=True))
-    tie = np.array([hashlib.sha256(pair).hexdigest() for pair in pairs])
+    tie = np.fromiter((hashlib.sha256(pair).digest() for pair in pairs), "S32", len(user))
     return np.lexsort((tie, rows.timestamps, user))
+
+
+def _ordinal(user: IntArray, times: FloatArray) -> bool:
+    """Whether the times, given by user and time, are positions within the user."""
+    _, start, length = np.unique(user, return_index=True, return_counts=True)
+    position = np.arange(len(user)) - np.repeat(start, length)
+    return bool((times - np.repeat(times[start], length) == position).all())
 
 
 def _core(user: IntArray, item: IntArray, min_count: int) -> BoolArray:

@@ -46,6 +46,19 @@ def test_test_item_as_validation_item_is_found(problem):
     assert "no test item in any training input" in failed(dataclasses.replace(problem, split=split))
 
 
+class Leaky(Problem):
+    """Shows everything a user has chosen when it asks for the validation item."""
+
+    def task(self, compute):
+        task = super().task(compute)
+        rows = self.dataset.histories.select(task.valid.users)
+        return dataclasses.replace(task, valid=dataclasses.replace(task.valid, histories=rows))
+
+
+def test_test_item_in_a_validation_request_is_found(problem):
+    assert failed(Leaky(**vars(problem))) == ["no test item in any training input"]
+
+
 def test_unseen_template_that_repeats_a_seen_one_is_found(problem):
     seen = problem.seen("recommend")[0]
     copied = dataclasses.replace(seen, id="copy", family="unseen").map_wording(str.upper)

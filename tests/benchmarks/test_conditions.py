@@ -60,7 +60,7 @@ def test_a_family_of_numbers_has_one_condition_per_number() -> None:
     ]
     asked = expand({"demonstration-count": [3.0]}, {})[1]
     assert (asked.name, asked.perturbation) == ("demonstration-count/3", DemonstrationCount(3))
-    for wrong in (0.5, "many", True):
+    for wrong in (0.5, float("inf"), float("nan"), "many", True):
         with pytest.raises(ConditionError, match="a number is 0, 1, 2"):
             expand({"demonstration-count": [wrong]}, {})
 

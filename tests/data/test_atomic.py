@@ -67,12 +67,12 @@ def test_unusable_item_texts_are_an_error(tmp_path, item, sentence):
 
 
 def test_items_without_text_get_their_id_and_are_counted(tmp_path):
-    item = "item_id:token\ttitle:token_seq\na\tApple\nb\t\n"
-    dataset = load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("u", "c", 3)), item))
-    assert dataset.catalogue.titles == ("Apple", "b", "c")
+    item = "item_id:token\ttitle:token_seq\na\tApple\nb\t\nd\t&nbsp;\n"
+    dataset = load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4)), item))
+    assert dataset.catalogue.titles == ("Apple", "b", "c", "d")
     assert dataset.notes == (
         "1 items have no text record in shop.item; the id stands in (first: c)",
-        "1 items have an empty title in shop.item; the id stands in (first: b)",
+        "2 items have an empty title in shop.item; the id stands in (first: b)",
     )
 
 
@@ -85,6 +85,14 @@ def test_order_and_titles_that_tell_nothing_apart_are_noted(tmp_path):
     )
     later = item.replace("b\tThing", "b\tOther")
     assert not load(folder_with(tmp_path, rows(*triples, ("v", "b", 7)), later)).notes
+
+
+def test_positions_instead_of_times_are_noticed_whatever_is_left_out(tmp_path):
+    triples = [(user, f"i{n}", n, 1 if n == 2 else 5) for user in "uv" for n in (1, 2, 3)]
+    inter = folder_with(tmp_path, rows(*triples, header=HEADER + "\trating:float"))
+    assert load(inter).timestamps.tolist() == [1, 3, 1, 3]
+    assert load(inter).ordinal and load(inter, min_rating=1).ordinal
+    assert not load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("v", "a", 8), ("v", "b", 8)))).ordinal
 
 
 def test_repeated_pair_counts_once_at_its_earliest_time(tmp_path):
@@ -115,6 +123,17 @@ def test_html_entities_are_decoded_and_a_byte_order_mark_is_skipped(tmp_path):
     item = "item_id:token\ttitle:token_seq\ni\tSalt &amp; Pepper &#39;n&#39; Co\n"
     dataset = load(folder_with(tmp_path, b"\xef\xbb\xbf" + rows(("u", "i", 1)).encode(), item))
     assert dataset.catalogue.titles == ("Salt & Pepper 'n' Co",)
+
+
+def test_an_id_on_many_lines_is_held_once(tmp_path):
+    folder = folder_with(tmp_path, rows(("u-1", "i-1", 1), ("u-1", "i-2", 2)))
+    first, second = atomic.read_file(folder / "shop.inter", ("user_id",)).columns["user_id"]
+    assert first is second
+
+
+def test_lines_may_end_as_on_windows_and_the_last_need_not_end_at_all(tmp_path):
+    inter = rows(("u", "a", 1), ("u", "b", 2)).replace("\n", "\r\n").encode()
+    assert load(folder_with(tmp_path, inter.removesuffix(b"\r\n"))).catalogue.item_ids == ("a", "b")
 
 
 def test_low_ratings_are_not_positives(tmp_path):

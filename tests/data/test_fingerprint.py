@@ -1,5 +1,7 @@
 """Fingerprints and generators: the same content, the same value, everywhere."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,16 @@ def test_fingerprint_is_the_same_on_every_machine():
 )
 def test_different_content_has_different_fingerprints(one, other):
     assert fingerprint(one) != fingerprint(other)
+
+
+def test_fingerprint_of_a_broadcast_array_takes_no_memory_for_its_rows():
+    wide = np.broadcast_to(np.arange(1000), (2000, 1000))
+    tracemalloc.start()
+    found = fingerprint(wide)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == fingerprint(wide.copy())
+    assert peak < wide.nbytes / 100
 
 
 def test_content_without_canonical_form_is_refused():

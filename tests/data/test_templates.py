@@ -174,6 +174,23 @@ def test_further_files_add_templates_of_their_role_only(tmp_path: Path) -> None:
     assert [t.id for t in templates("recommend", [own, other])] == [*(t.id for t in RECOMMEND), "x"]
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            f'id = "copy"\nfamily = "unseen"\ntext = "{RECOMMEND[1].source}"',
+            "'recommend-seen-02' and 'copy' have the same",
+        ),
+        (GOOD.replace('"x"', '"recommend-seen-02"'), r"used twice: \['recommend-seen-02'\]"),
+    ],
+)
+def test_a_template_that_repeats_one_of_another_file_is_named_with_the_files(
+    tmp_path: Path, table: str, message: str
+) -> None:
+    with pytest.raises(TemplateError, match=rf"recommend\.toml, own\.toml: template.*{message}"):
+        templates("recommend", [write(tmp_path / "own.toml", table)])
+
+
 def test_a_role_without_templates_is_an_error_that_names_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.prompts.library.resources.files", lambda _: Path(__file__).parent)
     with pytest.raises(TemplateError, match="no templates for role 'recommend'; roles with templates are"):
