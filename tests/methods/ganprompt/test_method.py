@@ -502,3 +502,12 @@ def test_in_half_precision_the_encoder_takes_the_small_steps_of_the_paper(task: 
     moved = [float((after[name] != before[name]).float().mean()) for name in names]
     assert min(moved) > 0.1
     assert np.isfinite(method.score(task.valid)).all()
+
+
+def test_what_a_backbone_keeps_in_single_precision_beside_float16_stays_so(task: Task) -> None:
+    task = replace(task, compute=replace(task.compute, dtype="float16"))
+    expected = {name: value.dtype for name, value in load_backbone(task, "").model.named_parameters()}
+    model = fitted(task)._answers.model
+    found = {name.replace(".base_layer", ""): value.dtype for name, value in model.named_parameters()}
+    assert {found[name] for name in expected} == {torch.float16, torch.float32}
+    assert {name: found[name] for name in expected} == expected
