@@ -404,6 +404,14 @@ def test_what_stage_1_did_is_kept_and_said(task: Task) -> None:
     assert registry.create("ganprompt/no-gan", QUICK).artifacts == {}
 
 
+def test_a_single_validation_user_is_enough_to_fit(task: Task) -> None:
+    only = np.arange(1)
+    method = registry.create("ganprompt", QUICK)
+    report = method.fit(replace(task, valid=task.valid.select(only), valid_positive=task.valid_positive[only]), seed=0)
+    assert set(method.artifacts) == {"stage1.csv"} and "silhouette" not in report.note
+    assert "discriminator accuracy" in report.note
+
+
 def test_the_same_seed_gives_the_same_scores_and_another_one_others(task: Task) -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
