@@ -148,7 +148,8 @@ def _epochs(reader: Reader, task: Task, settings: P5, seed: int) -> Iterator[Ite
 
 def _batches(reader: Reader, task: Task, settings: P5, rng: np.random.Generator) -> Iterator[list[Questions]]:
     """Batches of one pass; every window is for a family drawn by its share, worded with one of its templates."""
-    shares = [1 - settings.questions - settings.choices, settings.questions, settings.choices]
+    rest = max(0.0, 1 - settings.questions - settings.choices)  # of .9 and .1 a little less than nothing is left
+    shares = [rest, settings.questions, settings.choices]
     sampling = Sampling(settings.shortest, task.history_length, settings.ahead, settings.offered)
     shown = islice(windows(task.train, sampling, rng), settings.prompts)
     roles = list(FAMILIES)

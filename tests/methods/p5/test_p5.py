@@ -101,7 +101,13 @@ def test_the_ledger_counts_negatives_of_what_was_asked(task, questions, choices,
 
 @pytest.mark.parametrize(
     ("questions", "choices", "roles"),
-    [(0.0, 0.0, {"sequential"}), (1.0, 0.0, {"recommend"}), (0.0, 1.0, {"choose"}), (0.4, 0.3, set(FAMILIES))],
+    [
+        (0.0, 0.0, {"sequential"}),
+        (1.0, 0.0, {"recommend"}),
+        (0.0, 1.0, {"choose"}),
+        (0.9, 0.1, {"recommend", "choose"}),
+        (0.4, 0.3, set(FAMILIES)),
+    ],
 )
 def test_shares_say_which_families_are_learnt(task, monkeypatch, questions, choices, roles):
     seen = set()
