@@ -83,6 +83,13 @@ def test_negatives_drawn_twice_are_offered_once_and_none_is_no_second_right_answ
     assert [answer for _, answer in texts(task, "recommend", task.templates["recommend"][1], none)] == ["Yes"]
 
 
+def test_titles_too_long_to_be_offered_together_are_said_with_what_to_change(task):
+    titles = tuple(f"{title} {'Space ' * 100}" for title in task.catalogue.titles)
+    task = replace(task, catalogue=replace(task.catalogue, titles=titles))
+    with pytest.raises(NotRunnable, match=r"'which' needs .* lower the setting offered, or set"):
+        texts(task, "choose", CHOOSE[0])
+
+
 def test_a_catalogue_that_one_user_has_almost_chosen_is_learnt_from(task):
     items = np.arange(8)
     train = Histories.of(items if user < 30 else items[:6] for user in range(60))
