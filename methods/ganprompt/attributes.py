@@ -241,7 +241,7 @@ def attributes(task: Task, source: Source, asked: Sequence[Prompt], count: int) 
 
 
 def _kept(task: Task, source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
-    key = fingerprint(source.identity, [prompt.prefix for prompt in asked], count)
+    key = fingerprint(source.identity, [prompt.segments for prompt in asked], count)
     with closing(Store(task.compute.cache / "attributes.sqlite")) as store:
         if key not in store.get([key]):
             store.put({key: json.dumps(_found(source, asked, count)).encode()})

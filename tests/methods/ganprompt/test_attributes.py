@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from data.prompts.template import Prompt
+from data.prompts.template import Prompt, Wording
 from methods.base import NotRunnable
 from methods.ganprompt.attributes import (
     LexiconSource,
@@ -194,6 +194,8 @@ def test_another_source_or_other_prompts_are_asked_anew(tmp_path: Path) -> None:
     attributes(task, Fixed([["plot"]]), asked, 1)
     assert attributes(task, Fixed([["cast"]], "other"), asked, 1) == ("cast",)
     assert attributes(task, Fixed([["price"]]), asked[:1], 1) == ("price",)
+    longer = replace(TEMPLATE, parts=(*TEMPLATE.parts, Wording(" What a film!")))  # a masked model reads it, too
+    assert attributes(task, Fixed([["cast"]]), prompts(task, longer, users=2), 1) == ("cast",)
 
 
 def test_too_few_attributes_are_an_error(tmp_path: Path) -> None:
