@@ -67,6 +67,20 @@ def test_the_lexicon_has_the_data_sets_own_categories_and_general_words(tmp_path
     assert lexicon(catalogue, most=4)[0] == "toys & games"  # "drama" tells no user from another
 
 
+@pytest.mark.parametrize("field", ["class", "genre"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Film-Noir Children's", ("film-noir", "children's")), ("Film Noir, Drama", ("film noir", "drama"))],
+)
+def test_genres_in_the_fields_of_recboles_movielens_files_stand_apart_by_spaces(
+    tmp_path: Path, field: str, text: str, expected: tuple[str, str]
+) -> None:
+    catalogue = make(tmp_path).catalogue
+    texts = (text, *["Western"] * (catalogue.n_items - 1))
+    words = lexicon(replace(catalogue, fields={field: texts}), everywhere=1.0)
+    assert words[:3] == ("western", *expected)
+
+
 def test_prompts_are_the_papers_template_up_to_the_attribute(tmp_path: Path) -> None:
     task = make(tmp_path)
     asked = prompts(task, TEMPLATE, users=5)
