@@ -288,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, rows in tables.items():
         (folder / f"{name}.csv").write_text(of_records(rows).csv(), encoding="utf-8")
     numbers = correlations(prompts, gains) | {"tokens tried per second": rate}
-    (folder / "triggers.json").write_text(to_json(provenance.describe() | numbers), encoding="utf-8")
+    made = {"dataset": given.dataset, "seed": given.seed, "settings": settings}
+    (folder / "triggers.json").write_text(to_json(provenance.describe() | made | numbers), encoding="utf-8")
     draw(prompts, folder / "triggers.png")
     print(to_json(numbers))
     return 0

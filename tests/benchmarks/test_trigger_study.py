@@ -95,6 +95,7 @@ def test_it_writes_tables_numbers_and_a_figure(study):
     numbers = json.loads((folder / "triggers.json").read_text())
     assert numbers["evaluations"] == 32 and numbers["tokens tried per second"] > 0 and "commit" in numbers
     assert numbers[RANDOM]["n"] == 3
+    assert numbers["seed"] == 0 and numbers["settings"]["budget"] == 32 and numbers["dataset"].endswith("tiny")
     assert (folder / "triggers.png").stat().st_size > 5000
 
 
