@@ -261,7 +261,8 @@ def _kept(task: Task, source: Source, asked: Sequence[Prompt], count: int) -> tu
 def _found(source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
     found = most_frequent(source.fill(asked), count)
     if len(found) < count:
-        raise NotRunnable(f"{len(found)} attributes found, {count} are needed: {', '.join(found) or 'none'}")
+        names = f"{', '.join(found)}; lower the setting count" if found else "none"
+        raise NotRunnable(f"{len(found)} attributes found, {count} are needed: {names}")
     return tuple(found)
 
 

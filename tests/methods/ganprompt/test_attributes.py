@@ -214,5 +214,5 @@ def test_another_source_or_other_prompts_are_asked_anew(tmp_path: Path) -> None:
 
 def test_too_few_attributes_are_an_error(tmp_path: Path) -> None:
     task = make(tmp_path)
-    with pytest.raises(NotRunnable, match="1 attributes found, 5 are needed: plot"):
+    with pytest.raises(NotRunnable, match="1 attributes found, 5 are needed: plot; lower the setting count"):
         attributes(task, Fixed([["plot"]]), prompts(task, TEMPLATE, users=1), 5)
