@@ -23,9 +23,12 @@ from benchmarks.protocol import Problem, Protocol, prepare
 from benchmarks.report.table import of_records
 from benchmarks.store import to_json
 from benchmarks.suite import typed
+from data.candidates import CandidateError
 from data.prompts.library import templates
 from data.prompts.template import Role
 from data.random import generator
+from data.sources.build import DataError
+from data.split import SplitError
 from data.types import FloatArray, IntArray
 from methods.base import Compute, Requests, Task
 from methods.registry import MethodError, create
@@ -263,16 +266,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     settings = dict(given.set)
     try:
-        create("paprec/shared", settings), create("paprec", settings)
-    except MethodError as error:
+        shared: Any = create("paprec/shared", settings)
+        create("paprec", settings)
+        problem = prepare(given.dataset, Protocol(), {role: templates(role) for role in ROLES})
+    except (MethodError, DataError, SplitError, CandidateError) as error:
         parser.error(str(error))
+    if not (shared.budget and shared.global_tokens):
+        parser.error("--set: the study is about searches for global triggers: leave budget and global_tokens above 0")
+    task = problem.task(Compute(device=given.device, cache=given.cache_dir))
+    tested = np.flatnonzero(np.isin(task.valid.users, problem.test.users))
+    if not 2 <= min(given.users) <= max(given.users) <= len(tested):
+        parser.error(f"--users: {given.dataset} has {len(tested)} users to search and judge; at least 2 are needed")
     folder: Path = given.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    problem = prepare(given.dataset, Protocol(), {role: templates(role) for role in ROLES})
-    task = problem.task(Compute(device=given.device, cache=given.cache_dir))
     with TemporaryDirectory() as scratch:
         task = replace(task, compute=freeze(task, settings, given.seed, scratch))
-        tested = np.flatnonzero(np.isin(task.valid.users, problem.test.users))
         task = replace(task, valid=task.valid.select(tested), valid_positive=task.valid_positive[tested])
         unfrozen = {**settings, "epochs": 0}
         prompts, gains, rate = study(problem, task, unfrozen, given.users, given.random, given.seed)
@@ -280,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, rows in tables.items():
         (folder / f"{name}.csv").write_text(of_records(rows).csv(), encoding="utf-8")
     numbers = correlations(prompts, gains) | {"tokens tried per second": rate}
-    (folder / "triggers.json").write_text(to_json(provenance.describe() | numbers), encoding="utf-8")
+    made = {"dataset": given.dataset, "seed": given.seed, "settings": settings}
+    (folder / "triggers.json").write_text(to_json(provenance.describe() | made | numbers), encoding="utf-8")
     draw(prompts, folder / "triggers.png")
     print(to_json(numbers))
     return 0

@@ -28,7 +28,10 @@ from methods.lm.open import LlmChoice, open_client
 from methods.lm.store import Store
 
 log = logging.getLogger(__name__)
-CATEGORY_FIELDS = ("genres", "categories", "category", "class")
+CATEGORY_FIELDS = ("genres", "genre", "categories", "category", "class")
+SEPARATORS = r"[,>|;/]"
+SPACED = frozenset({"class", "genre"})
+"""Fields of RecBole's MovieLens files, whose genres have nothing but spaces between them."""
 GENERAL = (
     "brand",
     "price",
@@ -211,11 +214,18 @@ def lexicon(catalogue: Catalogue, most: int = 60, everywhere: float = 0.9) -> tu
 
     A category that more than ``everywhere`` of the items have tells no user from another, and is left out.
     """
-    texts = zip(*(catalogue.fields[name] for name in CATEGORY_FIELDS if name in catalogue.fields), strict=True)
-    parts = (dict.fromkeys(part.strip().lower() for part in re.split(r"[,>|;/]", ",".join(item))) for item in texts)
+    fields = {name: catalogue.fields[name] for name in CATEGORY_FIELDS if name in catalogue.fields}
+    texts = zip(*(_separated(name, column) for name, column in fields.items()), strict=True)
+    parts = (dict.fromkeys(part.strip().lower() for part in re.split(SEPARATORS, ",".join(item))) for item in texts)
     counts = Counter(part for item in parts for part in item if part)
     frequent = [word for word, count in counts.most_common(most) if count <= everywhere * catalogue.n_items]
     return tuple(dict.fromkeys([*frequent, *GENERAL]))
+
+
+def _separated(name: str, texts: Sequence[str]) -> Sequence[str]:
+    """Texts of a field with separators between the categories."""
+    spaced = name in SPACED and not any(re.search(SEPARATORS, text) for text in texts)
+    return [",".join(text.split()) for text in texts] if spaced else texts
 
 
 def prompts(task: Task, template: Template, users: int) -> list[Prompt]:
@@ -241,7 +251,7 @@ def attributes(task: Task, source: Source, asked: Sequence[Prompt], count: int) 
 
 
 def _kept(task: Task, source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
-    key = fingerprint(source.identity, [prompt.prefix for prompt in asked], count)
+    key = fingerprint(source.identity, [prompt.segments for prompt in asked], count)
     with closing(Store(task.compute.cache / "attributes.sqlite")) as store:
         if key not in store.get([key]):
             store.put({key: json.dumps(_found(source, asked, count)).encode()})
@@ -251,7 +261,8 @@ def _kept(task: Task, source: Source, asked: Sequence[Prompt], count: int) -> tu
 def _found(source: Source, asked: Sequence[Prompt], count: int) -> tuple[str, ...]:
     found = most_frequent(source.fill(asked), count)
     if len(found) < count:
-        raise NotRunnable(f"{len(found)} attributes found, {count} are needed: {', '.join(found) or 'none'}")
+        names = f"{', '.join(found)}; lower the setting count" if found else "none"
+        raise NotRunnable(f"{len(found)} attributes found, {count} are needed: {names}")
     return tuple(found)
 
 

@@ -202,7 +202,8 @@ class GanPrompt:
         self._attributes = self._find_attributes(task, backbone) if self.gan else None
         own = self._own_answers(task, backbone)
         game = self._game(own, seed)
-        before = separation(game, task.valid, self.shown_users) if game else None
+        comparable = len(task.valid) > 1  # silhouette and probe are not defined for a single user
+        before = separation(game, task.valid, self.shown_users) if game and comparable else None
         shown = self.stage1_steps * first.batch if game and not self.joint else 0
         if game and shown:
             with _memory("stage1_batch", first.batch):
@@ -227,10 +228,13 @@ class GanPrompt:
         notes = [model.description for model in backbones]
         if self._attributes:
             notes.append(f"attributes {', '.join(self._attributes.names)}")
+        if game:
+            self.artifacts = {"stage1.csv": game.watch.table()}
+            notes.append(game.watch.summary())
         if game and before:
             after = separation(game, task.valid, self.shown_users)
-            self.artifacts = {"stage1.csv": game.watch.table(), **artifacts(before=before, after=after)}
-            notes += [game.watch.summary(), f"{before} to {after}"]
+            self.artifacts |= artifacts(before=before, after=after)
+            notes.append(f"{before} to {after}")
         return FitReport(
             epochs=tuned.epochs,
             converged=tuned.converged,

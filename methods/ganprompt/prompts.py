@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.prompts.template import Part, Slot, Template, Wording
+from data.prompts.template import Part, Slot, Template, TemplateError, Wording
 from methods.lm.questions import pick
 
 HISTORY, ATTRIBUTE = Slot("history"), Slot("attribute")
@@ -55,9 +55,15 @@ def joined(template: Template, wording: Template, attribute: str) -> Template:
 
 
 def _halves(wording: Template) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Up to the history and the punctuation behind it, and the rest; defined for perturbed wordings, too."""
+    """Up to the history and the punctuation behind it, and the rest; defined for perturbed wordings, too.
+
+    Raises:
+        TemplateError: if the attribute comes first: it would be in what is to show the plain history.
+    """
     cut = wording.parts.index(HISTORY) + 1
     before, after = wording.parts[:cut], wording.parts[cut:]
+    if ATTRIBUTE in before:
+        raise TemplateError(f"template {wording.id!r}: {{history}} comes before {{attribute}} in role 'attribute'")
     if not after or not isinstance(after[0], Wording):
         return before, after
     mark, rest = re.fullmatch(r"(\S*)\s*(.*)", after[0].text, re.DOTALL).groups()  # type: ignore[union-attr]

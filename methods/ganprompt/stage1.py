@@ -236,7 +236,7 @@ def generate(game: Game, language: Callable[[Sequence[Example]], Tensor], lesson
     Raises:
         GeneratorCollapsed: see :class:`Watch`.
     """
-    dtype = game.model.dtype
+    dtypes = [parameter.dtype for parameter in game.model.parameters()]  # in float16, some are single on purpose
     part = encoder_part(game.model.float(), rate)  # half precision rounds the paper's small steps away
 
     def loss(batch: Sequence[Example]) -> Tensor:
@@ -248,4 +248,5 @@ def generate(game: Game, language: Callable[[Sequence[Example]], Tensor], lesson
     optimise([part], [lessons.epoch(0)], loss, Schedule(rate, steps), lessons.seed, lessons.purpose)
     for parameter in part.parameters:
         parameter.requires_grad_(False)
-    game.model.to(dtype=dtype)  # type: ignore[call-arg]
+    for parameter, dtype in zip(game.model.parameters(), dtypes, strict=True):
+        parameter.data = parameter.data.to(dtype)

@@ -1,6 +1,5 @@
 """What both stages learn from."""
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,8 +9,6 @@ from data.random import generator
 from methods.base import Task
 from methods.ganprompt.prompts import Attributes
 from methods.lm.questions import Sampling, Window, pick, windows
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,8 @@ class P5:
         """Train on the training part; early stop on validation AUC.
 
         Raises:
-            NotRunnable: if there is no seen template, the backbone cannot be had or is no encoder-decoder, or
-                requests show fewer items than ``shortest``.
+            NotRunnable: if there is no seen template, the backbone cannot be had or is no encoder-decoder, requests
+                show fewer items than ``shortest``, or the titles to choose from do not fit the backbone's window.
         """
         backbone, tuned = self._trained(task, seed)
         note = f"; {tuned}" if tuned.epochs else ""

@@ -12,11 +12,12 @@ from data.dataset import Catalogue
 from data.fingerprint import fingerprint
 from data.prompts.template import Role, Slot, Template, Wording
 from data.random import generator
-from methods.base import Task
+from methods.base import NotRunnable, Task
 from methods.lm.backbone import Backbone, load_backbone
 from methods.lm.embedded import FACTS, kept
 from methods.lm.encdec import EncDecScorer, Reader
 from methods.lm.encdec_questions import encoded_questions, next_titles
+from methods.lm.prompts import PromptError
 from methods.lm.questions import Questions, Sampling, Window, pick, windows
 from methods.lm.tuning import Schedule, Tuned, list_auc, tune, valid_sample
 from methods.p5.method import P5, ROLE
@@ -45,11 +46,18 @@ def yes_or_no(
 def direct_choice(
     reader: Reader, catalogue: Catalogue, template: Template, shown: Window, rng: np.random.Generator
 ) -> Sequence[Questions]:
-    """History and several titles in, the title that comes next out; titles are offered once each, in a random order."""
+    """History and several titles in, the title that comes next out; titles are offered once each, in a random order.
+
+    Raises:
+        NotRunnable: if the titles do not fit into the window together, even without a history.
+    """
     asked = _next_against(shown)
     titles = list(dict.fromkeys(catalogue.titles[item] for item in asked.items.tolist()))
     offered = offering(template, [titles[place] for place in rng.permutation(len(titles)).tolist()])
-    return [next_titles(reader, catalogue, offered, asked)]
+    try:
+        return [next_titles(reader, catalogue, offered, asked)]
+    except PromptError as error:
+        raise NotRunnable(f"{error}; lower the setting offered, or set choices to 0") from error
 
 
 FAMILIES: Mapping[Role, Ask] = {ROLE: next_title, "recommend": yes_or_no, "choose": direct_choice}
@@ -84,7 +92,8 @@ def trained(task: Task, settings: P5, seed: int) -> tuple[Backbone, Tuned]:
     """The backbone trained as P5, from the cache or now, and what that took.
 
     Raises:
-        BackboneError: if the backbone cannot be had or is no encoder-decoder.
+        NotRunnable: if the backbone cannot be had or is no encoder-decoder, or titles to choose from do not fit its
+            window.
     """
     recipe = {} if settings.backbone_steps is None else {"steps": settings.backbone_steps}
 
@@ -148,7 +157,8 @@ def _epochs(reader: Reader, task: Task, settings: P5, seed: int) -> Iterator[Ite
 
 def _batches(reader: Reader, task: Task, settings: P5, rng: np.random.Generator) -> Iterator[list[Questions]]:
     """Batches of one pass; every window is for a family drawn by its share, worded with one of its templates."""
-    shares = [1 - settings.questions - settings.choices, settings.questions, settings.choices]
+    rest = max(0.0, 1 - settings.questions - settings.choices)  # of .9 and .1 a little less than nothing is left
+    shares = [rest, settings.questions, settings.choices]
     sampling = Sampling(settings.shortest, task.history_length, settings.ahead, settings.offered)
     shown = islice(windows(task.train, sampling, rng), settings.prompts)
     roles = list(FAMILIES)

@@ -15,6 +15,7 @@ from methods.lm.encdec_questions import next_titles
 from methods.lm.layout import Group
 from methods.lm.prompts import as_ids
 from methods.lm.questions import Questions, Window
+from methods.lm.scoring import ScoringError
 from methods.p5.method import ROLE
 from methods.paprec.surrogate import surrogate
 
@@ -101,8 +102,14 @@ def candidate_lists(scorer: EncDecScorer, requests: Requests, size: int) -> Plac
 
 
 def likelihoods(scorer: EncDecScorer, lists: Placed, tokens: IntArray, normalised: bool) -> FloatArray:
-    """Log-likelihood of every candidate's title under the triggers, shape ``[rows, candidates]``."""
+    """Log-likelihood of every candidate's title under the triggers, shape ``[rows, candidates]``.
+
+    Raises:
+        ScoringError: if one is not a number: above no other, its title would count as better than first.
+    """
     values = np.array(scorer.likelihood(lists.shown(tokens), lists.answers))
+    if bad := int(np.isnan(values).sum()):
+        raise ScoringError(f"{bad} of {values.size} likelihoods of titles are not a number. Try --dtype float32")
     return values / np.array(lists.answers) if normalised else values
 
 

@@ -95,6 +95,7 @@ def test_it_writes_tables_numbers_and_a_figure(study):
     numbers = json.loads((folder / "triggers.json").read_text())
     assert numbers["evaluations"] == 32 and numbers["tokens tried per second"] > 0 and "commit" in numbers
     assert numbers[RANDOM]["n"] == 3
+    assert numbers["seed"] == 0 and numbers["settings"]["budget"] == 32 and numbers["dataset"].endswith("tiny")
     assert (folder / "triggers.png").stat().st_size > 5000
 
 
@@ -136,3 +137,28 @@ def test_unfit_settings_are_refused(tmp_path, capsys, given, said):
     with pytest.raises(SystemExit):
         trigger_study.main(["--output-dir", str(tmp_path), "--set", given])
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--users", "50", "151"], "has 150 users to search"),
+        (["--users", "1"], "at least 2"),
+        (["--set", "budget=0"], "leave budget and global_tokens above 0"),
+        (["--set", "global_tokens=0"], "leave budget and global_tokens above 0"),
+    ],
+    ids=" ".join,
+)
+def test_a_study_that_cannot_be_made_is_refused_before_anything_is_trained(tmp_path, capsys, monkeypatch, given, said):
+    dataset = write_atomic(tmp_path / "tiny", users=150, items=120, length=10)
+    monkeypatch.setattr(trigger_study, "Protocol", lambda: Protocol(negatives=20))
+    monkeypatch.setattr(trigger_study, "freeze", None)
+    with pytest.raises(SystemExit):
+        trigger_study.main(["--output-dir", str(tmp_path / "out"), "--dataset", str(dataset), *given])
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_data_set_that_is_not_there_is_said(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        trigger_study.main(["--output-dir", str(tmp_path), "--dataset", "nowhere"])
+    assert "error: " in (said := capsys.readouterr().err) and "nowhere" in said

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from data.prompts.template import Prompt
+from data.prompts.template import Prompt, Wording
 from methods.base import NotRunnable
 from methods.ganprompt.attributes import (
     LexiconSource,
@@ -65,6 +65,20 @@ def test_the_lexicon_has_the_data_sets_own_categories_and_general_words(tmp_path
     assert words[:4] == ("drama", "toys & games", "puzzles", "action")
     assert {"plot", "brand"} <= set(words) and "" not in words
     assert lexicon(catalogue, most=4)[0] == "toys & games"  # "drama" tells no user from another
+
+
+@pytest.mark.parametrize("field", ["class", "genre"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Film-Noir Children's", ("film-noir", "children's")), ("Film Noir, Drama", ("film noir", "drama"))],
+)
+def test_genres_in_the_fields_of_recboles_movielens_files_stand_apart_by_spaces(
+    tmp_path: Path, field: str, text: str, expected: tuple[str, str]
+) -> None:
+    catalogue = make(tmp_path).catalogue
+    texts = (text, *["Western"] * (catalogue.n_items - 1))
+    words = lexicon(replace(catalogue, fields={field: texts}), everywhere=1.0)
+    assert words[:3] == ("western", *expected)
 
 
 def test_prompts_are_the_papers_template_up_to_the_attribute(tmp_path: Path) -> None:
@@ -194,9 +208,11 @@ def test_another_source_or_other_prompts_are_asked_anew(tmp_path: Path) -> None:
     attributes(task, Fixed([["plot"]]), asked, 1)
     assert attributes(task, Fixed([["cast"]], "other"), asked, 1) == ("cast",)
     assert attributes(task, Fixed([["price"]]), asked[:1], 1) == ("price",)
+    longer = replace(TEMPLATE, parts=(*TEMPLATE.parts, Wording(" What a film!")))  # a masked model reads it, too
+    assert attributes(task, Fixed([["cast"]]), prompts(task, longer, users=2), 1) == ("cast",)
 
 
 def test_too_few_attributes_are_an_error(tmp_path: Path) -> None:
     task = make(tmp_path)
-    with pytest.raises(NotRunnable, match="1 attributes found, 5 are needed: plot"):
+    with pytest.raises(NotRunnable, match="1 attributes found, 5 are needed: plot; lower the setting count"):
         attributes(task, Fixed([["plot"]]), prompts(task, TEMPLATE, users=1), 5)

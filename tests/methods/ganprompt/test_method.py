@@ -404,6 +404,14 @@ def test_what_stage_1_did_is_kept_and_said(task: Task) -> None:
     assert registry.create("ganprompt/no-gan", QUICK).artifacts == {}
 
 
+def test_a_single_validation_user_is_enough_to_fit(task: Task) -> None:
+    only = np.arange(1)
+    method = registry.create("ganprompt", QUICK)
+    report = method.fit(replace(task, valid=task.valid.select(only), valid_positive=task.valid_positive[only]), seed=0)
+    assert set(method.artifacts) == {"stage1.csv"} and "silhouette" not in report.note
+    assert "discriminator accuracy" in report.note
+
+
 def test_the_same_seed_gives_the_same_scores_and_another_one_others(task: Task) -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -502,3 +510,12 @@ def test_in_half_precision_the_encoder_takes_the_small_steps_of_the_paper(task: 
     moved = [float((after[name] != before[name]).float().mean()) for name in names]
     assert min(moved) > 0.1
     assert np.isfinite(method.score(task.valid)).all()
+
+
+def test_what_a_backbone_keeps_in_single_precision_beside_float16_stays_so(task: Task) -> None:
+    task = replace(task, compute=replace(task.compute, dtype="float16"))
+    expected = {name: value.dtype for name, value in load_backbone(task, "").model.named_parameters()}
+    model = fitted(task)._answers.model
+    found = {name.replace(".base_layer", ""): value.dtype for name, value in model.named_parameters()}
+    assert {found[name] for name in expected} == {torch.float16, torch.float32}
+    assert {name: found[name] for name in expected} == expected

@@ -7,7 +7,7 @@ import pytest
 
 from data.dataset import Domain
 from data.prompts import library
-from data.prompts.template import Template, parse
+from data.prompts.template import Template, TemplateError, parse
 from methods.ganprompt.prompts import Attributes, classes, joined
 from tests.methods.ganprompt.world import ATTRIBUTES, NAMES, SEEN
 
@@ -48,6 +48,13 @@ def test_a_perturbed_wording_still_gives_prompts(source: str) -> None:
     wording = Template("w", "attribute", "seen", parse(source))
     assert all("Alien, Brazil" in text(template) for template in classes(wording, NAMES))
     assert text(joined(RECOMMEND, wording, "plot")).endswith(text(RECOMMEND))
+
+
+def test_a_wording_whose_attribute_comes_first_is_refused() -> None:
+    wording = Template("w", "attribute", "seen", parse("For their {attribute} they chose {history}."))
+    for make in (lambda: classes(wording, NAMES), lambda: joined(RECOMMEND, wording, "plot")):
+        with pytest.raises(TemplateError, match=r"'w': \{history\} comes before"):
+            make()
 
 
 def test_a_prompt_is_diversified_in_every_class_with_the_same_chance() -> None:

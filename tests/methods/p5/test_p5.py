@@ -83,6 +83,13 @@ def test_negatives_drawn_twice_are_offered_once_and_none_is_no_second_right_answ
     assert [answer for _, answer in texts(task, "recommend", task.templates["recommend"][1], none)] == ["Yes"]
 
 
+def test_titles_too_long_to_be_offered_together_are_said_with_what_to_change(task):
+    titles = tuple(f"{title} {'Space ' * 100}" for title in task.catalogue.titles)
+    task = replace(task, catalogue=replace(task.catalogue, titles=titles))
+    with pytest.raises(NotRunnable, match=r"'which' needs .* lower the setting offered, or set"):
+        texts(task, "choose", CHOOSE[0])
+
+
 def test_a_catalogue_that_one_user_has_almost_chosen_is_learnt_from(task):
     items = np.arange(8)
     train = Histories.of(items if user < 30 else items[:6] for user in range(60))
@@ -101,7 +108,13 @@ def test_the_ledger_counts_negatives_of_what_was_asked(task, questions, choices,
 
 @pytest.mark.parametrize(
     ("questions", "choices", "roles"),
-    [(0.0, 0.0, {"sequential"}), (1.0, 0.0, {"recommend"}), (0.0, 1.0, {"choose"}), (0.4, 0.3, set(FAMILIES))],
+    [
+        (0.0, 0.0, {"sequential"}),
+        (1.0, 0.0, {"recommend"}),
+        (0.0, 1.0, {"choose"}),
+        (0.9, 0.1, {"recommend", "choose"}),
+        (0.4, 0.3, set(FAMILIES)),
+    ],
 )
 def test_shares_say_which_families_are_learnt(task, monkeypatch, questions, choices, roles):
     seen = set()

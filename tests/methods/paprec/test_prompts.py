@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -12,6 +13,7 @@ from data.prompts.template import parse
 from methods.base import valid_targets
 from methods.lm.backbone import load_backbone
 from methods.lm.forward import padded
+from methods.lm.scoring import ScoringError
 from methods.p5.training import scorer as make_scorer
 from methods.paprec.prompts import (
     Judge,
@@ -151,6 +153,14 @@ def test_a_judge_gives_each_asked_user_the_mean_of_their_lists(task, scorer):
     assert np.isnan(values[[4, 12, 13]]).all()
     lists = candidate_lists(scorer, requests.select(np.flatnonzero(requests.users == 7)), 3)
     assert values[7] == pytest.approx(surrogate(likelihoods(scorer, lists, given, True)).mean())
+
+
+def test_a_likelihood_that_is_no_number_is_an_error_and_no_perfect_place(task, scorer):
+    judge = Judge(scorer, candidate_lists(scorer, task.valid, 3), 12, True)
+    with torch.no_grad():
+        scorer.model.get_input_embeddings().weight[7] = torch.nan
+    with pytest.raises(ScoringError, match=r"not a number\. Try --dtype float32"):
+        judge(np.full((12, 3), 7), np.ones(12, np.bool_))
 
 
 def test_a_judge_encodes_the_prompt_of_every_asked_user_once(task, scorer, monkeypatch):
