@@ -149,6 +149,12 @@ def test_leaderboard_is_sorted_by_the_mean_over_unseen_templates(finished):
     assert all(row["worst"] <= row["unseen"] for row in rows)
 
 
+def test_intervals_of_one_fit_do_not_claim_to_be_over_fits(finished):
+    for name in ("leaderboard.md", "significance.md"):
+        text = (finished[1] / name).read_text()
+        assert "over users and templates, not over fits" in text and "and seeds" not in text
+
+
 def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
     rows = {row["method"]: row for row in json.loads((finished[1] / "leaderboard.json").read_text())["tiny"]}
     assert rows["popularity"]["drop"] == 0 and rows["popularity"]["rbo"] == 1
@@ -546,7 +552,7 @@ def test_several_seeds_are_averaged_and_each_speaks_for_itself(suite_file, tmp_p
     )
     each = results.values("ndcg@10")[results.methods.index(row["method"]), 0].mean(axis=0)
     assert row["clean"] == pytest.approx(each.mean()) and each[0] != each[1]
-    assert "2 seeds" in board.caption
+    assert "2 seeds" in board.caption and "over users, templates and seeds" in board.caption
     unseen = results.values("ndcg@10")[results.methods.index(row["method"]), results.unseen].mean(axis=(0, 1))
     assert row["seed_deviation"] == pytest.approx(unseen.std(ddof=1)) and row["seed_deviation"] > 0
     budget = next(row for row in ledger(results).rows if row["method"] == "tests.fakes:Seeded")
