@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 import benchmarks
 from benchmarks import plan, suite
+from benchmarks.report import figures
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
 from benchmarks.report.leaderboard import cold_items, leaderboard
@@ -210,6 +212,17 @@ def test_grades_may_stand_in_any_order(finished, tmp_path):
     severity, places = severity_curve(results, np.arange(len(results.conditions), dtype=float), "typos")
     assert severity.tolist() == [0.0, 0.1, 0.3] and places[1] == places[2] + 1
     assert len(by_family(results).rows) == 3 * 3
+
+
+def test_legend_of_severity_curves_covers_no_panel_however_few_there_are(finished):
+    (results,) = load(RunFolder(finished[1]))
+    typos = tuple(c if c["family"] == "typos" else {**c, "severity": None} for c in results.conditions)
+    for conditions, panels in ((results.conditions, 2), (typos, 1)):
+        figure = figures._severity(replace(results, conditions=conditions))
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert len(figure.axes) == panels
+        assert all(legend.get_window_extent().x0 > panel.get_window_extent().x1 for panel in figure.axes)
 
 
 def test_rows_of_different_versions_of_the_code_are_marked(finished, tmp_path):
