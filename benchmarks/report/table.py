@@ -13,7 +13,9 @@ ARROWS = {"up": " ↑", "down": " ↓", "": ""}
 UNDEFINED = "\N{EN DASH}"
 LATEX_ARROWS = {"up": r" $\uparrow$", "down": r" $\downarrow$", "": ""}
 LATEX_SPECIAL = str.maketrans(
-    {c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
+    {c: rf"\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in LaTeX's default encoding
 )
 
 LONG = 80

@@ -57,6 +57,7 @@ def test_latex_is_booktabs_with_special_characters_escaped():
     assert r"a\_b \& c & \textbf{0.500 [0.400, 0.600]}" in text
     assert r"\caption{100 \% of users}" in text
     assert r"NDCG\_10 $\uparrow$" in text
+    assert r"x \textless{} y \textbar{} z" in Table(COLUMNS, [row("x < y | z", 0.5)]).latex()
 
 
 def test_html_is_escaped():
