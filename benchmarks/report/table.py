@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -17,6 +18,8 @@ LATEX_SPECIAL = str.maketrans(
     | {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in LaTeX's default encoding
 )
+MARKDOWN_SPECIAL = re.compile(r"[\\`*<|]|(?<![^\W_])_|_(?![^\W_])")
+"""Characters that Markdown does not print; underscores inside a word it does."""
 
 LONG = 80
 """Characters of a cell that a page shows at once."""
@@ -119,7 +122,9 @@ class Table:
         rules = ["---" if column.digits is None else "---:" for column in self.shown]
         body = [
             [
-                emphasis.get(self._marks.get((n, c.key), ""), "{}").format(self.cell(n, c).replace("|", "\\|"))
+                emphasis.get(self._marks.get((n, c.key), ""), "{}").format(
+                    MARKDOWN_SPECIAL.sub(r"\\\g<0>", self.cell(n, c))
+                )
                 for c in self.shown
             ]
             for n in range(len(self.rows))

@@ -51,6 +51,11 @@ def test_csv_holds_every_column_in_full_precision():
     assert rows[0]["low"] == "0.233333"
 
 
+def test_markdown_prints_names_and_reasons_as_they_are():
+    text = Table(COLUMNS, [row("Mine.__init__: <lambda> | 2 * max_k", 0.5)]).markdown()
+    assert r"| Mine.\_\_init\_\_: \<lambda> \| 2 \* max_k |" in text
+
+
 def test_latex_is_booktabs_with_special_characters_escaped():
     text = Table(COLUMNS, [row("a_b & c", 0.5), row("d", 0.4)], "100 % of users").latex()
     assert r"\toprule" in text and r"\midrule" in text and r"\bottomrule" in text
