@@ -75,5 +75,12 @@ def test_html_folds_long_texts_and_keeps_all_of_them():
     assert page.count("<details>") == 1 and "a &lt; b; " * 30 in page
 
 
+def test_probabilities_are_never_printed_as_zero():
+    columns = (Column("p", "p", digits=4, probability=True),)
+    table = Table(columns, [{"p": p} for p in (3e-5, 1e-300, 6e-5, 1.0)])
+    assert [table.cell(n, columns[0]) for n in range(4)] == ["<0.0001", "<0.0001", "0.0001", "1.0000"]
+    assert "| <0.0001 |" in table.markdown() and r"\textless{}0.0001" in table.latex()
+
+
 def test_negative_zero_is_printed_as_zero():
     assert "-0.00" not in Table(COLUMNS, [row("a", 0.5, -1e-12), row("b", 0.1, 0.0)]).markdown()
