@@ -114,6 +114,8 @@ def test_list_names_what_there_is(run_suite, what):
         (["--tune", "--tuned", "none"], "nowhere to write"),
         (["--device", "gpu"], "no device 'gpu': give auto, cpu, cuda"),
         (["--device", "cuda:x"], "no device 'cuda:x': give auto, cpu, cuda"),
+        (["--executor", "serial", "--jobs", "2"], "--jobs 2 needs --executor processes"),
+        (["--revision", "main"], "--revision main: of which --backbone?"),
         (["--seeds", "0", "1", "0"], "error: --seeds: 0 is there twice"),
         (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
         (["run", "smoke"], "unknown argument 'smoke': did you mean --suite smoke?"),
@@ -538,6 +540,12 @@ def test_limited_run_is_marked_as_not_reportable(suite_file, tmp_path, run_suite
     table = (tmp_path / "r" / "leaderboard.md").read_text()
     assert "NOT REPORTABLE" in table
     assert "5 users (a random sample of 60" in table
+
+
+def test_serial_run_has_all_cores_for_its_one_process(suite_file, tmp_path, run_suite):
+    run_suite("--suite", suite_file, "--methods", "random", "--executor", "serial", "--output-dir", tmp_path / "r")
+    compute = json.loads((tmp_path / "r" / "manifest.json").read_text())["compute"]
+    assert (compute["jobs"], compute["threads"]) == (1, plan.choose_jobs(1, compute["device"])[1])
 
 
 def test_full_ranking_and_temporal_split_run(suite_file, tmp_path, run_suite):
