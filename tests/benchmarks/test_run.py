@@ -120,12 +120,14 @@ def test_list_names_what_there_is(run_suite, what):
         (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
         (["run", "smoke"], "unknown argument 'smoke': did you mean --suite smoke?"),
         (["report", "results/smoke"], "unknown argument 'results/smoke': did you mean --output-dir results/smoke?"),
+        (["report", "--methods", "random", "--dry-run"], "report takes no --methods, --dry-run"),
+        (["list", "--methods", "bpr", "datasets"], "list takes no --methods"),
         (["list", "metods"], "there are methods"),
         (["report", "--output-dir", "nowhere-at-all"], "no run here"),
     ],
 )
 def test_bad_input_is_answered_with_a_sentence_and_neighbours(run_suite, tmp_path, arguments, sentence):
-    if "--output-dir" not in arguments:
+    if "--output-dir" not in arguments and arguments[0] != "list":
         arguments = [*arguments, "--output-dir", tmp_path / "run"]
     answer = run_suite(*arguments)
     assert answer.returncode == 2
