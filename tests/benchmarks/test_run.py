@@ -292,6 +292,8 @@ def test_methods_are_ranked_across_data_sets(finished, suite_file, tmp_path, run
     assert "across data sets" in page and page.count("critical-difference.png") == 2
     assert page.count('src="figures/tin-drop.png"') == page.count('src="figures/tiny-drop.png"') == 1
     assert not (finished[1] / "ranks.csv").exists()
+    assert run_suite("--suite", suite_file, "--output-dir", tmp_path / "r").returncode == 0  # one data set of the two
+    assert not [*tmp_path.rglob("ranks.*"), *tmp_path.rglob("critical-difference.png")]
 
 
 def test_ledger_counts_training_that_was_done_before(finished, tmp_path):
