@@ -85,7 +85,11 @@ def run(options: Namespace) -> int:
         chosen = chosen.model_copy(update={"methods": (*chosen.methods, *options.method)})
     _warn_of_unused(options.settings, chosen.methods)
     device = plan.choose_device(options.device)
-    jobs, threads = plan.choose_jobs(options.jobs, device)
+    if options.executor == "serial" and (options.jobs or 1) > 1:
+        raise UsageError(f"--jobs {options.jobs} needs --executor processes: serial runs one method after the other")
+    if options.revision and not options.backbone:
+        raise UsageError(f"--revision {options.revision}: of which --backbone?")
+    jobs, threads = plan.choose_jobs(1 if options.executor == "serial" else options.jobs, device)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     compute = Compute(
         device,

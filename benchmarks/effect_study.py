@@ -190,6 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache-dir", type=Path, default=Path(".cache"), help="where trained backbones are kept")
     parser.add_argument("--redraw", action="store_true", help="make numbers and figure again from the tables")
     given = parser.parse_args(arguments)
+    if given.users < 1:
+        parser.error(f"--users: at least 1 is needed, not {given.users}")
     if given.sets < 4:
         parser.error("--sets: a user's sets are compared by quarters, so at least 4 are needed")
     folder: Path = given.output_dir

@@ -87,13 +87,15 @@ def processes(cells: Sequence[Job], report: Report, jobs: int) -> Iterator[tuple
     finally:
         for _, process in running.values():
             process.kill()
+        for _, process in running.values():
+            process.join()  # who holds the run folder next meets no writer
 
 
 def _receive(connection: Connection, cell: Job, process: Any, report: Report) -> Outcome | None:
     """What a child says: None for progress, its outcome at the end."""
     try:
         message = connection.recv()
-    except EOFError:
+    except (EOFError, OSError):  # OSError: it was killed amid a message
         process.join()
         message = Outcome(
             "failed", f"its process ended with exit code {process.exitcode} (-9: killed, often for memory)"

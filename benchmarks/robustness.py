@@ -61,11 +61,13 @@ def summary(values: FloatArray) -> Summary:
     """
     if values.size == 0:
         raise ValueError("a summary over templates needs at least one template")
+    worst = float(values.min())
+    above = values - worst  # rounding must not make equal templates differ from their mean
     return Summary(
-        mean=float(values.mean()),
-        worst=float(values.min()),
+        mean=worst + float(above.mean()),
+        worst=worst,
         lower_decile=float(np.quantile(values, 0.1)),
-        standard_deviation=float(values.std(ddof=1)) if values.size > 1 else float("nan"),
+        standard_deviation=float(above.std(ddof=1)) if values.size > 1 else float("nan"),
     )
 
 

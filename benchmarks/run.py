@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 Group: TypeAlias = argparse._ArgumentGroup
 COMMANDS = ("run", "list", "report")
+READS = {"list": ("what",), "report": ("suite", "output_dir")}
+"""What commands other than run read of the command line."""
 
 DESCRIPTION = "Compare prompt-based and classical recommenders, and see whether the ranking holds under unseen prompts."
 EPILOG = """examples:
@@ -147,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse; an unknown flag is answered with the nearest known one."""
+    """Parse; an unknown flag is answered with the nearest known one, one that would do nothing is refused."""
     top = parser()
     options, unknown = top.parse_known_args(arguments)
     if unknown:
@@ -161,6 +163,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.what is not None and options.command != "list":
         meant = f"--suite {options.what}" if options.command == "run" else f"--output-dir {options.what}"
         top.error(f"unknown argument {options.what!r}: did you mean {meant}?")
+    if options.command in READS:
+        others = (a for a in top._actions if a.option_strings and a.dest not in (*READS[options.command], "version"))
+        given = [a.option_strings[0] for a in others if getattr(options, a.dest, a.default) != a.default]
+        if given:
+            top.error(f"{options.command} takes no {', '.join(given)}")
     return options
 
 

@@ -109,7 +109,9 @@ def bootstrap_interval(
         ValueError: if there is no value or a value is not finite.
 
     Source: Owen, 2007 (pigeonhole bootstrap); for three factors Owen and Eckles, 2012, who show that it
-    overestimates the variance mildly. With a handful of seeds the percentiles are as coarse as they are few.
+    overestimates the variance mildly where every factor has many levels. Of few seeds it sees too little: where
+    nothing but the seed matters, a 95 % interval holds the truth 75 % of the time with three seeds, 90 % with ten;
+    one seed adds nothing to it.
 
     >>> bootstrap_interval(np.full((5, 2, 3), 0.5), draws=100, rng=np.random.default_rng(0))
     Interval(low=0.5, high=0.5)

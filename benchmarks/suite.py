@@ -1,6 +1,7 @@
 """Suite files: what is run is data, not code."""
 
 import difflib
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -121,7 +122,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
         overrides: keys of :class:`Suite`; mappings are merged key by key.
 
     Raises:
-        SuiteError: for an unknown suite, a file that is not TOML, or an unknown or unfit key.
+        SuiteError: for an unknown suite, a file that is not TOML, an unknown or unfit key, or an infinite setting.
         MethodError: for settings of a method or pattern of which there is none, or that none of these has.
     """
     path = Path(name) if name.endswith(".toml") else available().get(name)
@@ -167,8 +168,10 @@ def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     found: dict[str, dict[str, Any]] = {}
     for key in sorted(settings, key=lambda key: key in names([key])):  # patterns first
         rows = names([key])
-        for setting in settings[key]:
+        for setting, value in settings[key].items():
             check_setting(next((name for name in rows if setting in settings_of(name)), rows[0]), setting)
+            if isinstance(value, float) and not math.isfinite(value):  # TOML has inf and nan, records have not
+                raise SuiteError(f"settings.{key}.{setting}: a finite number is needed, not {value!r}")
         for name in rows:
             own = frozenset() if name == key else fixed(name)
             found.setdefault(name, {}).update({s: value for s, value in settings[key].items() if s not in own})

@@ -19,11 +19,11 @@ SIGNIFICANCE = (
     Column("difference", "A - B", digits=4, interval=("low", "high")),
     Column("low", "", detail=True),
     Column("high", "", detail=True),
-    Column("p", "p", digits=4),
-    Column("holm", "Holm p", digits=4),
+    Column("p", "p", digits=4, probability=True),
+    Column("holm", "Holm p", digits=4, probability=True),
     Column("effect_size", "d_z", digits=2),
-    Column("wilcoxon_p", "Wilcoxon p", digits=4),
-    Column("t_p", "t p", digits=4),
+    Column("wilcoxon_p", "Wilcoxon p", digits=4, probability=True),
+    Column("t_p", "t p", digits=4, probability=True),
     Column("n", "n"),
     Column("significant", "Significant"),
 )
@@ -57,8 +57,8 @@ def comparisons(results: Results) -> Table:
         rows,
         f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
         f"permutation test; Holm p: adjusted over the {len(rows)} comparisons of this table; brackets: "
-        f"{percent(statistics['level'])} bootstrap interval over users, templates and seeds. p takes the seeds as "
-        f"given: {', '.join(map(str, results.seeds))}. drop = clean - unseen, a difference where the leaderboard has a "
+        f"{percent(statistics['level'])} bootstrap interval over {results.resampled}. p takes the seeds as given: "
+        f"{', '.join(map(str, results.seeds))}. drop = clean - unseen, a difference where the leaderboard has a "
         "ratio: a positive one means that A loses more. Tests with an outcome known beforehand are left out: those on "
         "unseen and drop of two methods that no unseen template moves, and on drop of one whose prompt none reaches."
         + _lacking(results),

@@ -89,7 +89,7 @@ def _against_clean(results: Results, method: str, means: FloatArray, conditions:
     family = results.conditions[conditions[0]]["family"]
     if family != "clean" and not results.reached(method, family):
         return {}
-    drop = float(robustness.performance_drop_rate(means[0], means[conditions].mean()))
+    drop = float(robustness.performance_drop_rate(means[0], robustness.summary(means[conditions]).mean))
     return {"drop": drop, **list_stability(results, method, conditions)}
 
 

@@ -116,7 +116,7 @@ def _severity(results: Results) -> "Figure | None":
         return None
     columns = min(3, len(graded))
     rows = math.ceil(len(graded) / columns)
-    figure = Figure(figsize=(3.6 * columns + 1.6, 2.8 * rows))
+    figure = Figure(figsize=(3.6 * columns, 2.8 * rows))
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, family in zip(panels.flat, graded, strict=False):
         for m, method in enumerate(results.methods):
@@ -129,8 +129,8 @@ def _severity(results: Results) -> "Figure | None":
     for row in panels:
         row[0].set_ylabel(PRIMARY)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.tight_layout(rect=(0, 0, 0.86, 1))
-    figure.legend(handles, labels, loc="center right", fontsize=8, frameon=False)
+    figure.tight_layout()
+    figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
     return figure
 
 

@@ -191,7 +191,7 @@ def _caption(results: Results) -> str:
     banner = f" AUDIT FAILED: {'; '.join(failed)}." if failed else ""
     return (
         f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
-        f"{seeds}; brackets hold {percent(level)} bootstrap intervals over users, templates and seeds. {how} AUC and "
+        f"{seeds}; brackets hold {percent(level)} bootstrap intervals over {results.resampled}. {how} AUC and "
         f"Hit@10 are clean. Bold: best, underlined: second.{mixed}{limited}{banner}"
     )
 

@@ -55,6 +55,11 @@ class Results:
         """Indices of the unseen-template conditions."""
         return self.family("unseen")
 
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap intervals are over: resampling one seed shows nothing of how fits differ."""
+        return "users, templates and seeds" if len(self.seeds) > 1 else "users and templates, not over fits"
+
     def family(self, name: str) -> IntArray:
         """Indices of the conditions of a family."""
         return np.array([n for n, c in enumerate(self.conditions) if c["family"] == name], np.int64)

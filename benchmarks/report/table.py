@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -13,8 +14,12 @@ ARROWS = {"up": " ↑", "down": " ↓", "": ""}
 UNDEFINED = "\N{EN DASH}"
 LATEX_ARROWS = {"up": r" $\uparrow$", "down": r" $\downarrow$", "": ""}
 LATEX_SPECIAL = str.maketrans(
-    {c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
+    {c: rf"\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in LaTeX's default encoding
 )
+MARKDOWN_SPECIAL = re.compile(r"[\\`*|]|<(?=[a-zA-Z/!?])|(?<![^\W_])_|_(?![^\W_])")
+"""Characters that Markdown does not print; underscores inside a word, and < before what begins no tag, it does."""
 
 LONG = 80
 """Characters of a cell that a page shows at once."""
@@ -41,6 +46,7 @@ class Column:
         digits: decimals shown; None to show the value as it is.
         detail: keys that only CSV and JSON show are marked so.
         interval: keys of the lower and upper bound shown in brackets behind the value.
+        probability: whether a value that rounds to 0 is shown as below the last decimal: no p-value is 0.
     """
 
     key: str
@@ -49,6 +55,7 @@ class Column:
     digits: int | None = None
     detail: bool = False
     interval: tuple[str, str] | None = None
+    probability: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,8 @@ class Table:
             return "yes" if value else "no"
         if column.digits is None:
             return f"{value:,}" if isinstance(value, int) else " ".join(str(value).splitlines())
+        if column.probability and round(value, column.digits) == 0:
+            return f"<{10**-column.digits:.{column.digits}f}"
         text = f"{round(value, column.digits) + 0.0:.{column.digits}f}"
         if column.interval is None:
             return text
@@ -117,7 +126,9 @@ class Table:
         rules = ["---" if column.digits is None else "---:" for column in self.shown]
         body = [
             [
-                emphasis.get(self._marks.get((n, c.key), ""), "{}").format(self.cell(n, c).replace("|", "\\|"))
+                emphasis.get(self._marks.get((n, c.key), ""), "{}").format(
+                    MARKDOWN_SPECIAL.sub(r"\\\g<0>", self.cell(n, c))
+                )
                 for c in self.shown
             ]
             for n in range(len(self.rows))

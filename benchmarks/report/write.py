@@ -11,7 +11,7 @@ from benchmarks.report.leaderboard import cold_items, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import Results, load
 from benchmarks.report.table import Column, Table
-from benchmarks.store import RunFolder, to_json
+from benchmarks.store import RunFolder, disk_errors, to_json
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -65,7 +65,10 @@ def _across(found: Sequence[Results], folder: RunFolder) -> str:
     from benchmarks.report import figures
 
     across = ranks.ranks(found)
-    if across is None:
+    if across is None:  # ranks of an earlier run of this folder are none of this one
+        for path in (*folder.path.glob("ranks.*"), folder.path / "figures" / "critical-difference.png"):
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
         return ""
     table = ranks.table(across)
     for ending, render in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):

@@ -70,6 +70,13 @@ def test_correlations_are_means_over_users(found):
     assert numbers["exact against ndcg"]["users"] == 0
 
 
+@pytest.mark.parametrize("flags", [("--users", "0"), ("--users", "-5"), ("--sets", "3")])
+def test_too_few_users_or_sets_are_refused_before_anything_is_measured(flags, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--output-dir", str(tmp_path / "new"), *flags])
+    assert f"{flags[0]}: " in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
 def test_numbers_and_figure_can_be_made_again_without_a_model(found, tmp_path, monkeypatch, capsys):
     tables = {
         effect_study.DEMONSTRATIONS: [effect for effects, _ in found for effect in effects],

@@ -161,6 +161,7 @@ def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
         (f"{X}seeds = []", "seeds: at least one is needed, not []"),
         (f"{X}datasets = []", "datasets: at least one is needed, not []"),
         (f"{X}[settings.bpr]\nepoch = 3", "method 'bpr' has no setting 'epoch'"),
+        (f"{X}[settings.tallrec]\nrate = inf", "settings.tallrec.rate: a finite number is needed, not inf"),
         (f'{X}[settings."gan*"]\nepoch = 3', "did you mean 'epochs'?"),
         (f'{X}[statistics]\nagainst = "sasrex"', "statistics.against: no method 'sasrex'"),
         (f'{X}[statistics]\nagainst = "p*"', "against names one method, not the pattern"),

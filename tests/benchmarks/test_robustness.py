@@ -52,6 +52,13 @@ def test_the_deviation_over_one_template_is_undefined() -> None:
     assert (values.mean, values.worst) == (0.3, 0.3)
 
 
+@settings(deadline=None)
+@given(unit, st.integers(2, 20))
+def test_equal_templates_have_their_value_for_a_mean_and_no_deviation(value: float, templates: int) -> None:
+    values = summary(np.full(templates, value))
+    assert (values.mean, values.lower_decile, values.standard_deviation) == (value, value, 0)
+
+
 def test_a_summary_of_no_template_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one template"):
         summary(np.array([]))

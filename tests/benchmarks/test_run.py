@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 import benchmarks
 from benchmarks import plan, suite
+from benchmarks.report import figures
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
 from benchmarks.report.leaderboard import cold_items, leaderboard
@@ -112,16 +114,20 @@ def test_list_names_what_there_is(run_suite, what):
         (["--tune", "--tuned", "none"], "nowhere to write"),
         (["--device", "gpu"], "no device 'gpu': give auto, cpu, cuda"),
         (["--device", "cuda:x"], "no device 'cuda:x': give auto, cpu, cuda"),
+        (["--executor", "serial", "--jobs", "2"], "--jobs 2 needs --executor processes"),
+        (["--revision", "main"], "--revision main: of which --backbone?"),
         (["--seeds", "0", "1", "0"], "error: --seeds: 0 is there twice"),
         (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
         (["run", "smoke"], "unknown argument 'smoke': did you mean --suite smoke?"),
         (["report", "results/smoke"], "unknown argument 'results/smoke': did you mean --output-dir results/smoke?"),
+        (["report", "--methods", "random", "--dry-run"], "report takes no --methods, --dry-run"),
+        (["list", "--methods", "bpr", "datasets"], "list takes no --methods"),
         (["list", "metods"], "there are methods"),
         (["report", "--output-dir", "nowhere-at-all"], "no run here"),
     ],
 )
 def test_bad_input_is_answered_with_a_sentence_and_neighbours(run_suite, tmp_path, arguments, sentence):
-    if "--output-dir" not in arguments:
+    if "--output-dir" not in arguments and arguments[0] != "list":
         arguments = [*arguments, "--output-dir", tmp_path / "run"]
     answer = run_suite(*arguments)
     assert answer.returncode == 2
@@ -147,6 +153,12 @@ def test_leaderboard_is_sorted_by_the_mean_over_unseen_templates(finished):
     assert values == sorted(values, reverse=True)
     assert all(row["clean_low"] <= row["clean"] <= row["clean_high"] for row in rows)
     assert all(row["worst"] <= row["unseen"] for row in rows)
+
+
+def test_intervals_of_one_fit_do_not_claim_to_be_over_fits(finished):
+    for name in ("leaderboard.md", "significance.md"):
+        text = (finished[1] / name).read_text()
+        assert "over users and templates, not over fits" in text and "and seeds" not in text
 
 
 def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
@@ -204,6 +216,17 @@ def test_grades_may_stand_in_any_order(finished, tmp_path):
     severity, places = severity_curve(results, np.arange(len(results.conditions), dtype=float), "typos")
     assert severity.tolist() == [0.0, 0.1, 0.3] and places[1] == places[2] + 1
     assert len(by_family(results).rows) == 3 * 3
+
+
+def test_legend_of_severity_curves_covers_no_panel_however_few_there_are(finished):
+    (results,) = load(RunFolder(finished[1]))
+    typos = tuple(c if c["family"] == "typos" else {**c, "severity": None} for c in results.conditions)
+    for conditions, panels in ((results.conditions, 2), (typos, 1)):
+        figure = figures._severity(replace(results, conditions=conditions))
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert len(figure.axes) == panels
+        assert all(legend.get_window_extent().x0 > panel.get_window_extent().x1 for panel in figure.axes)
 
 
 def test_rows_of_different_versions_of_the_code_are_marked(finished, tmp_path):
@@ -269,6 +292,8 @@ def test_methods_are_ranked_across_data_sets(finished, suite_file, tmp_path, run
     assert "across data sets" in page and page.count("critical-difference.png") == 2
     assert page.count('src="figures/tin-drop.png"') == page.count('src="figures/tiny-drop.png"') == 1
     assert not (finished[1] / "ranks.csv").exists()
+    assert run_suite("--suite", suite_file, "--output-dir", tmp_path / "r").returncode == 0  # one data set of the two
+    assert not [*tmp_path.rglob("ranks.*"), *tmp_path.rglob("critical-difference.png")]
 
 
 def test_ledger_counts_training_that_was_done_before(finished, tmp_path):
@@ -521,6 +546,12 @@ def test_limited_run_is_marked_as_not_reportable(suite_file, tmp_path, run_suite
     assert "5 users (a random sample of 60" in table
 
 
+def test_serial_run_has_all_cores_for_its_one_process(suite_file, tmp_path, run_suite):
+    run_suite("--suite", suite_file, "--methods", "random", "--executor", "serial", "--output-dir", tmp_path / "r")
+    compute = json.loads((tmp_path / "r" / "manifest.json").read_text())["compute"]
+    assert (compute["jobs"], compute["threads"]) == (1, plan.choose_jobs(1, compute["device"])[1])
+
+
 def test_full_ranking_and_temporal_split_run(suite_file, tmp_path, run_suite):
     flags = ("--split", "temporal", "--negatives", "full")
     answer = run_suite("--suite", suite_file, *flags, "--output-dir", tmp_path / "r")
@@ -546,7 +577,7 @@ def test_several_seeds_are_averaged_and_each_speaks_for_itself(suite_file, tmp_p
     )
     each = results.values("ndcg@10")[results.methods.index(row["method"]), 0].mean(axis=0)
     assert row["clean"] == pytest.approx(each.mean()) and each[0] != each[1]
-    assert "2 seeds" in board.caption
+    assert "2 seeds" in board.caption and "over users, templates and seeds" in board.caption
     unseen = results.values("ndcg@10")[results.methods.index(row["method"]), results.unseen].mean(axis=(0, 1))
     assert row["seed_deviation"] == pytest.approx(unseen.std(ddof=1)) and row["seed_deviation"] > 0
     budget = next(row for row in ledger(results).rows if row["method"] == "tests.fakes:Seeded")

@@ -257,6 +257,14 @@ def test_a_true_null_is_rejected_as_often_as_promised(test: Callable[..., float]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "share"), [(3, 0.75), (10, 0.9)])
+def test_intervals_over_few_seeds_hold_the_truth_as_rarely_as_they_say(seeds: int, share: float) -> None:
+    rng, repeats = generator(2024), 2000
+    found = [bootstrap_interval(rng.normal(size=(1, 1, seeds)), draws=2000, rng=rng) for _ in range(repeats)]
+    assert np.mean([low <= 0 <= high for low, high in found]) == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.slow
 def test_a_true_null_is_not_rejected_more_often_than_promised_for_skewed_metrics_with_ties() -> None:
     from scipy.stats import binom
 

@@ -51,12 +51,18 @@ def test_csv_holds_every_column_in_full_precision():
     assert rows[0]["low"] == "0.233333"
 
 
+def test_markdown_prints_names_and_reasons_as_they_are():
+    text = Table(COLUMNS, [row("Mine.__init__: <lambda> | 2 * max_k", 0.5)]).markdown()
+    assert r"| Mine.\_\_init\_\_: \<lambda> \| 2 \* max_k |" in text
+
+
 def test_latex_is_booktabs_with_special_characters_escaped():
     text = Table(COLUMNS, [row("a_b & c", 0.5), row("d", 0.4)], "100 % of users").latex()
     assert r"\toprule" in text and r"\midrule" in text and r"\bottomrule" in text
     assert r"a\_b \& c & \textbf{0.500 [0.400, 0.600]}" in text
     assert r"\caption{100 \% of users}" in text
     assert r"NDCG\_10 $\uparrow$" in text
+    assert r"x \textless{} y \textbar{} z" in Table(COLUMNS, [row("x < y | z", 0.5)]).latex()
 
 
 def test_html_is_escaped():
@@ -67,6 +73,13 @@ def test_html_folds_long_texts_and_keeps_all_of_them():
     text = "a < b; " * 30
     page = Table(COLUMNS, [row(text, 0.5), row("short", 0.5)]).html()
     assert page.count("<details>") == 1 and "a &lt; b; " * 30 in page
+
+
+def test_probabilities_are_never_printed_as_zero():
+    columns = (Column("p", "p", digits=4, probability=True),)
+    table = Table(columns, [{"p": p} for p in (3e-5, 1e-300, 6e-5, 1.0)])
+    assert [table.cell(n, columns[0]) for n in range(4)] == ["<0.0001", "<0.0001", "0.0001", "1.0000"]
+    assert "| <0.0001 |" in table.markdown() and r"\textless{}0.0001" in table.latex()
 
 
 def test_negative_zero_is_printed_as_zero():

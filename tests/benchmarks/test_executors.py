@@ -1,0 +1,53 @@
+"""Processes that end otherwise than cells do."""
+
+import multiprocessing
+import os
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.cells import Outcome, Progress
+from benchmarks.executors import _receive, processes
+from benchmarks.store import CellId, StoreError
+
+
+@dataclass
+class Job:
+    """Sleeps for good, or fails to write once another job sleeps."""
+
+    run: Path
+    sleeps: bool
+
+    @property
+    def id(self) -> CellId:
+        return CellId("tiny", "sleeper" if self.sleeps else "full disk", 0)
+
+    def execute(self, progress: Progress) -> Outcome:
+        pid = self.run / "pid"
+        if self.sleeps:
+            pid.write_text(f"{os.getpid()}\n")
+            time.sleep(600)
+        while not pid.exists() or not pid.read_text().endswith("\n"):
+            time.sleep(0.05)
+        raise StoreError("disk full")
+
+
+def test_no_process_is_left_when_the_run_folder_cannot_be_written(tmp_path):
+    jobs = [Job(tmp_path, sleeps) for sleeps in (True, False)]
+    with pytest.raises(StoreError, match="disk full"):
+        list(processes(jobs, lambda *_: None, jobs=2))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_process_that_is_killed_amid_a_message_is_the_outcome_of_its_cell_alone(tmp_path):
+    here, there = multiprocessing.Pipe(duplex=False)
+    os.write(there.fileno(), struct.pack("!i", 100) + b"half")
+    there.close()
+    killed = SimpleNamespace(join=lambda: None, exitcode=-9)
+    outcome = _receive(here, Job(tmp_path, True), killed, lambda *_: None)
+    assert outcome is not None and outcome.status == "failed" and "exit code -9" in outcome.reason
