@@ -148,6 +148,16 @@ def test_histories_of_no_one_and_too_many_items_are_scored(name: str, task: Task
     np.testing.assert_array_equal(scores, shown)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_batch_of_one_short_list_trains_every_model(seed: int, task: Task) -> None:
+    few = Histories.of(items[: 2 if user == 0 else 1] for user, items in enumerate(task.train))
+    alone = replace(task, train=few, valid=replace(task.valid, histories=few))
+    for name in (*GENERAL, *SEQUENTIAL):
+        model = create(name, {"epochs": 5})
+        model.fit(alone, seed)
+        assert np.isfinite(model.score(alone.valid.select(np.arange(1)))).all()
+
+
 def full_ranking(scores: FloatArray, targets: np.ndarray) -> dict[str, float]:
     rank = (scores > np.take_along_axis(scores, targets[:, None], axis=1)).sum(axis=1)
     hit = rank < 10
