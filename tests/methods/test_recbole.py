@@ -261,6 +261,8 @@ def test_attributes_are_the_telling_words_of_genres_or_categories() -> None:
     beauty = dataset({"categories": ("Beauty > Gels & Lotions, Oils", *["Beauty > Hair"] * (ITEMS - 1))}).catalogue
     assert (files.attributes(movies) or [])[:4] == ["0 1", "1", "", "0"]
     assert (files.attributes(beauty) or [])[:2] == ["1", "0"]
+    atomic = dataset({"genres": ("",) * ITEMS, "class": ("Drama War", "Drama", *["War"] * (ITEMS - 2))}).catalogue
+    assert (files.attributes(atomic) or [])[:3] == ["0 1", "1", "0"]
     assert files.attributes(dataset({"year": ("1990",) * ITEMS}).catalogue) is None
 
 
