@@ -310,6 +310,9 @@ def test_nothing_to_stop_on_or_to_learn_from_is_said(task: Task) -> None:
         *(("bert4rec", {name: 1.5}, "at most 1") for name in ("mask_ratio", "ft_ratio")),
         ("lightgcn", {"reg_weight": -0.1}, "at least 0"),
         ("s3rec", {"pretrain_epochs": -2}, "at least 0"),
+        *((name, {"n_layers": 0}, "at least 1") for name in ("sasrec", "bert4rec")),
+        ("lightgcn", {"n_layers": -1}, "at least 0"),
+        *((name, {"embedding_size": -8}, "at least 1") for name in ("bpr", "hgn", "caser", "din", "ctrl")),
     ],
 )
 def test_rates_shares_and_weights_that_make_no_sense_are_refused(
@@ -325,6 +328,11 @@ def test_wrong_settings_are_refused(task: Task) -> None:
         create("sasrec", {"hiden_size": 8})
     with pytest.raises(ValueError, match="patience is at least 1"):
         create("sasrec", {"patience": 0})
+    with pytest.raises(MethodError, match="pooling_type is 'average' or 'max', not 'mean'"):
+        create("hgn", {"pooling_type": "mean"})
+    for widths in ([], [64, 0]):
+        with pytest.raises(MethodError, match="mlp_hidden_size holds one or more widths"):
+            create("din", {"mlp_hidden_size": widths})
     with pytest.raises(ValueError, match="epochs is a setting of its own"):
         create("sasrec", {"options": {"epochs": 3}})
     with pytest.raises(ValueError, match="did you mean 'layer_norm_eps'"):
