@@ -83,7 +83,9 @@ class Endpoint:
             raw = client.chat.completions.with_raw_response.create(**body)
         except openai.BadRequestError as error:
             if error.code in ("content_filter", "content_policy_violation"):
-                return Answer(str(error.code), "refused"), 1
+                # the request says itself how many came before it
+                before = int(error.request.headers.get("x-stainless-retry-count", 0))
+                return Answer(str(error.code), "refused"), before + 1
             raise LlmError(self._explain(error)) from None
         except openai.OpenAIError as error:
             raise LlmError(self._explain(error)) from None

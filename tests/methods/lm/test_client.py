@@ -158,6 +158,13 @@ def test_request_cap_counts_attempts_and_is_never_passed(tmp_path: Path, server:
     assert len(server.prompts) == len(PROMPTS) + 1
 
 
+def test_requests_before_a_refusal_count(tmp_path: Path, server: FaultServer) -> None:
+    server.faults = ["500", "400", "500", "400"]
+    with pytest.raises(BudgetSpent, match="cap of 4"):
+        client(tmp_path, "requests=4", "run", parallel=1).ask(PROMPTS)
+    assert len(server.prompts) == 4
+
+
 def test_a_client_alone_keeps_its_cap_over_all_it_asks(tmp_path: Path, server: FaultServer) -> None:
     server.faults = [completion("")] * 4
     alone = client(tmp_path, "requests=4")
