@@ -56,6 +56,21 @@ def test_another_model_or_other_arguments_are_asked_anew(tmp_path: Path, server:
     assert server.prompts == ["p", "p", "p"]
 
 
+@pytest.mark.parametrize("message", ["text", ["text"], None])
+def test_a_message_that_is_no_object_is_tried_again(tmp_path: Path, server: FaultServer, message: object) -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    server.faults = [completion("") | {"choices": [choice]}]
+    assert client(tmp_path).ask(["p"]) == ["Answer to p"]
+
+
+@pytest.mark.parametrize("usage", [None, "unknown", {}, {"prompt_tokens": None}])
+def test_tokens_that_are_not_counted_are_estimated(tmp_path: Path, server: FaultServer, usage: object) -> None:
+    server.answer = lambda prompt: completion("Yes.") | {"usage": usage}
+    client(tmp_path, run="run").ask(["p" * 400])
+    spent = Meter(LlmBudget(), tmp_path / "spent.sqlite", "run").spent
+    assert (spent.tokens_in, spent.tokens_out) == (101, 2)
+
+
 @pytest.mark.parametrize("fault", ["500", "malformed", "html", "no choice", "slow", "cut-off"])
 def test_a_fault_is_tried_again(tmp_path: Path, server: FaultServer, fault: str) -> None:
     server.faults = [fault]
