@@ -288,6 +288,14 @@ def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server
     assert len(server.prompts) == 3
 
 
+@pytest.mark.parametrize("line", ["[]", '{"response": null}', '{"response": {"status_code": 200, "body": "no"}}'])
+def test_a_line_that_is_no_batch_result_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text(f"{line}\n")
+    with pytest.raises(LlmError, match=r"results\.jsonl:1: not a result"):
+        import_batch(client(tmp_path), file)
+
+
 def fill_store(path: Path, start: int, ready: Barrier) -> None:
     ready.wait()
     store = Store(path)
