@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.protocol import Protocol, prepare
+from data import recorded
 from data.prompts import library
 from methods.base import Compute
 from methods.llmrec.fill import main
@@ -59,6 +60,22 @@ def test_filled_answers_make_the_rows_run(
     method = LlmRec("rec-eng", epochs=1)
     assert method.fit(problem.task(Compute(cache=tmp_path / "cache")), seed=0).note == ""
     assert method.score(problem.test_requests()).shape == (20, 3)
+
+
+def test_answers_beside_those_of_the_suite_are_said_to_need_their_name(
+    command: list[str],
+    server: FaultServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert main(command) == 0
+    assert "--llm recorded:" not in capsys.readouterr().out
+    monkeypatch.setattr(recorded, "path", lambda dataset: tmp_path / "shipped.jsonl")
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert f"tiny has recorded answers already, {tmp_path / 'shipped.jsonl'}" in said
+    assert f"--llm recorded:{tmp_path / 'cache/recorded/tiny.jsonl'}\n" in said
 
 
 def test_a_spent_budget_stops_and_a_larger_one_goes_on(
