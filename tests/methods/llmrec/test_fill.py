@@ -109,5 +109,7 @@ def test_batches_take_two_rounds_descriptions_first(command: list[str], server: 
 def test_errors_are_sentences(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--llm-budget", "request=2"]) == 1
     assert "did you mean 'requests'" in capsys.readouterr().err
+    assert main([*command, "--parallel", "0"]) == 1
+    assert "at least 1 request" in capsys.readouterr().err
     assert main([*command[:2], "--llm", "gpt"]) == 1
     assert "endpoint:MODEL" in capsys.readouterr().err

@@ -248,9 +248,10 @@ def test_recorded_answers_come_first_and_the_item_decides_between_equal_prompts(
     assert asked.ask(["p", "p", "p"], ["2", "1", "3"]) == ["Text of 2", "Text of 1", "Text of 1"]
     with pytest.raises(NotAnswered, match="no answer is known to 1 prompts"):
         asked.ask(["p", "q"])
-    file.write_text('{"item_id": "1"}\n')
-    with pytest.raises(LlmError, match=r"recorded\.jsonl:1"):
-        Recorded.read(file)
+    for wrong in ({"item_id": "1"}, lines[0] | {"item_id": 1}, lines[0] | {"response": None}):
+        file.write_text(json.dumps(wrong) + "\n")
+        with pytest.raises(LlmError, match=r"recorded\.jsonl:1"):
+            Recorded.read(file)
 
 
 @pytest.mark.parametrize("llm", ["gpt", "endpoint:", "recorded:/no/such/file", "recorded"])
