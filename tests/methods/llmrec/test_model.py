@@ -1,5 +1,4 @@
 import numpy as np
-
 import pytest
 
 from data.histories import Histories
