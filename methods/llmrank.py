@@ -15,6 +15,7 @@ from data.prompts.template import ListStyle, Role, Template, parse
 from data.random import generator
 from data.types import FloatArray, IntArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.checks import check_least
 from methods.lm.answers import Generation, LlmError
 from methods.lm.client import LlmClient
 from methods.lm.open import LlmChoice, open_client
@@ -80,6 +81,9 @@ class LlmRank:
         needs=frozenset({"text", "language model"}),
         cost=1000.0,
     )
+
+    def __post_init__(self) -> None:
+        check_least(self, {"max_tokens": 1})
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Open the client; nothing is trained.
@@ -157,7 +161,7 @@ def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntA
     """Positions in ``titles`` in the order of the answer, which may give numbers, titles or both.
 
     Args:
-        answer: one entry per line, or entries separated by commas if it is all numbers.
+        answer: one entry per line, or nothing but numbers, which are those of candidates before they are titles.
         titles: candidates as numbered from 1 in the prompt.
         ledger: where entries that are no candidate, entries named twice and candidates not named are counted.
 
@@ -167,13 +171,15 @@ def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntA
     (1, 1, 1)
     """
     position = {_plain(title): n for n, title in reversed(list(enumerate(titles)))}
-    separator = r"[,;\s]+" if re.fullmatch(r"[\d\s,;.)\[\]>]*", answer) else r"\n"
+    numbers = re.fullmatch(r"[\d\s,;.)\[\]>]*", answer)
+    pieces = re.findall(r"\d+", answer) if numbers else answer.split("\n")
     ranked: dict[int, None] = {}
-    for entry in filter(None, (piece.strip(" \t.,;[]()>*-") for piece in re.split(separator, answer))):
+    for entry in filter(None, (piece.strip(" \t.,;[]()>*-") for piece in pieces)):
         number, title = re.fullmatch(r"(\d*)[.):]?\s*(.*)", entry, re.DOTALL).groups()  # type: ignore[union-attr]
-        found = position.get(_plain(entry), position.get(_plain(title)) if title else None)
-        if found is None and number and not title:
-            found = int(number) - 1 if 1 <= int(number) <= len(titles) else None
+        named = position.get(_plain(entry), position.get(_plain(title)) if title else None)
+        place = int(number) - 1 if number and not title and 1 <= int(number) <= len(titles) else None
+        first, second = (place, named) if numbers else (named, place)
+        found = second if first is None else first
         if found is None:
             ledger.out_of_catalogue += 1
         elif found in ranked:

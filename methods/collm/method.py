@@ -67,10 +67,11 @@ class CoLlm(TallRec):
         """
         from methods.collm.marks import add_marks, extend
 
+        # First, since it takes a moment to say that it cannot run, and step 1 takes minutes.
+        vectors, collaborative = collaborative_vectors(self.collaborative, task, seed)
         first = TallRec(**{field.name: getattr(self, field.name) for field in fields(TallRec)})
         alone = first.fit(task, seed)
         self.scorer = first.scorer
-        vectors, collaborative = collaborative_vectors(self.collaborative, task, seed)
         extend(self.scorer.model, add_marks(self.scorer.encoder.tokenizer, task.catalogue), vectors, self.hidden, seed)
         tuned = self._tune(task, self.scorer, self.map_rate, self.map_epochs, seed)
         return replace(

@@ -68,6 +68,8 @@ class Encoder:
     @cached_property
     def _label(self) -> str:
         identity = [self.model, self.revision, SHA256 if self.model == DEFAULT else "", "mean"]
+        if self.model != DEFAULT and (folder := Path(self.model)).is_dir():  # which may come to hold another model
+            identity += [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(folder.iterdir())]
         return f"{Path(self.model).name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
 
     @cached_property

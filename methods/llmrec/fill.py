@@ -1,6 +1,7 @@
 """Have a language model write the texts of a data set: ``python -m methods.llmrec.fill --help``.
 
-The answers go to ``CACHE-DIR/recorded/DATASET.jsonl``, where ``--methods 'llmrec/*'`` finds them.
+The answers go to ``CACHE-DIR/recorded/DATASET.jsonl``, where ``--methods 'llmrec/*'`` finds them. A data set that comes
+with recorded answers is ranked with those: there the file has to be named, ``--llm recorded:FILE``.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from methods.llmrec.texts import ItemTexts, augment, describe
 from methods.lm.answers import LlmError
 from methods.lm.batch import export_batch, import_batch
 from methods.lm.client import Estimate, LlmClient
-from methods.lm.open import LlmChoice, open_client
+from methods.lm.open import LlmChoice, open_client, recorded_file
 
 EXPECTED_DESCRIPTION = "x" * 400
 """Stands for a description that is not written yet when the cost is estimated."""
@@ -162,11 +163,10 @@ def _run(options: argparse.Namespace) -> int:
     else:
         target = options.cache / "recorded" / f"{dataset.name}.jsonl"
         write(work.records(), target)
-        print(
-            f"{target}: written; {len(client.ledger)} unusable answers, listed below"
-            if client.ledger
-            else f"{target}: written"
-        )
+        listed = f"; {len(client.ledger)} unusable answers, listed below" if client.ledger else ""
+        print(f"{target}: written{listed}")
+        if (found := recorded_file("recorded", dataset.name, options.cache)) != target:
+            print(f"{dataset.name} has recorded answers already, {found}; to use these: --llm recorded:{target}")
         for entry in client.ledger:
             print(f"  attempt {entry.attempt}, {entry.problem}: {entry.prompt[:60]!r} -> {entry.text[:60]!r}")
     return 0

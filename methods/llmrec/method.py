@@ -303,7 +303,8 @@ def _how_to_fill(catalogue: Catalogue) -> str:
     where = catalogue.name if catalogue.name in sources.NAMED else f"FOLDER-OF-{catalogue.name}"
     return (
         "to have a language model write them: OPENAI_BASE_URL=... OPENAI_API_KEY=... "
-        f"python -m methods.llmrec.fill --dataset {where} --llm endpoint:MODEL"
+        f"python -m methods.llmrec.fill --dataset {where} --llm endpoint:MODEL, "
+        "with the --split, --min-rating, --min-count and --cache-dir of the run where these are not the defaults"
     )
 
 

@@ -20,6 +20,9 @@ from data.types import FloatArray, IntArray
 
 Vectors = npt.NDArray[np.float32]
 
+VALUES = 2**23
+"""Numbers in the item vectors that are multiplied at once: lists of a thousand for every user are too many for that."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -193,8 +196,12 @@ def scores(model: TextRecommender, items: Vectors, users: IntArray, candidates: 
         candidates: item indices, shape ``[rows, candidates]``.
     """
     user = model.users.weight.detach().cpu().numpy()[users].astype(np.float64)
-    chosen = items.astype(np.float64)[candidates]
-    logits: FloatArray = np.matmul(chosen[..., :-1], user[:, :, None])[..., 0] + chosen[..., -1]
+    logits = np.empty(candidates.shape)
+    step = max(1, VALUES // (candidates.shape[1] * items.shape[1]))
+    for start in range(0, len(candidates), step):
+        rows = slice(start, start + step)
+        chosen = items[candidates[rows]].astype(np.float64)
+        logits[rows] = np.matmul(chosen[..., :-1], user[rows, :, None])[..., 0] + chosen[..., -1]
     return logits
 
 

@@ -76,7 +76,7 @@ def import_batch(client: LlmClient, path: Path) -> Imported:
                 answers[result["custom_id"]] = _answer(body).to_json().encode()
             else:
                 failed[status] += 1
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError) as error:
             if number == len(lines):
                 failed["torn line"] += 1
                 continue

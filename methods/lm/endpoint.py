@@ -83,14 +83,16 @@ class Endpoint:
             raw = client.chat.completions.with_raw_response.create(**body)
         except openai.BadRequestError as error:
             if error.code in ("content_filter", "content_policy_violation"):
-                return Answer(str(error.code), "refused"), 1
+                # the request says itself how many came before it
+                before = int(error.request.headers.get("x-stainless-retry-count", 0))
+                return Answer(str(error.code), "refused"), before + 1
             raise LlmError(self._explain(error)) from None
         except openai.OpenAIError as error:
             raise LlmError(self._explain(error)) from None
         try:
-            completion = raw.parse()
-            return read_completion(completion), raw.retries_taken + 1
-        except (json.JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError, TypeError):
+            answer = read_completion(raw.parse(), body["messages"][0]["content"])
+            return answer, raw.retries_taken + 1
+        except (json.JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError, TypeError, AttributeError):
             return None, raw.retries_taken + 1
 
     def _explain(self, error: Exception) -> str:
@@ -123,16 +125,20 @@ def request_body(model: str, prompt: str, generation: Generation) -> dict[str, A
     }
 
 
-def read_completion(completion: "ChatCompletion") -> Answer:
-    """The answer in a chat completion.
+def read_completion(completion: "ChatCompletion", prompt: str) -> Answer:
+    """The answer in a chat completion; tokens that the endpoint does not count are estimated.
 
     Raises:
-        TypeError: if it is none: no choice, or a body that is not even an object.
+        TypeError, AttributeError: if it is none: no choice, or a part of it that is not even an object.
     """
     choices = getattr(completion, "choices", None)
     if not isinstance(choices, list) or not choices or getattr(choices[0], "message", None) is None:
         raise TypeError("no choice in the completion")
     message, usage = choices[0].message, completion.usage
     text, problem = judge(message.content, choices[0].finish_reason, getattr(message, "refusal", None))
-    tokens_in, tokens_out = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, len(text) // 4 + 1)
-    return Answer(text, problem, tokens_in or 0, tokens_out or 0)
+    return Answer(text, problem, _tokens(usage, "prompt_tokens", prompt), _tokens(usage, "completion_tokens", text))
+
+
+def _tokens(usage: object, name: str, text: str) -> int:
+    counted = getattr(usage, name, None)
+    return counted if isinstance(counted, int) else len(text) // 4 + 1

@@ -48,11 +48,13 @@ def check(choice: LlmChoice) -> LlmBudget:
     """The budget of a choice of one of the known forms.
 
     Raises:
-        LlmError: for another form, or what is no budget.
+        LlmError: for another form, no request at once, or what is no budget.
     """
     kind, _, name = choice.llm.partition(":")
     if kind != "recorded" and not (name and kind in ("endpoint", "local")):
         raise LlmError(f"llm {choice.llm!r}: give {FORMS}")
+    if choice.parallel < 1:
+        raise LlmError(f"at least 1 request is under way at once, not {choice.parallel}")
     return LlmBudget.parse(choice.budget)
 
 

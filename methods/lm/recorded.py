@@ -27,7 +27,7 @@ class Recorded:
         """The answers of a JSON Lines file with item_id, request_sha256 and response.
 
         Raises:
-            LlmError: for a line that lacks one of them.
+            LlmError: for a line that lacks one of them, or has it not as a text.
         """
         by_request: dict[str, str] = {}
         by_subject: dict[tuple[str, str], str] = {}
@@ -35,7 +35,7 @@ class Recorded:
             for number, line in enumerate(lines, start=1):
                 try:
                     record = json.loads(line)
-                    item, request, response = record["item_id"], record["request_sha256"], record["response"]
+                    item, request, response = (_text(record[k]) for k in ("item_id", "request_sha256", "response"))
                 except (json.JSONDecodeError, KeyError, TypeError) as error:
                     raise LlmError(
                         f"{path}:{number}: not a recorded answer with item_id, request_sha256 and response ({error})"
@@ -50,3 +50,9 @@ class Recorded:
         if subject is not None and (request, subject) in self.by_subject:
             return self.by_subject[request, subject]
         return self.by_request.get(request)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

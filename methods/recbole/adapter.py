@@ -27,6 +27,13 @@ VALID_PAIRS = 4_000_000
 ROWS = 512
 """Rows per forward pass where a model scores all items at once."""
 
+LEAST: Mapping[str, int] = {
+    **dict.fromkeys(("epochs", "patience", "train_batch_size", "embedding_size", "hidden_size", "inner_size"), 1),
+    **dict.fromkeys(("n_layers", "n_heads", "num_layers", "nv", "nh"), 1),
+    "reg_weight": 0,
+}
+"""Setting -> its least value."""
+
 
 class Declared:
     """What a model class says about itself.
@@ -38,6 +45,7 @@ class Declared:
         negatives: sampled negatives per positive; 0 for the softmax over all items.
         loss: what training minimises.
         scores_pairs: whether it can only score (history, item) pairs.
+        least: least values of settings, of those that it has.
         space: what --tune chooses from.
     """
 
@@ -47,6 +55,7 @@ class Declared:
     negatives: ClassVar[int] = 0
     loss: ClassVar[str] = "cross-entropy"
     scores_pairs: ClassVar[bool] = False
+    least: ClassVar[Mapping[str, int]] = LEAST
     space: ClassVar[Space]
 
 
@@ -70,7 +79,7 @@ class RecBoleModel(Declared):
 
     def __post_init__(self) -> None:
         own = {f.name for f in fields(self)}
-        check_least(self, {"epochs": 1, "patience": 1, "train_batch_size": 1, **dict.fromkeys(own & {"reg_weight"}, 0)})
+        check_least(self, {name: least for name, least in self.least.items() if name in own})
         check_positive(self, ("learning_rate",))
         check_shares(self, sorted(name for name in own if name.endswith("dropout_prob")), one=False)
         for twice in own & set(self.options):

@@ -73,6 +73,7 @@ def shims(seed: int, threads: int) -> Iterator[None]:
         stack.enter_context(_no_anomaly_detection())
         stack.enter_context(_generators(seed))
         stack.enter_context(_no_tensorboard())
+        stack.enter_context(_masks())
         yield
 
 
@@ -213,6 +214,26 @@ def _no_tensorboard() -> Iterator[None]:
     import recbole.trainer.trainer as trainer
 
     with _attributes(trainer, get_tensorboard=lambda logger: _Silent()):
+        yield
+
+
+@contextmanager
+def _masks() -> Iterator[None]:
+    """Draw the masks of a batch again where none counts: RecBole's BERT4Rec divides its loss by their number.
+
+    It does not count a mask on the first item of a list, and the last batch may be a few short lists.
+    """
+    from recbole.data.transform import MaskItemSequence
+
+    draw = MaskItemSequence.__call__
+
+    def drawn(transform: Any, dataset: Any, interaction: Any) -> Any:
+        masked = draw(transform, dataset, interaction)
+        while not masked[transform.MASK_INDEX].any():
+            masked = draw(transform, dataset, interaction)
+        return masked
+
+    with _attributes(MaskItemSequence, __call__=drawn):
         yield
 
 

@@ -19,7 +19,7 @@ NAME = "interactions"
 """Name of the data set for RecBole; it overrides the folder of the names it knows, such as ml-100k."""
 
 ATTRIBUTE = "attributes"
-ATTRIBUTE_FIELDS = ("genres", "categories", "category", "class")
+ATTRIBUTE_FIELDS = ("genres", "genre", "categories", "category", "class")
 MAX_ATTRIBUTES = 64
 
 
@@ -110,13 +110,14 @@ def double_first(history: IntArray) -> IntArray:
 
 
 def attributes(catalogue: Catalogue) -> list[str] | None:
-    """Attribute tokens of every item, from the words of its genres or categories; None if it has no such field.
+    """Attribute tokens of every item, from the words of its genres or categories; None if it has none.
 
+    They are separated by ``>`` or commas where the field has any, else by spaces, as in RecBole's files.
     An attribute shared by all items says nothing and is left out; the most frequent ``MAX_ATTRIBUTES``
     are kept, since pretraining costs time and memory in proportion to them.
     """
-    texts = next((catalogue.fields[name] for name in ATTRIBUTE_FIELDS if name in catalogue.fields), ())
-    separator = ">" if any(">" in text for text in texts) else ","
+    texts = next((texts for name in ATTRIBUTE_FIELDS if any(texts := catalogue.fields.get(name, ()))), ())
+    separator = next((mark for mark in (">", ",") if any(mark in text for text in texts)), None)
     words = [{word.strip() for word in text.split(separator)} - {""} for text in texts]
     counts = Counter(word for item in words for word in item)
     telling = [word for word in sorted(counts, key=lambda w: (-counts[w], w)) if counts[word] < len(words)]

@@ -4,14 +4,15 @@ The defaults are for ml-100k on one core: sizes, learning rates, batch sizes and
 validation items (NDCG@10 over all items), never on test items. Fields are RecBole's options.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from methods.base import FitReport, MethodInfo, Space, Task, count
 from methods.checks import check_least, check_shares
 from methods.recbole import files, training
-from methods.recbole.adapter import RecBoleModel
+from methods.recbole.adapter import LEAST, RecBoleModel
 
 RATES: Space = {"learning_rate": (5e-4, 1e-3, 2e-3, 5e-3)}
 ATTENTION: Space = {**RATES, "hidden_dropout_prob": (0.1, 0.2, 0.3, 0.5), "n_layers": (1, 2)}
@@ -44,6 +45,7 @@ class LightGCN(RecBoleModel):
     rows = "pairs"
     negatives = 1
     loss = "BPR"
+    least: ClassVar[Mapping[str, int]] = {**LEAST, "n_layers": 0}
     space: ClassVar[Space] = {
         "learning_rate": (2e-3, 5e-3, 1e-2, 2e-2),
         "n_layers": (1, 2, 3),
@@ -126,7 +128,7 @@ class HGN(RecBoleModel):
     space: ClassVar[Space] = {**RATES, "embedding_size": (32, 64, 128), "pooling_type": ("average", "max")}
 
     embedding_size: int = 64
-    pooling_type: str = "average"
+    pooling_type: Literal["average", "max"] = "average"
 
 
 @dataclass
@@ -160,6 +162,11 @@ class DIN(RecBoleModel):
     embedding_size: int = 32
     mlp_hidden_size: list[int] = field(default_factory=lambda: [64, 32])
     dropout_prob: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.mlp_hidden_size or min(self.mlp_hidden_size) < 1:
+            raise ValueError(f"mlp_hidden_size holds one or more widths of at least 1, not {self.mlp_hidden_size}")
 
 
 @dataclass

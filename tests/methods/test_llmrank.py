@@ -13,7 +13,7 @@ from benchmarks.store import RunFolder
 from data.prompts import library
 from methods.base import NotRunnable, Task
 from methods.llmrank import ListLedger, LlmRank, read_ranking
-from methods.registry import create
+from methods.registry import MethodError, create
 from tests.methods.lm.servers import FaultServer, completion
 from tests.methods.lm.small import make_task
 
@@ -25,6 +25,7 @@ TITLES = ["Alien", "Brazil", "2001: A Space Odyssey", "M"]
     [
         ("4, 2, 1, 3", [3, 1, 0, 2], (0, 0, 0)),
         ("4\n2\n1\n3", [3, 1, 0, 2], (0, 0, 0)),
+        ("[4>2>1>3]", [3, 1, 0, 2], (0, 0, 0)),
         ("1. Brazil\n2. Alien\n3. M\n4. 2001: A Space Odyssey", [1, 0, 3, 2], (0, 0, 0)),
         ("- brazil\n- ALIEN.", [1, 0], (0, 0, 2)),
         ("2, 2, 17, 0", [1], (2, 1, 3)),
@@ -38,6 +39,15 @@ def test_answers_are_read_and_their_faults_counted(
     ledger = ListLedger()
     assert read_ranking(answer, TITLES, ledger).tolist() == expected
     assert (ledger.out_of_catalogue, ledger.duplicates, ledger.missing) == faults
+
+
+def test_numbers_are_those_of_the_candidates_though_a_title_is_a_number() -> None:
+    titles = ["Alien", "Brazil", "1", "300"]
+    ledger = ListLedger()
+    assert read_ranking("3, 1, 2, 300", titles, ledger).tolist() == [2, 0, 1, 3]
+    assert read_ranking("1. 300\n2. Alien\n3. 1\n4. Brazil", titles, ledger).tolist() == [3, 0, 2, 1]
+    assert read_ranking("300\nBrazil\n1\nAlien", titles, ledger).tolist() == [3, 1, 2, 0]
+    assert (ledger.out_of_catalogue, ledger.duplicates, ledger.missing) == (0, 0, 0)
 
 
 @pytest.fixture
@@ -118,3 +128,8 @@ def test_a_run_does_not_call_a_prompt_robust_that_no_condition_reaches(
 def test_without_a_language_model_it_is_not_run(task: Task) -> None:
     with pytest.raises(NotRunnable, match="endpoint:MODEL"):
         create("llm-rank").fit(task, 0)
+
+
+def test_an_answer_of_no_length_is_refused() -> None:
+    with pytest.raises(MethodError, match="max_tokens is at least 1, not 0"):
+        create("llm-rank", {"max_tokens": 0})

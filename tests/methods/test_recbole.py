@@ -148,6 +148,16 @@ def test_histories_of_no_one_and_too_many_items_are_scored(name: str, task: Task
     np.testing.assert_array_equal(scores, shown)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_batch_of_one_short_list_trains_every_model(seed: int, task: Task) -> None:
+    few = Histories.of(items[: 2 if user == 0 else 1] for user, items in enumerate(task.train))
+    alone = replace(task, train=few, valid=replace(task.valid, histories=few))
+    for name in (*GENERAL, *SEQUENTIAL):
+        model = create(name, {"epochs": 5})
+        model.fit(alone, seed)
+        assert np.isfinite(model.score(alone.valid.select(np.arange(1)))).all()
+
+
 def full_ranking(scores: FloatArray, targets: np.ndarray) -> dict[str, float]:
     rank = (scores > np.take_along_axis(scores, targets[:, None], axis=1)).sum(axis=1)
     hit = rank < 10
@@ -251,6 +261,8 @@ def test_attributes_are_the_telling_words_of_genres_or_categories() -> None:
     beauty = dataset({"categories": ("Beauty > Gels & Lotions, Oils", *["Beauty > Hair"] * (ITEMS - 1))}).catalogue
     assert (files.attributes(movies) or [])[:4] == ["0 1", "1", "", "0"]
     assert (files.attributes(beauty) or [])[:2] == ["1", "0"]
+    atomic = dataset({"genres": ("",) * ITEMS, "class": ("Drama War", "Drama", *["War"] * (ITEMS - 2))}).catalogue
+    assert (files.attributes(atomic) or [])[:3] == ["0 1", "1", "0"]
     assert files.attributes(dataset({"year": ("1990",) * ITEMS}).catalogue) is None
 
 
@@ -298,6 +310,9 @@ def test_nothing_to_stop_on_or_to_learn_from_is_said(task: Task) -> None:
         *(("bert4rec", {name: 1.5}, "at most 1") for name in ("mask_ratio", "ft_ratio")),
         ("lightgcn", {"reg_weight": -0.1}, "at least 0"),
         ("s3rec", {"pretrain_epochs": -2}, "at least 0"),
+        *((name, {"n_layers": 0}, "at least 1") for name in ("sasrec", "bert4rec")),
+        ("lightgcn", {"n_layers": -1}, "at least 0"),
+        *((name, {"embedding_size": -8}, "at least 1") for name in ("bpr", "hgn", "caser", "din", "ctrl")),
     ],
 )
 def test_rates_shares_and_weights_that_make_no_sense_are_refused(
@@ -313,6 +328,11 @@ def test_wrong_settings_are_refused(task: Task) -> None:
         create("sasrec", {"hiden_size": 8})
     with pytest.raises(ValueError, match="patience is at least 1"):
         create("sasrec", {"patience": 0})
+    with pytest.raises(MethodError, match="pooling_type is 'average' or 'max', not 'mean'"):
+        create("hgn", {"pooling_type": "mean"})
+    for widths in ([], [64, 0]):
+        with pytest.raises(MethodError, match="mlp_hidden_size holds one or more widths"):
+            create("din", {"mlp_hidden_size": widths})
     with pytest.raises(ValueError, match="epochs is a setting of its own"):
         create("sasrec", {"options": {"epochs": 3}})
     with pytest.raises(ValueError, match="did you mean 'layer_norm_eps'"):

@@ -126,3 +126,13 @@ def test_what_it_needs_is_said(tmp_path):
         registry.create("collm", {"collaborative": "mf"})
     with pytest.raises(NotRunnable, match="seen templates of role 'recommend'"):
         registry.create("collm").fit(replace(make_task(tmp_path, users=USERS), templates={}), seed=0)
+
+
+def test_without_a_collaborative_model_nothing_is_tuned(tmp_path, monkeypatch):
+    def missing(*_):
+        raise NotRunnable("needs RecBole")
+
+    monkeypatch.setattr(collm, "collaborative_vectors", missing)
+    monkeypatch.setattr(collm.TallRec, "fit", lambda *_: pytest.fail("step 1 was tuned in vain"))
+    with pytest.raises(NotRunnable, match="needs RecBole"):
+        registry.create("collm").fit(make_task(tmp_path, users=USERS), seed=0)

@@ -64,6 +64,17 @@ def test_any_folder_can_be_the_encoder_and_a_missing_one_is_named(tmp_path: Path
         Encoder("nowhere/model", cache=tmp_path).encode(["a"])
 
 
+def test_a_folder_with_another_model_gives_other_vectors(tmp_path: Path) -> None:
+    folder = packaged()
+    assert folder is not None
+    own = Path(shutil.copytree(folder, tmp_path / "model"))
+    before = Encoder(str(own), cache=tmp_path / "cache").encode(TEXTS[:1])
+    with (own / "model.safetensors").open("r+b") as file:
+        file.seek(-2_000_000, 2)
+        file.write(bytes(1_000_000))
+    assert not np.array_equal(Encoder(str(own), cache=tmp_path / "cache").encode(TEXTS[:1]), before)
+
+
 def test_without_its_package_the_default_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "packaged", lambda: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

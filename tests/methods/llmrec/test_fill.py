@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.protocol import Protocol, prepare
+from data import recorded
 from data.prompts import library
 from methods.base import Compute
 from methods.llmrec.fill import main
@@ -61,6 +62,22 @@ def test_filled_answers_make_the_rows_run(
     assert method.score(problem.test_requests()).shape == (20, 3)
 
 
+def test_answers_beside_those_of_the_suite_are_said_to_need_their_name(
+    command: list[str],
+    server: FaultServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert main(command) == 0
+    assert "--llm recorded:" not in capsys.readouterr().out
+    monkeypatch.setattr(recorded, "path", lambda dataset: tmp_path / "shipped.jsonl")
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert f"tiny has recorded answers already, {tmp_path / 'shipped.jsonl'}" in said
+    assert f"--llm recorded:{tmp_path / 'cache/recorded/tiny.jsonl'}\n" in said
+
+
 def test_a_spent_budget_stops_and_a_larger_one_goes_on(
     command: list[str], server: FaultServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,5 +109,7 @@ def test_batches_take_two_rounds_descriptions_first(command: list[str], server: 
 def test_errors_are_sentences(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--llm-budget", "request=2"]) == 1
     assert "did you mean 'requests'" in capsys.readouterr().err
+    assert main([*command, "--parallel", "0"]) == 1
+    assert "at least 1 request" in capsys.readouterr().err
     assert main([*command[:2], "--llm", "gpt"]) == 1
     assert "endpoint:MODEL" in capsys.readouterr().err

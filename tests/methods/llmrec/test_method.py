@@ -188,7 +188,7 @@ def test_items_without_a_usable_answer_keep_their_description_and_are_counted(ta
 
 @pytest.mark.parametrize("strategy", ["original", *AUGMENTED, "all"])
 def test_without_answers_a_row_is_not_run_and_says_how_to_fill_them(task: Task, strategy: str) -> None:
-    with pytest.raises(NotRunnable, match=r"python -m methods\.llmrec\.fill --dataset .*two-tastes"):
+    with pytest.raises(NotRunnable, match=r"python -m methods\.llmrec\.fill --dataset .*two-tastes.* --split"):
         LlmRec(strategy).fit(task, seed=0)
 
 

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
 from data.histories import Histories
-from methods.llmrec.model import Settings, batches, draw_negatives
+from methods.llmrec import model
+from methods.llmrec.model import Settings, TextRecommender, batches, draw_negatives, scores
 
 
 def train() -> Histories:
@@ -31,3 +33,17 @@ def test_a_pass_holds_every_interaction_once_and_differs_from_the_next() -> None
     pairs = [[(u, i) for users, items, _ in p for u, i in zip(users, items, strict=True)] for p in passes]
     assert sorted(pairs[0]) == sorted(zip(histories.rows(), histories.items, strict=True))
     assert pairs[0] != pairs[1] and pairs[0] == pairs[2]
+
+
+def test_scores_hold_the_vectors_of_some_lists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(30, 9)).astype(np.float32)
+    users, candidates = rng.permutation(20), rng.integers(30, size=(20, 7))
+    trained = TextRecommender(20, 4, Settings(size=8, hidden=4))
+    expected = scores(trained, items, users, candidates)
+    monkeypatch.setattr(model, "VALUES", 3 * 7 * 9 + 1)
+    products: list[int] = []
+    matmul = np.matmul
+    monkeypatch.setattr(np, "matmul", lambda a, b: products.append(len(a)) or matmul(a, b))
+    np.testing.assert_array_equal(scores(trained, items, users, candidates), expected)
+    assert products == [3, 3, 3, 3, 3, 3, 2]

@@ -56,6 +56,21 @@ def test_another_model_or_other_arguments_are_asked_anew(tmp_path: Path, server:
     assert server.prompts == ["p", "p", "p"]
 
 
+@pytest.mark.parametrize("message", ["text", ["text"], None])
+def test_a_message_that_is_no_object_is_tried_again(tmp_path: Path, server: FaultServer, message: object) -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    server.faults = [completion("") | {"choices": [choice]}]
+    assert client(tmp_path).ask(["p"]) == ["Answer to p"]
+
+
+@pytest.mark.parametrize("usage", [None, "unknown", {}, {"prompt_tokens": None}])
+def test_tokens_that_are_not_counted_are_estimated(tmp_path: Path, server: FaultServer, usage: object) -> None:
+    server.answer = lambda prompt: completion("Yes.") | {"usage": usage}
+    client(tmp_path, run="run").ask(["p" * 400])
+    spent = Meter(LlmBudget(), tmp_path / "spent.sqlite", "run").spent
+    assert (spent.tokens_in, spent.tokens_out) == (101, 2)
+
+
 @pytest.mark.parametrize("fault", ["500", "malformed", "html", "no choice", "slow", "cut-off"])
 def test_a_fault_is_tried_again(tmp_path: Path, server: FaultServer, fault: str) -> None:
     server.faults = [fault]
@@ -158,6 +173,13 @@ def test_request_cap_counts_attempts_and_is_never_passed(tmp_path: Path, server:
     assert len(server.prompts) == len(PROMPTS) + 1
 
 
+def test_requests_before_a_refusal_count(tmp_path: Path, server: FaultServer) -> None:
+    server.faults = ["500", "400", "500", "400"]
+    with pytest.raises(BudgetSpent, match="cap of 4"):
+        client(tmp_path, "requests=4", "run", parallel=1).ask(PROMPTS)
+    assert len(server.prompts) == 4
+
+
 def test_a_client_alone_keeps_its_cap_over_all_it_asks(tmp_path: Path, server: FaultServer) -> None:
     server.faults = [completion("")] * 4
     alone = client(tmp_path, "requests=4")
@@ -226,9 +248,10 @@ def test_recorded_answers_come_first_and_the_item_decides_between_equal_prompts(
     assert asked.ask(["p", "p", "p"], ["2", "1", "3"]) == ["Text of 2", "Text of 1", "Text of 1"]
     with pytest.raises(NotAnswered, match="no answer is known to 1 prompts"):
         asked.ask(["p", "q"])
-    file.write_text('{"item_id": "1"}\n')
-    with pytest.raises(LlmError, match=r"recorded\.jsonl:1"):
-        Recorded.read(file)
+    for wrong in ({"item_id": "1"}, lines[0] | {"item_id": 1}, lines[0] | {"response": None}):
+        file.write_text(json.dumps(wrong) + "\n")
+        with pytest.raises(LlmError, match=r"recorded\.jsonl:1"):
+            Recorded.read(file)
 
 
 @pytest.mark.parametrize("llm", ["gpt", "endpoint:", "recorded:/no/such/file", "recorded"])
@@ -264,6 +287,14 @@ def test_batch_export_and_import_take_the_place_of_asking(tmp_path: Path, server
     assert export_batch(asked, PROMPTS, requests) == 2  # the empty one once more, the expired one
     assert asked.ask(PROMPTS) == [ANSWERS[0], ANSWERS[1], ANSWERS[2], "Batch.", "Batch.", "Batch."]
     assert len(server.prompts) == 3
+
+
+@pytest.mark.parametrize("line", ["[]", '{"response": null}', '{"response": {"status_code": 200, "body": "no"}}'])
+def test_a_line_that_is_no_batch_result_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text(f"{line}\n")
+    with pytest.raises(LlmError, match=r"results\.jsonl:1: not a result"):
+        import_batch(client(tmp_path), file)
 
 
 def fill_store(path: Path, start: int, ready: Barrier) -> None:
