@@ -21,6 +21,10 @@ class Domain:
     consumer: str = "customer"
 
 
+CATEGORY_FIELDS = ("genres", "genre", "categories", "category", "class")
+"""Names that data sets give the field of :attr:`Catalogue.fields` with an item's categories, the usual ones first."""
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Users and items with their texts; says nothing of who chose what.

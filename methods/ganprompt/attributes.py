@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from data.dataset import Catalogue
+from data.dataset import CATEGORY_FIELDS, Catalogue
 from data.fingerprint import fingerprint
 from data.prompts.template import Prompt, Template
 from data.random import generator
@@ -28,7 +28,6 @@ from methods.lm.open import LlmChoice, open_client
 from methods.lm.store import Store
 
 log = logging.getLogger(__name__)
-CATEGORY_FIELDS = ("genres", "genre", "categories", "category", "class")
 SEPARATORS = r"[,>|;/]"
 SPACED = frozenset({"class", "genre"})
 """Fields of RecBole's MovieLens files, whose genres have nothing but spaces between them."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from data.dataset import Catalogue
+from data.dataset import CATEGORY_FIELDS, Catalogue
 from data.types import IntArray
 from methods.base import Task, valid_targets
 
@@ -19,7 +19,6 @@ NAME = "interactions"
 """Name of the data set for RecBole; it overrides the folder of the names it knows, such as ml-100k."""
 
 ATTRIBUTE = "attributes"
-ATTRIBUTE_FIELDS = ("genres", "genre", "categories", "category", "class")
 MAX_ATTRIBUTES = 64
 
 
@@ -116,7 +115,7 @@ def attributes(catalogue: Catalogue) -> list[str] | None:
     An attribute shared by all items says nothing and is left out; the most frequent ``MAX_ATTRIBUTES``
     are kept, since pretraining costs time and memory in proportion to them.
     """
-    texts = next((texts for name in ATTRIBUTE_FIELDS if any(texts := catalogue.fields.get(name, ()))), ())
+    texts = next((texts for name in CATEGORY_FIELDS if any(texts := catalogue.fields.get(name, ()))), ())
     separator = next((mark for mark in (">", ",") if any(mark in text for text in texts)), None)
     words = [{word.strip() for word in text.split(separator)} - {""} for text in texts]
     counts = Counter(word for item in words for word in item)
