@@ -12,6 +12,7 @@ from benchmarks.report.ranks import Ranks
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.robustness import performance_drop_rate
 from benchmarks.store import CellId
+from data.types import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,6 +80,12 @@ def _style(method: int) -> dict[str, Any]:
     return {"color": COLOURS[method % len(COLOURS)], "marker": MARKERS[method % len(MARKERS)], "markersize": 5}
 
 
+def _best_first(means: FloatArray) -> list[int]:
+    """Methods by clean quality, the order in which legends name them."""
+    order: list[int] = np.argsort(-means[:, 0], kind="stable").tolist()
+    return order
+
+
 def _drop(results: Results) -> "Figure | None":
     """Heat map: share of clean quality lost, by method and family."""
     from matplotlib.figure import Figure
@@ -119,8 +126,9 @@ def _severity(results: Results) -> "Figure | None":
     figure = Figure(figsize=(3.6 * columns, 2.8 * rows))
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, family in zip(panels.flat, graded, strict=False):
-        for m, method in enumerate(results.methods):
-            panel.plot(*severity_curve(results, means[m], family), label=method, linewidth=1, **_style(m))
+        for m in _best_first(means):
+            curve = severity_curve(results, means[m], family)
+            panel.plot(*curve, label=results.methods[m], linewidth=1, **_style(m))
         panel.set_title(family, fontsize=10)
         panel.set_xlabel("severity")
         panel.grid(alpha=0.3)
@@ -143,10 +151,10 @@ def _clean_unseen(results: Results) -> "Figure | None":
     means = results.values(PRIMARY).mean(axis=(2, 3))
     figure = Figure(figsize=(5.6, 4.2))
     axes = figure.subplots()
-    for m, method in enumerate(results.methods):
-        unseen = means[m, results.unseen]
+    for m in _best_first(means):
+        clean, unseen, name = means[m, 0], means[m, results.unseen], results.methods[m]
         spread = np.maximum(0, [[unseen.mean() - unseen.min()], [unseen.max() - unseen.mean()]])
-        axes.errorbar(means[m, 0], unseen.mean(), yerr=spread, label=method, linestyle="none", capsize=3, **_style(m))
+        axes.errorbar(clean, unseen.mean(), yerr=spread, label=name, linestyle="none", capsize=3, **_style(m))
     top = float(means[:, [0, *results.unseen.tolist()]].max()) * 1.08
     axes.plot([0, top], [0, top], color="grey", linewidth=0.8, linestyle="--", zorder=0)
     axes.set_xlabel(f"clean {PRIMARY}")
