@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report.readme import filled
-from tests.conftest import ROOT
+from data.prompts.library import templates
+from tests.conftest import ROOT, write_atomic
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REFERENCE = ROOT / "results" / "reference"
@@ -36,8 +37,13 @@ def test_reference_run_is_complete_and_its_audits_passed(manifest):
     assert "AUDIT FAILED" not in (manifest.parent / "leaderboard.md").read_text(encoding="utf-8")
 
 
+def shown(language):
+    """Blocks of code in CONTRIBUTING.md."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_method_that_contributors_are_shown_runs_as_pasted_with_the_setting_it_names(tmp_path, suite_file, run_suite):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = shown("python")
     (name, setting) = re.search(r"--set (.*?)\.(\w+)=2$", code, re.MULTILINE).groups()
     file = tmp_path / f"{name.partition(':')[0].replace('.', '/')}.py"
     file.parent.mkdir()
@@ -47,6 +53,23 @@ def test_method_that_contributors_are_shown_runs_as_pasted_with_the_setting_it_n
     assert answer.returncode == 0, answer.stderr
     (record,) = (json.loads(path.read_text()) for path in (tmp_path / "r").rglob("record.json"))
     assert record["settings"] == {setting: 2}
+
+
+def test_data_set_that_contributors_are_shown_loads_as_pasted(tmp_path, monkeypatch):
+    _, code = shown("python")
+    for file in write_atomic(tmp_path / "books", users=20, items=20).iterdir():
+        file.rename(file.with_stem("books"))
+    monkeypatch.chdir(tmp_path)
+    pasted = {}
+    exec(code, pasted)
+    catalogue = pasted["load"](min_count=2).catalogue
+    assert (catalogue.name, catalogue.domain.item, catalogue.n_users) == ("books", "book", 20)
+
+
+def test_template_that_contributors_are_shown_loads_as_pasted(tmp_path):
+    (table,) = shown("toml")
+    (tmp_path / "mine.toml").write_text(table, encoding="utf-8")
+    assert "mine-01" in [template.id for template in templates("recommend", [tmp_path / "mine.toml"])]
 
 
 def test_imports_go_one_way():

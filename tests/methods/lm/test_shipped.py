@@ -1,5 +1,6 @@
 """The weights that come with the project rank test users well, before any tuning."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from benchmarks.protocol import Protocol, prepare
 from data.prompts import library
+from data.prompts.template import Wording
 from methods.base import Compute, Requests
 from methods.lm.backbone import load_backbone
 from methods.lm.encdec import EncDecScorer
@@ -69,3 +71,17 @@ def test_bfloat16_moves_few_ranks(problem, lists, tmp_path, name, scorer, form):
     exact, short = scores
     correlations = [spearmanr(a, b).statistic for a, b in zip(exact, short, strict=True)]
     assert np.mean(correlations) > 0.99 and abs(list_auc(exact) - list_auc(short)) < 0.005
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+def test_shipped_backbones_know_a_third_of_the_words_of_unseen_templates(problem, tmp_path, name):
+    tokenizer = load_backbone(problem.task(Compute(cache=tmp_path)), name, ("decoder", "encoder-decoder")).tokenizer
+
+    def unknown(role, family):
+        parts = [part for template in library.templates(role) if template.family == family for part in template.parts]
+        words = re.findall(r"[\w']+", " ".join(part.text for part in parts if isinstance(part, Wording)))
+        return np.mean([tokenizer.unk_token_id in tokenizer(word).input_ids for word in words])
+
+    assert all(0.6 < unknown(role, "unseen") < 0.7 for role in ("recommend", "sequential", "demonstrate"))
+    assert unknown("recommend", "seen") == 0
+    assert 0.1 < unknown("demonstrate", "seen") < 0.2
