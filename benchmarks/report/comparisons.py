@@ -57,11 +57,12 @@ def comparisons(results: Results) -> Table:
         rows,
         f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
         f"permutation test; Holm p: adjusted over the {len(rows)} comparisons of this table; brackets: "
-        f"{percent(statistics['level'])} bootstrap interval over {results.resampled}. p takes the seeds as given: "
-        f"{', '.join(map(str, results.seeds))}. drop = clean - unseen, a difference where the leaderboard has a "
-        "ratio: a positive one means that A loses more. Tests with an outcome known beforehand are left out: those on "
-        "unseen and drop of two methods that no unseen template moves, and on drop of one whose prompt none reaches."
-        + _lacking(results),
+        f"{percent(statistics['level'])} bootstrap interval over {results.resampled}. p takes templates and seeds "
+        f"({', '.join(map(str, results.seeds))}) as given, so that an interval may hold 0 where p is small: the "
+        "difference is then one on these templates or seeds. drop = clean - unseen, a difference where the leaderboard "
+        "has a ratio: a positive one means that A loses more. Tests with an outcome known beforehand are left out: "
+        "those on unseen and drop of two methods that no unseen template moves, and on drop of one whose prompt none "
+        "reaches." + _lacking(results),
     )
 
 

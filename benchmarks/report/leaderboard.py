@@ -182,9 +182,10 @@ def _caption(results: Results) -> str:
         how = "Sorted by clean quality."
     else:
         how = (
-            f"Sorted by the mean over {len(results.unseen)} unseen templates. Drop = 1 - unseen / clean. RBO@10: "
-            "agreement of each user's list with the clean one. P(first): share of resamples of the templates in which "
-            "the method is first. A dash in a row with a prompt: unseen templates do not reach it, or not in every fit."
+            f"Sorted by the mean over {len(results.unseen)} unseen templates of each method's role. Drop = 1 - unseen "
+            "/ clean. RBO@10: agreement of each user's list with the clean one. P(first): share of resamples of the "
+            "templates alone in which the method is first. A dash in a row with a prompt: unseen templates do not "
+            "reach it, or not in every fit."
         )
     limited = " NOT REPORTABLE: made with --limit." if results.manifest["suite"]["limit"] else ""
     failed = [audit for audit in failed_audits(results)]
