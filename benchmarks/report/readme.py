@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.report.leaderboard import LEADERBOARD
 from benchmarks.report.table import Table
 
-RUN = Path("results", "reference", "robustness")
+RUN = Path("results", "reference", "unseen")
 DATASET = "ml-100k"
 SHOWN = ("method", "unseen", "clean", "worst", "drop", "rbo", "clean_auc", "clean_hit@10")
 
