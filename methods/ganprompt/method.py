@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from methods.ganprompt.attributes import Source
     from methods.ganprompt.diversity import DistanceName
     from methods.ganprompt.prompts import Attributes
+    from methods.ganprompt.separation import Separation
     from methods.ganprompt.stage1 import Adversarial, Game
     from methods.ganprompt.stage2 import Answers, EncDecAnswers, TargetSide
     from methods.ganprompt.training import Lessons
@@ -188,7 +189,7 @@ class GanPrompt:
             NotRunnable: if there is no seen template, the backbone or the source of attributes cannot be had, the
                 generator collapsed, or a batch does not fit into memory.
         """
-        from methods.ganprompt.separation import artifacts, separation
+        from methods.ganprompt.separation import separation
         from methods.ganprompt.stage1 import generate
         from methods.ganprompt.stage2 import label_loss, tune
         from methods.lm.tuning import list_auc, valid_sample
@@ -229,12 +230,7 @@ class GanPrompt:
         if self._attributes:
             notes.append(f"attributes {', '.join(self._attributes.names)}")
         if game:
-            self.artifacts = {"stage1.csv": game.watch.table()}
-            notes.append(game.watch.summary())
-        if game and before:
-            after = separation(game, task.valid, self.shown_users)
-            self.artifacts |= artifacts(before=before, after=after)
-            notes.append(f"{before} to {after}")
+            notes += self._watched(game, task, before)
         return FitReport(
             epochs=tuned.epochs,
             converged=tuned.converged,
@@ -245,6 +241,17 @@ class GanPrompt:
             loss=self._loss(game is not None),
             negatives=str(self.negatives),
         )
+
+    def _watched(self, game: "Game", task: Task, before: "Separation | None") -> list[str]:
+        """Keep what was seen of the game, and say it in notes."""
+        from methods.ganprompt.separation import artifacts, separation
+
+        self.artifacts = {"stage1.csv": game.watch.table()}
+        if before is None:
+            return [game.watch.summary()]
+        after = separation(game, task.valid, self.shown_users)
+        self.artifacts |= artifacts(before=before, after=after)
+        return [game.watch.summary(), f"{before} to {after}"]
 
     def score(self, requests: Requests) -> FloatArray:
         """Log-odds of the positive answer, shape ``[rows, candidates]``."""
