@@ -9,6 +9,7 @@ from benchmarks.significance import resampled_counts
 from data.types import BoolArray, FloatArray, IntArray
 
 TIE = 1e-12  # means closer than this differ by float rounding alone
+ROUNDING = 1e-6  # scores of one prompt in other batches differ by less, as a share of the largest (float32)
 
 
 def performance_drop_rate(clean: npt.ArrayLike, perturbed: npt.ArrayLike) -> FloatArray:
@@ -119,6 +120,24 @@ def severity_area(severity: FloatArray, values: FloatArray) -> float:
     if severity.size < 2 or severity[0] != 0 or (widths <= 0).any():
         raise ValueError(f"severities must start at 0 (clean) and increase, got {severity.tolist()}")
     return float(((values[1:] + values[:-1]) / 2) @ widths / severity[-1])
+
+
+def scores_moved(clean: npt.NDArray[np.floating], scores: npt.NDArray[np.floating]) -> BoolArray:
+    """Users any of whose scores a condition changed by more than float32 rounding.
+
+    Args:
+        clean: one score per candidate, shape ``[users, candidates]``; minus infinity for items that do not compete.
+        scores: the same for the other condition.
+
+    Returns:
+        True where it did, shape ``[users]``.
+
+    >>> scores_moved(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0 + 1e-7], [3.0, 5.0]])).tolist()
+    [False, True]
+    """
+    largest = np.abs(clean[np.isfinite(clean)]).max(initial=0)
+    moved = ~np.isclose(clean, scores, rtol=0, atol=ROUNDING * largest)
+    return np.asarray(moved.any(axis=1))
 
 
 def top_k(scores: npt.NDArray[np.floating], k: int) -> IntArray:

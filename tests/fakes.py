@@ -80,7 +80,7 @@ class Faint(Deaf):
     info = MethodInfo("faint", "none", roles=frozenset({"recommend"}))
 
     def score(self, requests: Requests) -> FloatArray:
-        return super().score(requests) + 1e-9 * Prompted.score(self, requests)
+        return super().score(requests) + 1e-5 * Prompted.score(self, requests)
 
 
 class Forgetful(Prompted):

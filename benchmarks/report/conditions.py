@@ -18,6 +18,7 @@ CONDITIONS = (
     Column("hit@10", "", detail=True),
     Column("auc", "", detail=True),
     Column("rbo", "RBO@10", digits=3),
+    Column("reached", "Users reached", digits=3),
 )
 FAMILIES = (
     Column("method", "Method"),
@@ -28,7 +29,9 @@ FAMILIES = (
     Column("drop", "Mean drop", digits=4),
     Column("severity_area", "Severity area", digits=4),
     Column("rbo", "RBO@10", digits=3),
+    Column("reached", "Users reached", digits=3),
 )
+REACHED = "Users reached: share of users any of whose scores the wording changed."
 
 
 def by_condition(results: Results) -> Table:
@@ -51,8 +54,8 @@ def by_condition(results: Results) -> Table:
     return Table(
         CONDITIONS,
         rows,
-        f"{results.dataset}, {PRIMARY} and drop against clean under every condition. A dash for drop and RBO: "
-        "conditions of the family do not reach the method's prompt, or not in every fit.",
+        f"{results.dataset}, {PRIMARY} and drop against clean under every condition. {REACHED} A dash for drop and "
+        "what follows: conditions of the family do not reach the method's prompt, or not in every fit.",
     )
 
 
@@ -79,8 +82,8 @@ def by_family(results: Results) -> Table:
         FAMILIES,
         rows,
         f"{results.dataset}, {PRIMARY} by family of conditions. Severity area: mean height of the curve from "
-        "severity 0 (clean) to the strongest grade; undefined for families without grades. A dash for drop and RBO: "
-        "the family does not reach the method's prompt, or not in every fit.",
+        f"severity 0 (clean) to the strongest grade; undefined for families without grades. {REACHED} A dash for drop "
+        "and what follows: the family does not reach the method's prompt, or not in every fit.",
     )
 
 
@@ -90,7 +93,7 @@ def _against_clean(results: Results, method: str, means: FloatArray, conditions:
     if family != "clean" and not results.reached(method, family):
         return {}
     drop = float(robustness.performance_drop_rate(means[0], robustness.summary(means[conditions]).mean))
-    return {"drop": drop, **list_stability(results, method, conditions)}
+    return {"drop": drop, **list_stability(results, method, conditions, ("rbo", "reached"))}
 
 
 def severity_area(results: Results, means: FloatArray, family: str) -> float:

@@ -14,6 +14,7 @@ STABILITY: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
     "rbo": lambda a, b: robustness.rank_biased_overlap(robustness.top_k(a, 10), robustness.top_k(b, 10)),
     "jaccard": lambda a, b: robustness.jaccard_at(robustness.top_k(a, 10), robustness.top_k(b, 10)),
     "kendall": robustness.kendall_tau,
+    "reached": lambda a, b: robustness.scores_moved(a, b).astype(np.float64),
 }
 
 
@@ -21,6 +22,8 @@ def list_stability(
     results: Results, method: str, conditions: IntArray, measures: Sequence[str] = ("rbo",)
 ) -> dict[str, float]:
     """Mean agreement of each user's list under some conditions with their clean list; NaN without scores.
+
+    ``reached`` is no agreement but the share of users any of whose scores changed.
 
     Args:
         results: of a run.

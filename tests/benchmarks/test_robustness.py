@@ -15,6 +15,7 @@ from benchmarks.robustness import (
     probability_first,
     rank_biased_overlap,
     saturation,
+    scores_moved,
     severity_area,
     summary,
     top_k,
@@ -178,3 +179,12 @@ def test_methods_that_tie_share_the_first_place() -> None:
     values = np.array([[0.1 + 0.2, 0.7], [0.3, 0.7], [0.1, 0.1]])
     estimate = probability_first(values, draws=50, rng=np.random.default_rng(0))
     assert estimate == pytest.approx(np.array([0.5, 0.5, 0.0]))
+
+
+def test_users_are_moved_by_more_than_rounding_alone_and_masked_items_do_not_count() -> None:
+    clean = np.array([[3.0, 20.0, -np.inf]] * 3, np.float32)
+    other = clean.copy()
+    other[1, 0] = np.nextafter(np.float32(3), np.float32(4))
+    other[2, 0] += 1e-3
+    assert scores_moved(clean, other).tolist() == [False, False, True]
+    assert not scores_moved(np.zeros((2, 3)), np.zeros((2, 3))).any()
