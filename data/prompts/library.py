@@ -6,15 +6,19 @@ from importlib import resources
 from pathlib import Path
 from typing import get_args
 
-from data.prompts.template import ListStyle, Role, Template, TemplateError, parse
+from data.prompts.template import DOMAIN, LABELS, ListStyle, Role, Template, TemplateError, parse
 
-REQUIRED_SLOTS: dict[str, frozenset[str]] = {
+VALUES: Mapping[Role, frozenset[str]] = {
     "recommend": frozenset({"history", "target"}),
     "sequential": frozenset({"history"}),
     "choose": frozenset({"history", "candidates"}),
     "attribute": frozenset({"history", "attribute"}),
+    "augment": frozenset({"title", "year", "genres", "description", "neighbours"}),
     "demonstrate": frozenset({"demonstrations", "history", "target"}),
 }
+"""What a role has values for, beside labels and words of the data set."""
+OPTIONAL: Set[Role] = {"augment"}
+"""Roles whose templates may leave out any of it."""
 FILE_KEYS = {"role", "template"}
 KEYS = {"id", "family", "text", "labels", "replaces", "strategy", "separator"}
 
@@ -23,8 +27,8 @@ def read_templates(path: Path) -> tuple[Template, ...]:
     """Templates of one TOML file: a ``role`` and ``[[template]]`` tables with id, family and text.
 
     Raises:
-        TemplateError: naming file and template, for a missing or unknown key, an unknown role or slot,
-            a slot the role requires and the text lacks, or an id used twice.
+        TemplateError: naming file and template, for a missing or unknown key, an unknown role or slot, a slot the role
+            has no value for, one it requires and the text lacks, or an id used twice.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -72,8 +76,10 @@ def _template(role: Role, table: dict[str, object]) -> Template:
     if "labels" in values:
         values["labels"] = _labels(table["labels"])
     template = Template(role=role, parts=parse(str(table["text"]).strip()), **values)  # type: ignore[arg-type]
-    lacking = REQUIRED_SLOTS.get(role, frozenset()) - set(template.slots)
-    if lacking:
+    own = set(template.slots) - DOMAIN - LABELS
+    if unknown := own - VALUES[role]:
+        raise TemplateError(f"role {role!r} has no values for slots {sorted(unknown)}; it has {sorted(VALUES[role])}")
+    if role not in OPTIONAL and (lacking := VALUES[role] - own):
         raise TemplateError(f"role {role!r} needs slots {sorted(lacking)}")
     return template
 

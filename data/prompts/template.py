@@ -8,10 +8,10 @@ from typing import Literal
 from data.dataset import Domain
 
 Family = Literal["seen", "unseen"]
-Role = Literal["recommend", "sequential", "choose", "attribute", "augment", "demonstrate", "search"]
+Role = Literal["recommend", "sequential", "choose", "attribute", "augment", "demonstrate"]
 
 TITLES = frozenset({"history", "candidates", "neighbours"})
-TEXTS = frozenset({"target", "user", "attribute", "description", "demonstrations", "title", "year", "genres"})
+TEXTS = frozenset({"target", "attribute", "description", "demonstrations", "title", "year", "genres"})
 LABELS = frozenset({"positive", "negative"})
 DOMAIN = frozenset(word.name for word in fields(Domain))
 SLOTS = TITLES | TEXTS | LABELS | DOMAIN

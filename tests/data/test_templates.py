@@ -126,6 +126,10 @@ def test_a_template_that_demonstrates_has_a_place_for_demonstrations(tmp_path: P
         ),
         (['id = "x"\nfamily = "seen"\ntext = "{history} {titel}"'], r"'x': unknown slot \{titel\}"),
         (
+            ['id = "x"\nfamily = "seen"\ntext = "{history} {target} {attribute}"'],
+            r"'x': role 'recommend' has no values for slots \['attribute'\]; it has \['history', 'target'\]",
+        ),
+        (
             ['id = "x"\nfamily = "hidden"\ntext = "{history} {target}"'],
             "family is 'seen' or 'unseen', not 'hidden'",
         ),
@@ -170,7 +174,7 @@ def test_a_file_that_is_no_template_file_is_an_error(tmp_path: Path, content: st
 
 def test_further_files_add_templates_of_their_role_only(tmp_path: Path) -> None:
     own = write(tmp_path / "own.toml", GOOD)
-    other = write(tmp_path / "other.toml", 'id = "y"\nfamily = "seen"\ntext = "About {history}"', role="search")
+    other = write(tmp_path / "other.toml", 'id = "y"\nfamily = "seen"\ntext = "About {history}"', role="sequential")
     assert [t.id for t in templates("recommend", [own, other])] == [*(t.id for t in RECOMMEND), "x"]
 
 
