@@ -12,6 +12,9 @@ from benchmarks.report.table import Column, Table, percent
 from data.random import generator
 from data.types import FloatArray
 
+NO_DROP = "no drop"
+"""Whom a drop is compared with where the other method, whose prompt no template moves, has none."""
+
 SIGNIFICANCE = (
     Column("quantity", "On"),
     Column("a", "A"),
@@ -42,13 +45,8 @@ def comparisons(results: Results) -> Table:
     # the smallest p a test can give must stay well below the threshold after adjustment
     draws = max(statistics["draws"], round(4 * len(tests) / alpha))
     rows = [
-        {
-            "quantity": quantity,
-            "a": results.methods[a],
-            "b": results.methods[b],
-            **_compared(results, quantity, cube, a, b, draws),
-        }
-        for quantity, cube, a, b in tests
+        {"quantity": quantity, "a": a, "b": b, **_compared(results, quantity, values, a, b, draws)}
+        for quantity, values, a, b in tests
     ]
     for row, adjusted in zip(rows, significance.holm(np.array([row["p"] for row in rows])).tolist(), strict=True):
         row |= {"holm": adjusted, "significant": adjusted < alpha}
@@ -62,51 +60,61 @@ def comparisons(results: Results) -> Table:
         "difference is then one on these templates or seeds. drop = clean - unseen, a difference where the leaderboard "
         "has a ratio: a positive one means that A loses more. Tests with an outcome known beforehand are left out: "
         "those on unseen and drop of two methods that no unseen template moves, and on drop of one whose prompt none "
-        "reaches." + _lacking(results),
+        f"reaches. Against all methods that none moves a drop is tested once, as against {NO_DROP}."
+        + _against_note(results),
     )
 
 
-def _tests(results: Results) -> Iterator[tuple[str, FloatArray, int, int]]:
-    """What is tested: quantity, its values ``[methods, users, templates, seeds]``, and the two methods."""
+def _tests(results: Results) -> Iterator[tuple[str, dict[str, FloatArray], str, str]]:
+    """What is tested: quantity, its values per method ``[users, templates, seeds]``, and the two methods."""
     values = results.values(PRIMARY).transpose(0, 2, 1, 3)
-    clean, unseen = values[:, :, :1], values[:, :, results.unseen]
-    moved = (unseen != clean).any(axis=(1, 2, 3))
-    reached = [results.reached(method) for method in results.methods]
-    for a, b in _pairs(results):
-        yield "clean", clean, a, b
-    for quantity, cube in {"unseen": unseen, "drop": clean - unseen}.items():
-        for a, b in _pairs(results):
-            if (moved[a] or moved[b]) and (quantity == "unseen" or (reached[a] and reached[b])):
-                yield quantity, cube, a, b
+    clean = dict(zip(results.methods, values[:, :, :1], strict=True))
+    unseen = dict(zip(results.methods, values[:, :, results.unseen], strict=True))
+    drop = {method: clean[method] - unseen[method] for method in results.methods}
+    moved = {method for method in results.methods if drop[method].any()}
+    pairs = _pairs(results)
+    yield from (("clean", clean, a, b) for a, b in pairs)
+    pairs = [pair for pair in pairs if moved.intersection(pair)]
+    yield from (("unseen", unseen, a, b) for a, b in pairs)
+    pairs = [pair for pair in pairs if all(map(results.reached, pair))]
+    drop[NO_DROP] = np.zeros_like(unseen[results.methods[0]])
+    for a, b in dict.fromkeys((a, b if b in moved else NO_DROP) if a in moved else (b, NO_DROP) for a, b in pairs):
+        yield "drop", drop, a, b
 
 
 def _against(results: Results) -> str:
-    """The method that all others are compared with, finished or not; empty if it is every two."""
-    against = results.manifest["suite"]["statistics"].get("against")  # runs from before it lack it
-    return against if against in (*results.methods, *results.missing) else ""
+    """The method that the suite compares all others with; empty if it is every two."""
+    return str(results.manifest["suite"]["statistics"].get("against", ""))  # runs from before it lack it
 
 
-def _pairs(results: Results) -> list[tuple[int, int]]:
+def _pairs(results: Results) -> list[tuple[str, str]]:
     """Every two methods, or every other one with the one that the suite names."""
-    every, against = range(len(results.methods)), _against(results)
-    if not against:
-        return list(combinations(every, 2))
-    return [(other, fixed) for fixed in every if results.methods[fixed] == against for other in every if other != fixed]
-
-
-def _lacking(results: Results) -> str:
     against = _against(results)
-    return f" Nothing is compared: the suite compares with {against}, which has no row." * (against in results.missing)
+    if not against or against not in (*results.methods, *results.missing):
+        return list(combinations(results.methods, 2))
+    return [(other, against) for other in results.methods if against in results.methods and other != against]
 
 
-def _compared(results: Results, quantity: str, cube: FloatArray, a: int, b: int, draws: int) -> dict[str, Any]:
+def _against_note(results: Results) -> str:
+    """What the caption says where the suite names a method to compare with and it has no row."""
+    against = _against(results)
+    if not against or against in results.methods:
+        return ""
+    if against in results.missing:
+        return f" Nothing is compared: the suite compares with {against}, which has no row."
+    return f" Every two methods are compared: {against}, with which the suite compares, is not in this run."
+
+
+def _compared(
+    results: Results, quantity: str, values: dict[str, FloatArray], a: str, b: str, draws: int
+) -> dict[str, Any]:
     statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
     found = significance.compare(
-        cube[a],
-        cube[b],
+        values[a],
+        values[b],
         draws=draws,
         resamples=statistics["resamples"],
-        rng=generator(seed, "comparison", results.dataset, quantity, results.methods[a], results.methods[b]),
+        rng=generator(seed, "comparison", results.dataset, quantity, a, b),
         level=statistics["level"],
     )
     return {

@@ -176,7 +176,7 @@ def _caption(results: Results) -> str:
         else f" (a random sample of {facts['test_users']}, the same for all methods)"
     )
     seeds = count(len(results.seeds), "seed")
-    made = {str(record.get("code")) for records in results.records.values() for record in records}
+    made = {str(record.get("code")) for method in results.methods for record in results.records[method]}
     mixed = " MIXED: the rows were made by different versions of the code." if len(made) > 1 else ""
     if not len(results.unseen):
         how = "Sorted by clean quality."

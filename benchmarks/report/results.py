@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import metrics
+from benchmarks import metrics, robustness
 from benchmarks.store import CellId, RunFolder
 from data.types import FloatArray, IntArray
 
@@ -30,7 +30,7 @@ class Results:
         ties: other candidates that share it, same shape.
         candidates: competing candidates per user, shape ``[users]``.
         train_count: training interactions of each user's positive, shape ``[users]``; NaN if not recorded.
-        records: record of each method's cells, by method and seed.
+        records: record of each method's finished cells, by method and seed; of those without a row, too.
         missing: method -> why it has no row.
         manifest: manifest of the run.
         folder: the run folder.
@@ -107,7 +107,7 @@ def scores_of(cell: Path, condition: int) -> FloatArray | None:
 def _scores_moved(cell: Path, key: str, condition: int) -> bool | None:
     """Whether the scores of a cell differ from the clean ones; None without scores. ``key`` tells cells apart."""
     clean, scores = scores_of(cell, 0), scores_of(cell, condition)
-    return None if clean is None or scores is None else not np.array_equal(clean, scores)
+    return None if clean is None or scores is None else bool(robustness.scores_moved(clean, scores).any())
 
 
 def load(folder: RunFolder) -> tuple[Results, ...]:
@@ -123,15 +123,14 @@ def load(folder: RunFolder) -> tuple[Results, ...]:
 def _of_dataset(folder: RunFolder, manifest: dict[str, Any], dataset: str) -> Results:
     cells = [cell for cell in manifest["cells"] if cell["dataset"] == dataset]
     seeds = tuple(dict.fromkeys(cell["seed"] for cell in cells))
-    finished: dict[str, tuple[dict[str, Any], ...]] = {}
+    found: dict[str, tuple[dict[str, Any], ...]] = {}
     missing: dict[str, str] = {}
     for method in dict.fromkeys(cell["method"] for cell in cells):
         ids = [(CellId(dataset, method, cell["seed"]), cell["key"]) for cell in cells if cell["method"] == method]
-        records = [record for cell, key in ids if (record := folder.record(cell, key))]
-        if len(records) == len(seeds):
-            finished[method] = tuple(records)
-        else:
-            missing[method] = _reason(manifest, ids, len(records))
+        found[method] = tuple(record for cell, key in ids if (record := folder.record(cell, key)))
+        if len(found[method]) < len(seeds):
+            missing[method] = _reason(manifest, ids, len(found[method]))
+    finished = tuple(method for method in found if method not in missing)
     read = {m: [_read(folder.cell(CellId(dataset, m, seed)) / "records.csv") for seed in seeds] for m in finished}
     conditions = tuple(manifest["conditions"])
     # identical lists make users and candidate counts the same for all methods
@@ -139,7 +138,7 @@ def _of_dataset(folder: RunFolder, manifest: dict[str, Any], dataset: str) -> Re
     shape = (len(finished), len(seeds), len(conditions), len(first.users))
     return Results(
         dataset=dataset,
-        methods=tuple(finished),
+        methods=finished,
         seeds=seeds,
         conditions=conditions,
         users=first.users,
@@ -147,7 +146,7 @@ def _of_dataset(folder: RunFolder, manifest: dict[str, Any], dataset: str) -> Re
         ties=np.array([[records.ties for records in rows] for rows in read.values()], float).reshape(shape),
         candidates=first.candidates,
         train_count=first.train_count,
-        records=finished,
+        records=found,
         missing=missing,
         manifest=manifest,
         folder=folder,

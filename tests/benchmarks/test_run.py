@@ -20,7 +20,7 @@ from benchmarks import plan, suite
 from benchmarks.report import figures
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
-from benchmarks.report.leaderboard import cold_items, leaderboard
+from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.readme import shortened
 from benchmarks.report.results import load
@@ -165,6 +165,16 @@ def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
     rows = {row["method"]: row for row in json.loads((finished[1] / "leaderboard.json").read_text())["tiny"]}
     assert rows["popularity"]["drop"] == 0 and rows["popularity"]["rbo"] == 1
     assert rows["tests.fakes:Prompted"]["rbo"] < 0.9
+    (results,) = load(RunFolder(finished[1]))
+    reached = {(row["method"], row["family"]): row["reached"] for row in by_family(results).rows}
+    assert [reached["random", family] for family in results.families] == [0, 0, 0]
+    assert reached["tests.fakes:Prompted", "unseen"] == 1
+    weak, strong = (
+        row["reached"]
+        for row in by_condition(results).rows
+        if row["method"] == "tests.fakes:Prompted" and row["family"] == "typos"
+    )
+    assert 0 < weak < strong <= 1  # a few short prompts have no word to touch
 
 
 def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_file, tmp_path, run_suite):
@@ -252,8 +262,9 @@ def test_data_of_the_same_name_are_refused(suite_file, tmp_path, run_suite):
 def test_every_pair_is_compared_but_where_the_outcome_is_known_beforehand(finished):
     with (finished[1] / "significance.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["quantity"] for row in rows] == ["clean"] * 3 + ["unseen"] * 2 + ["drop"] * 2
+    assert [row["quantity"] for row in rows] == ["clean"] * 3 + ["unseen"] * 2 + ["drop"]
     assert all("tests.fakes:Prompted" in (row["a"], row["b"]) for row in rows[3:])
+    assert (rows[-1]["a"], rows[-1]["b"]) == ("tests.fakes:Prompted", "no drop")  # once, not for every still method
 
 
 def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp_path):
@@ -263,10 +274,16 @@ def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp
     (run / "manifest.json").write_text(json.dumps(manifest))
     (results,) = load(RunFolder(run))
     table = comparisons(results)
-    assert {(row["a"], row["b"]) for row in table.rows} == {
-        (method, "popularity") for method in results.methods if method != "popularity"
-    }
-    assert len(table.rows) == 2 + 1 + 1 and "over the 4 comparisons" in table.caption
+    assert [(row["quantity"], row["a"], row["b"]) for row in table.rows] == [
+        ("clean", "random", "popularity"),
+        ("clean", "tests.fakes:Prompted", "popularity"),
+        ("unseen", "tests.fakes:Prompted", "popularity"),
+        ("drop", "tests.fakes:Prompted", "no drop"),
+    ]
+    assert "over the 4 comparisons" in table.caption
+    manifest["suite"]["statistics"]["against"] = "bpr"
+    stranger = comparisons(replace(results, manifest=manifest))
+    assert len(stranger.rows) == 6 and "bpr, with which the suite compares, is not in this run" in stranger.caption
     shutil.rmtree(run / "cells" / "tiny" / "popularity")
     (results,) = load(RunFolder(run))
     table = comparisons(results)
@@ -537,6 +554,20 @@ def test_failed_audit_fails_the_run_and_marks_the_table(suite_file, tmp_path, ru
     assert answer.returncode == 3
     assert f"AUDIT FAILED: tests.fakes:{cheat}: {audit}" in answer.stderr
     assert "AUDIT FAILED" in (tmp_path / "r" / "leaderboard.md").read_text()
+
+
+def test_failed_audit_of_a_method_that_lacks_a_seed_is_reported_all_the_same(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["cells"] += [{**cell, "seed": 1} for cell in manifest["cells"]]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    file = run / "cells" / "tiny" / "random" / "seed-0" / "record.json"
+    record = json.loads(file.read_text())
+    record["audits"][0]["passed"] = False
+    file.write_text(json.dumps(record))
+    (results,) = load(RunFolder(run))
+    assert not results.methods and "1 of 2 seeds" in results.missing["random"]
+    assert [sentence.partition(":")[0] for sentence in failed_audits(results)] == ["random"]
 
 
 def test_limited_run_is_marked_as_not_reportable(suite_file, tmp_path, run_suite):
