@@ -354,10 +354,10 @@ def _conditions() -> Iterator[tuple[str, str]]:
 
 
 def _templates() -> Iterator[tuple[str, str]]:
-    from data.prompts.library import roles, templates
+    from data.prompts.library import roles, sets, templates
 
     for role in roles():
-        yield from ((template.id, template.source) for template in templates(role))
+        yield from ((template.id, template.source) for template in templates(role, sets()))
 
 
 RUN: dict[str, Callable[[Namespace], int]] = {"run": run, "list": list_, "report": report}

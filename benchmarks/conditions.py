@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -152,24 +153,31 @@ class PerTemplate:
 
     The first role gives the number and the names of the conditions, so that they are the same for methods with
     other roles beside it. Condition ``k`` shows the ``k``-th unseen template of every role, starting again from
-    the first where a role has fewer; one that has more is refused, since the rest would never be shown.
+    the first where a role has fewer; one that has more is refused, since the rest would never be shown. Instead of
+    grades, a suite can name the templates, by their ids or patterns such as ``*-unseen-03``.
     """
 
     def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
-        """As many conditions as the first role has unseen templates."""
-        _refuse_grades(name, grades)
-        names = next(iter(unseen.values()), ())
-        for role, templates in unseen.items():
+        """As many conditions as the first role has unseen templates, or has of those that are named."""
+        patterns = [str(pattern) for pattern in (("*",) if grades is None else grades)]
+        chosen = {role: _matching(patterns, templates) for role, templates in unseen.items()}
+        names = next(iter(chosen.values()), ())
+        for role, templates in chosen.items():
             if not templates:
-                raise ConditionError(f"{name}: role {role!r} has no unseen templates")
+                raise ConditionError(f"{name}: role {role!r} has no unseen templates that match {', '.join(patterns)}")
             if len(templates) > len(names):
                 raise ConditionError(
                     f"{name}: role {role!r} has {len(templates)} unseen templates and {names[0].role!r}, which numbers "
                     f"the conditions, {len(names)}: add as many of role {names[0].role!r}"
                 )
         for k, naming in enumerate(names):
-            shown = tuple(templates[k % len(templates)] for templates in unseen.values())
+            shown = tuple(templates[k % len(templates)] for templates in chosen.values())
             yield Condition(f"{name}/{naming.id}", Unseen(shown))
+
+
+def _matching(patterns: Sequence[str], templates: Sequence[Template]) -> tuple[Template, ...]:
+    """Templates whose ids match some pattern."""
+    return tuple(t for t in templates if any(fnmatch.fnmatchcase(t.id, pattern) for pattern in patterns))
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(

@@ -67,7 +67,7 @@ class Suite(BaseModel):
         protocol: split, candidates, history length, users.
         conditions: condition family -> list of grades or variants, or true for all the family has by default.
         settings: method -> setting -> value.
-        templates: further template files.
+        templates: further templates: a set that comes with the project, or a file.
         statistics: how differences are judged.
         limit: judge this many users only; such results are marked as not reportable.
     """

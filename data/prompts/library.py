@@ -100,8 +100,17 @@ def _folder() -> Path:
     return Path(str(resources.files("data.prompts")))
 
 
-def templates(role: Role, files: Iterable[Path] = ()) -> tuple[Template, ...]:
-    """All templates of a role: those of the suite and those of further TOML files.
+def sets() -> tuple[str, ...]:
+    """Names of further sets of templates that come with the project: folders with one file per role."""
+    return tuple(sorted({path.parent.name for path in _folder().glob("*/*.toml")}))
+
+
+def templates(role: Role, further: Iterable[Path | str] = ()) -> tuple[Template, ...]:
+    """All templates of a role: those that every suite has, and those of further sets.
+
+    Args:
+        role: what the answer is used for.
+        further: names of :func:`sets`, or paths of TOML files.
 
     Raises:
         TemplateError: if the role has no file, or, naming the files, for an id used twice or families that are not
@@ -110,7 +119,9 @@ def templates(role: Role, files: Iterable[Path] = ()) -> tuple[Template, ...]:
     own = _folder() / f"{role}.toml"
     if not own.exists():
         raise TemplateError(f"no templates for role {role!r}; roles with templates are {', '.join(roles())}")
-    paths = (own, *files)
+    paths = [own]
+    for one in further:
+        paths += sorted((_folder() / one).glob("*.toml")) if str(one) in sets() else [Path(one)]
     found = [t for path in paths for t in read_templates(path) if t.role == role]
     try:
         check_disjoint(found)

@@ -10,6 +10,7 @@ from data.prompts.library import check_disjoint, read_templates, templates
 from data.prompts.template import (
     DOMAIN,
     ListStyle,
+    Role,
     Segment,
     Slot,
     Template,
@@ -282,3 +283,19 @@ def test_each_family_varies_in_length_order_and_instruction(family: list[Templat
     assert 2 <= len(target_first) <= 3
     instructed = [t for t in family if "positive" in t.slots]
     assert 0 < len(instructed) < len(family)
+
+
+@pytest.mark.parametrize("role", ["recommend", "sequential", "demonstrate"])
+def test_known_words_are_those_of_seen_recommend_templates_in_another_order(role: Role) -> None:
+    known = {word for template in SEEN for word in re.findall(r"\w+", template.source)}
+    everything = templates(role, ["known-words"])
+    assert everything[:-6] == templates(role)
+    for new in everything[-6:]:
+        assert new.family == "unseen" and "-known-" in new.id
+        text = " ".join(part.text for part in new.parts if isinstance(part, Wording))
+        assert set(re.findall(r"\w+", text)) <= known
+        assert all(
+            difflib.SequenceMatcher(None, words(new), words(seen)).ratio() < 0.6
+            for seen in everything
+            if seen.family == "seen"
+        )

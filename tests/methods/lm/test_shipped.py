@@ -74,14 +74,16 @@ def test_bfloat16_moves_few_ranks(problem, lists, tmp_path, name, scorer, form):
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
-def test_shipped_backbones_know_a_third_of_the_words_of_unseen_templates(problem, tmp_path, name):
+def test_shipped_backbones_know_a_third_of_the_words_of_unseen_templates_and_all_known_words(problem, tmp_path, name):
     tokenizer = load_backbone(problem.task(Compute(cache=tmp_path)), name, ("decoder", "encoder-decoder")).tokenizer
 
-    def unknown(role, family):
-        parts = [part for template in library.templates(role) if template.family == family for part in template.parts]
+    def unknown(role, ids, further=()):
+        parts = [part for t in library.templates(role, further) if ids in t.id for part in t.parts]
         words = re.findall(r"[\w']+", " ".join(part.text for part in parts if isinstance(part, Wording)))
         return np.mean([tokenizer.unk_token_id in tokenizer(word).input_ids for word in words])
 
-    assert all(0.6 < unknown(role, "unseen") < 0.7 for role in ("recommend", "sequential", "demonstrate"))
-    assert unknown("recommend", "seen") == 0
-    assert 0.1 < unknown("demonstrate", "seen") < 0.2
+    roles = ("recommend", "sequential", "demonstrate")
+    assert all(0.6 < unknown(role, "-unseen-") < 0.7 for role in roles)
+    assert all(unknown(role, "-known-", ["known-words"]) == 0 for role in roles)
+    assert unknown("recommend", "-seen-") == 0
+    assert 0.1 < unknown("demonstrate", "-seen-") < 0.2
