@@ -195,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.sets < 4:
         parser.error("--sets: a user's sets are compared by quarters, so at least 4 are needed")
     folder: Path = given.output_dir
+    lacking = [name for name in (DEMONSTRATIONS, SETS) if given.redraw and not (folder / name).is_file()]
+    if lacking:
+        parser.error(f"--redraw: {folder} holds no {' and no '.join(lacking)}")
     if not given.redraw:
         folder.mkdir(parents=True, exist_ok=True)
         made = _measure(given.users, given.sets, given.seed, given.cache_dir)

@@ -72,7 +72,7 @@ class LlmRank:
     llm_run: str = ""
     reverse: bool = False
     max_tokens: int = 1000
-    ledger: ListLedger = field(default_factory=ListLedger)
+    ledger: ListLedger = field(default_factory=ListLedger, init=False)
 
     info = MethodInfo(
         name="llm-rank",

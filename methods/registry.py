@@ -170,7 +170,7 @@ def _check_contract(name: str, method: object) -> None:
 
 
 def _factory(name: str) -> Callable[..., Method]:
-    (name,) = names([name])
+    names([name])
     module, _, attribute = REGISTRY.get(name, name).partition(":")
     if not (module and attribute):
         raise MethodError(f"no method {name!r}: give your own as package.module:Class")

@@ -336,12 +336,19 @@ def log_probabilities(model: PreTrainedModel, states: Tensor, targets: Tensor, r
     def read(states: Tensor, targets: Tensor) -> Tensor:
         logits = layer(states).float()
         if states.dtype != torch.float32:  # rounded, candidates would tie
-            weight, bias = layer.weight[targets].float(), 0 if layer.bias is None else layer.bias[targets].float()
-            logits[torch.arange(len(targets)), targets] = (states.float() * weight).sum(-1) + bias
+            logits[torch.arange(len(targets)), targets] = target_logits(model, states, targets)
         return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
     parts = zip(states.split(rows), targets.to(states.device).split(rows), strict=True)
     return torch.cat([read(*part) for part in parts])
+
+
+def target_logits(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Tensor:
+    """Logit of one token after each state in single precision, whatever the model's; shape ``[states]``."""
+    layer = model.get_output_embeddings()
+    weight, bias = layer.weight[targets].float(), 0 if layer.bias is None else layer.bias[targets].float()
+    logits: Tensor = (states.float() * weight).sum(-1) + bias
+    return logits
 
 
 def title_group(encoder: Encoder, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:

@@ -27,6 +27,8 @@ from methods.lrgd.packed import Packed, packed_attention
 from methods.lrgd.record import Trace
 
 NAME = "promptrec_lrgd"
+LONGEST = 4096
+"""Positions that noise is drawn for: for all of a window of 131072, an 8 B model would take 17 GB of it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Material:
     """What the changes are made of, for one model.
 
     Args:
-        noise: standard normal noise by layer, key head and position, shape ``[layers, key heads, window, size]``.
+        noise: standard normal noise by layer, key head and position, which comes again behind its last position,
+            shape ``[layers, key heads, positions, size]``.
         negative: mean value of negative demonstrations, shape ``[layers, key heads, size]``.
     """
 
@@ -68,7 +71,8 @@ class Material:
     def of(cls, model: PreTrainedModel, window: int, negative: Tensor | None = None, seed: int = 0) -> "Material":
         """Noise drawn from the seed; no negative demonstrations unless given."""
         layers, heads, size = shape(model)
-        drawn = generator(seed, "lrgd noise").standard_normal((layers, heads, window, size), dtype=np.float32)
+        length = min(window, LONGEST)
+        drawn = generator(seed, "lrgd noise").standard_normal((layers, heads, length, size), dtype=np.float32)
         noise = torch.from_numpy(drawn).to(model.device, model.dtype)
         return cls(noise, noise.new_zeros(layers, heads, size) if negative is None else negative)
 
@@ -100,9 +104,10 @@ class Step:
     def keys(self, key: Tensor, layer: int) -> Tensor:
         """Keys ``[batch, key heads, n, size]`` with noise on those of demonstrations."""
         size = key.norm(dim=-1, keepdim=True) * key.shape[-1] ** -0.5
-        noise = self.material.noise[layer][:, self.positions].transpose(0, 1)
+        drawn = self.material.noise[layer]
+        noise = drawn[:, self.positions % drawn.shape[1]].transpose(0, 1)
         shaken: Tensor = key + self.strength.eps * self.demonstration[:, None, :, None] * size * noise
-        return shaken
+        return shaken.to(key.dtype)
 
     def values(self, value: Tensor, layer: int) -> Tensor:
         """Values ``[batch, key heads, n, size]``, contrasted in demonstrations and smaller elsewhere."""

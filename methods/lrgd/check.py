@@ -198,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="random-FAMILY, an embedded decoder, a folder or a Hugging Face id",
     )
     parser.add_argument("--size", choices=list(SIZES), default="small", help="size of random models")
-    parser.add_argument("--dtype", nargs="+", default=["float64", "float32", "bfloat16"])
+    dtypes = ("float64", "float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", nargs="+", choices=dtypes, default=["float64", "float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)

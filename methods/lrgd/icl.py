@@ -17,7 +17,7 @@ from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch
 from methods.lm.layout import Group
 from methods.lm.prompts import BREAKS, Encoder, PromptError, as_ids
-from methods.lm.scoring import Scorer
+from methods.lm.scoring import Scorer, target_logits
 from methods.lrgd.attention import UNCHANGED, Material, Step, Strength, step_implementation
 from methods.lrgd.demonstrations import Demonstration
 from methods.lrgd.effect import Shown
@@ -112,11 +112,12 @@ def encode(encoder: Encoder, query: Query, titles: Sequence[str]) -> Prompt:
     """
     for shorter in _shorter(query):
         prompt = _encode(encoder, shorter, titles)
-        if len(prompt.ids) + max(map(len, prompt.answers)) <= encoder.window:
+        tokens = len(prompt.ids) + max(map(len, prompt.answers))
+        if tokens <= encoder.window:
             encoder.shortened += shorter is not query
             return prompt
     raise PromptError(
-        f"template {query.template.id!r} needs {len(prompt.ids)} tokens without any history, but the window of the "
+        f"template {query.template.id!r} needs {tokens} tokens without any history, but the window of the "
         f"model is {encoder.window}"
     )
 
@@ -163,7 +164,15 @@ class IclScorer(Scorer):
     """Scores candidates by the likelihood of their titles behind prompts with demonstrations.
 
     The prompt of a row is computed once and shared by its candidates; the answer's first token is read from it.
+
+    Raises:
+        NotRunnable: if the model's attention is not known to admit shared beginnings.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not supports_tree(self.model):
+            raise NotRunnable(f"{self.model.config.model_type}: demonstrations need attention over shared beginnings")
 
     def answer_likelihood(
         self, prompts: Sequence[Prompt], strength: Strength = UNCHANGED, material: Material | None = None
@@ -174,42 +183,40 @@ class IclScorer(Scorer):
             prompts: with the same number of answers each.
             strength: how much the dual step is changed.
             material: what the changes are made of; needed where something is changed.
-
-        Raises:
-            NotRunnable: if the model's attention is not known to admit shared beginnings.
         """
-        if not supports_tree(self.model):
-            raise NotRunnable(f"{self.model.config.model_type}: demonstrations need attention over shared beginnings")
         groups = [prompt.group for prompt in prompts]
 
         def read(batch: Batch) -> Tensor:
             packed = Packed.of(batch.groups, self.model.device, self.model.dtype)
+            parts = _part(batch, prompts)
             step = None
             if not strength.plain and material is not None:
-                step = self._step(batch, prompts, packed, strength, material)
+                step = self._step(parts, packed, strength, material)
             states = self.model.base_model(
                 input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed, step=step
             ).last_hidden_state[0]
-            return self._read(states, _part(batch, prompts))
+            return self._read(states, parts)
 
         with step_implementation(self.model):
             return self._run(groups, read)
 
     @staticmethod
-    def _step(batch: Batch, prompts: Sequence[Prompt], packed: Packed, strength: Strength, material: Material) -> Step:
-        rows = list(dict.fromkeys(batch.rows.tolist()))
+    def _step(prompts: Sequence[Prompt], packed: Packed, strength: Strength, material: Material) -> Step:
         tokens: BoolArray = np.zeros(packed.ids.shape[1], np.bool_)
-        prefix = np.concatenate([prompts[row].owner >= 0 for row in rows])
+        prefix = np.concatenate([prompt.owner >= 0 for prompt in prompts])
         tokens[: len(prefix)] = prefix
         return Step(torch.from_numpy(tokens)[None].to(packed.ids.device), packed.positions, strength, material)
 
     def _read(self, states: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Sum of the log-probabilities of the tokens of each answer, shape ``[answers]``."""
-        places, targets = answer_places(prompts)
+        places, answers = answer_places(prompts)
         rows, row = np.unique(places, return_inverse=True)
-        logits = self.model.get_output_embeddings()(states[torch.from_numpy(rows)]).float()
-        row_of = torch.from_numpy(row).to(logits.device)
-        values = logits[row_of, torch.from_numpy(targets)] - logits.logsumexp(-1)[row_of]
+        states = states[torch.from_numpy(rows)]
+        logits = self.model.get_output_embeddings()(states).float()
+        row_of, targets = (torch.from_numpy(array).to(logits.device) for array in (row, answers))
+        if states.dtype != torch.float32:  # rounded, candidates would tie
+            logits[row_of, targets] = target_logits(self.model, states[row_of], targets)
+        values = logits[row_of, targets] - logits.logsumexp(-1)[row_of]
         lengths = [len(answer) for prompt in prompts for answer in prompt.answers]
         owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(logits.device)
         return torch.zeros(len(lengths), device=logits.device).index_add(0, owner, values)

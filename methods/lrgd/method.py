@@ -196,7 +196,7 @@ class Lrgd:
         return replace(choice, strength=self._strength, plain=quality(UNCHANGED) if given else choice.plain)
 
     def _negative(self, task: Task, backbone: "Backbone", seed: int) -> "Tensor":
-        """Mean value of the tokens of demonstrations whose choice is an item their user did not choose."""
+        """Mean value of the tokens of demonstrations that end in an item not chosen by the user they are shown to."""
         import torch
 
         from methods.lrgd.attention import mean_values
@@ -220,7 +220,10 @@ class Lrgd:
                 means.append(mean_values(traces, tokens.to(backbone.model.device)))
                 weights.append(int(tokens.sum()))
         if not means:
-            raise NotRunnable(f"{self.info.name}: no user has two training items, so there is nothing to demonstrate")
+            raise NotRunnable(
+                f"{self.info.name}: there is nothing to demonstrate, because training histories are too short or share "
+                "no items, or because no demonstration fits into the model's window"
+            )
         return sum(mean * weight for mean, weight in zip(means, weights, strict=True)) / sum(weights)  # type: ignore[return-value]
 
     def _account(self, choice: "Choice | None") -> str:

@@ -1,7 +1,7 @@
 """Attention over prompts with many short answers each, without padding.
 
 As tree attention (:mod:`methods.lm.attention`): all prompts stand in one sequence, then all answers. But titles
-differ in length so much (2 tokens on average, 12 at most) that padding them to one length costs more than all
+differ in length so much (3 tokens on average, 16 at most) that padding them to one length costs more than all
 the rest of a small model; here every prompt's answers stay packed, and a mask keeps them apart.
 """
 

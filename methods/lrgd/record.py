@@ -38,16 +38,13 @@ class Trace:
     repeats: int
 
 
-def record(
-    model: PreTrainedModel, ids: Tensor, visible: Tensor | None = None, positions: Tensor | None = None
-) -> tuple[list[Trace], Tensor]:
+def record(model: PreTrainedModel, ids: Tensor, visible: Tensor | None = None) -> tuple[list[Trace], Tensor]:
     """A forward pass of a decoder, with every layer's attention written down.
 
     Args:
         model: a decoder-only model that goes through the attention interface of transformers.
         ids: token ids without padding, shape ``[batch, n]``.
         visible: which key a query may see, shape ``[batch or 1, n, n]``; all up to itself if None.
-        positions: position of every token, shape ``[batch or 1, n]``; 0, 1, 2, ... if None.
 
     Returns:
         One trace per layer, parts of the graph of the forward pass, and the last hidden states.
@@ -58,9 +55,7 @@ def record(
     traces: list[Trace] = []
     mask = None if visible is None else visible[:, None].expand(len(ids), -1, -1, -1)
     with installed(model, NAME, recording_attention):
-        states = model.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, traces=traces
-        ).last_hidden_state
+        states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False, traces=traces).last_hidden_state
     if len(traces) != model.config.num_hidden_layers:
         raise ValueError(
             f"{model.config.model_type}: {len(traces)} of {model.config.num_hidden_layers} layers use the attention "

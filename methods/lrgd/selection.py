@@ -126,10 +126,9 @@ class Selector:
                 query = Query(template, self.task.catalogue, history, shown)
                 prompt = encode(self.encoder, query, [self.task.catalogue.titles[row[at]]])
                 kept = int(prompt.owner.max(initial=-1)) + 1
-                if not kept:
-                    break
-                effects[n, waiting[-kept:]] = measure(self.model, prompt.shown())
-                waiting = waiting[:-kept]
+                if kept:
+                    effects[n, waiting[-kept:]] = measure(self.model, prompt.shown())
+                waiting = waiting[: -max(1, kept)]
         return found, effects.mean(0)
 
     def _template(self, rng: np.random.Generator) -> Template:

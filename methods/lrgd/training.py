@@ -48,7 +48,7 @@ class IclTraining:
             to learn that an answer may be among what it was shown.
         weight: weight of the prompts' own tokens outside of demonstrations.
         shots: most demonstrations in a prompt; their number is drawn uniformly from 0 on.
-        shortest: least number of history items of the query.
+        shortest: least number of history items of the query, where a prompt may show that many.
         rate: highest learning rate.
         warmup: share of the steps in which the rate rises.
         seed: seed of what is drawn.
@@ -165,8 +165,9 @@ def training_prompts(backbone: Backbone, task: Task, training: IclTraining, size
     rng = generator(training.seed, "lrgd training")
     neighbours, encoder = Neighbours(task.train, task.catalogue.n_items), backbone.encoder()
     templates: Sequence[Template] = task.templates["demonstrate"]
+    shortest = min(training.shortest, task.history_length)
     for user, at in training_queries(task.train, rng):
-        row, length = task.train[user], int(rng.integers(training.shortest, task.history_length + 1))
+        row, length = task.train[user], int(rng.integers(shortest, task.history_length + 1))
         found = pool(neighbours, user, at, task.history_length, size)
         shots = min(int(rng.integers(training.shots + 1)), len(found))
         chosen = tuple(found[n] for n in rng.permutation(len(found))[:shots].tolist())

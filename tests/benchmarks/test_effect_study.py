@@ -77,6 +77,12 @@ def test_too_few_users_or_sets_are_refused_before_anything_is_measured(flags, tm
     assert f"{flags[0]}: " in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
+def test_redrawing_what_was_never_measured_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--output-dir", str(tmp_path), "--redraw"])
+    assert "holds no demonstrations.csv and no sets.csv" in capsys.readouterr().err
+
+
 def test_numbers_and_figure_can_be_made_again_without_a_model(found, tmp_path, monkeypatch, capsys):
     tables = {
         effect_study.DEMONSTRATIONS: [effect for effects, _ in found for effect in effects],

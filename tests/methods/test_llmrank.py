@@ -133,3 +133,8 @@ def test_without_a_language_model_it_is_not_run(task: Task) -> None:
 def test_an_answer_of_no_length_is_refused() -> None:
     with pytest.raises(MethodError, match="max_tokens is at least 1, not 0"):
         create("llm-rank", {"max_tokens": 0})
+
+
+def test_the_ledger_is_no_setting() -> None:
+    with pytest.raises(MethodError, match="no setting 'ledger'"):
+        create("llm-rank", {"ledger": 3})

@@ -47,6 +47,11 @@ def test_method_without_module_or_class_is_refused(name):
         create(name)
 
 
+def test_pattern_is_no_name():
+    with pytest.raises(MethodError, match=r"no method 'lrgd/\*'"):
+        create("lrgd/*")
+
+
 TYPED = """
 from __future__ import annotations
 from dataclasses import dataclass

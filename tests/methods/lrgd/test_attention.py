@@ -111,6 +111,15 @@ def test_packed_attention_is_tree_attention(decoder):
     torch.testing.assert_close(states.last_hidden_state, expected.last_hidden_state, atol=3e-6, rtol=0.0)
 
 
+def test_noise_comes_again_in_windows_that_are_very_long(decoder, ids, monkeypatch):
+    strength = Strength(eps=0.3)
+    monkeypatch.setattr("methods.lrgd.attention.LONGEST", 16)
+    assert material(decoder).noise.shape[2] == 16
+    key = torch.ones(1, shape(decoder)[1], 40, shape(decoder)[2], dtype=torch.float64)
+    shaken = step(decoder, strength, tokens=torch.ones(40, dtype=torch.bool)).keys(key, 1)
+    assert torch.equal(shaken[:, :, :24], shaken[:, :, 16:]) and not torch.equal(shaken[:, :, :8], shaken[:, :, 8:16])
+
+
 def test_noise_depends_on_the_seed_alone(decoder):
     assert torch.equal(Material.of(decoder, 8, seed=1).noise, Material.of(decoder, 8, seed=1).noise)
     assert not torch.equal(Material.of(decoder, 8, seed=1).noise, Material.of(decoder, 8, seed=2).noise)

@@ -97,3 +97,5 @@ def test_training_queries_reach_every_position_with_enough_before_it():
     queries = training_queries(TRAIN, np.random.default_rng(0))
     seen = {next(queries) for _ in range(300)}
     assert seen == {(0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (2, 2), (2, 3), (2, 4)}
+    with pytest.raises(ValueError, match="no user has more than 2 training items"):
+        next(training_queries(Histories.of(row[:2] for row in TRAIN), np.random.default_rng(0)))

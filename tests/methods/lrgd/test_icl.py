@@ -1,10 +1,12 @@
 """Prompts with demonstrations, and what they are worth to a model."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from data.prompts.library import templates
 from data.prompts.template import Template, parse
@@ -13,6 +15,7 @@ from methods.lm.prompts import PromptError
 from methods.lrgd.attention import Material, Strength
 from methods.lrgd.demonstrations import Demonstration
 from methods.lrgd.icl import IclScorer, Query, encode, parts, write
+from tests.methods.lm.small import WORDS
 from tests.methods.lrgd.world import DEMONSTRATE, make_decoder, make_encoder, make_world
 
 SHOWN = (Demonstration(0, (0, 1), 2), Demonstration(1, (3,), 4))
@@ -65,8 +68,9 @@ def test_a_long_prompt_loses_its_first_demonstrations_and_then_its_oldest_items(
     bare = len(encode(make_encoder(), replace(query, demonstrations=()), ["Red"]).ids)
     decoded = encoder.tokenizer.decode(encode(make_encoder(window=bare), query, ["Red"]).ids)
     assert "Iron Space" in decoded and "Gold" not in decoded
-    with pytest.raises(PromptError, match="'asked' needs"):
-        encode(make_encoder(window=5), query, ["Red"])
+    least = len(encode(make_encoder(), replace(query, demonstrations=(), history=()), ["Red"]).ids)
+    with pytest.raises(PromptError, match=f"'asked' needs {least + 2} tokens"):
+        encode(make_encoder(window=least + 1), query, ["Red", "Red Love"])
 
 
 @pytest.mark.parametrize(
@@ -125,6 +129,21 @@ def test_a_changed_step_without_strength_scores_as_the_plain_model(query):
         assert np.abs(scorer.answer_likelihood([prompt], strength, material) - plain).max() > 1e-4
 
 
+@pytest.mark.parametrize("strength", [Strength(), Strength(0.1, 0.2, 0.3)], ids=["plain", "changed"])
+def test_half_precision_keeps_candidates_apart(query, strength):
+    encoder = make_encoder()
+    titles = [" ".join(words) for words in itertools.product(WORDS, repeat=2)]
+    prompt = encode(encoder, query, titles)
+
+    def scores(model):
+        return IclScorer(model, encoder).answer_likelihood([prompt], strength, Material.of(model, 256))[0]
+
+    half = make_decoder(encoder).bfloat16()
+    found, whole = scores(half), scores(make_decoder(encoder).bfloat16().float())
+    assert len(set(found.tolist())) == len(titles)
+    assert spearmanr(found, whole)[0] > 0.95
+
+
 def test_a_change_of_demonstrations_leaves_prompts_without_them_alone_but_for_alpha(query):
     encoder = make_encoder()
     model = make_decoder(encoder)
@@ -135,9 +154,9 @@ def test_a_change_of_demonstrations_leaves_prompts_without_them_alone_but_for_al
     )
 
 
-def test_a_model_without_known_attention_is_refused(query):
+def test_a_model_without_known_attention_is_refused():
     encoder = make_encoder()
     model = make_decoder(encoder)
     model.config.model_type = "mamba"
     with pytest.raises(NotRunnable, match="mamba"):
-        IclScorer(model, encoder).answer_likelihood([encode(encoder, query, ["Red"])])
+        IclScorer(model, encoder)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data.histories import Histories
 from methods.base import NotRunnable, Showing
 from methods.lrgd.attention import Strength
 from methods.lrgd.method import Lrgd, random, stage1, zero_shot
@@ -120,6 +121,19 @@ def test_another_seed_gives_another_training(task, fitted):
 def test_without_seen_templates_it_cannot_run(task):
     with pytest.raises(NotRunnable, match="lrgd/stage1 needs seen templates of role 'demonstrate'"):
         stage1(**SMALL).fit(replace(task, templates={"recommend": task.templates["recommend"]}), 0)
+
+
+def test_where_nothing_can_be_demonstrated_stage_two_cannot_run(task):
+    alone = Histories.of(row if user == 0 else row[:1] for user, row in enumerate(task.train))
+    with pytest.raises(NotRunnable, match="lrgd: there is nothing to demonstrate"):
+        Lrgd(**SMALL).fit(replace(task, train=alone), 0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_serves(task, dtype):
+    method = Lrgd(**SMALL, alpha=0.1, beta=0.2, eps=0.3)
+    method.fit(replace(task, compute=replace(task.compute, dtype=dtype)), 0)
+    assert np.isfinite(method.score(task.valid)).all()
 
 
 @pytest.mark.parametrize(

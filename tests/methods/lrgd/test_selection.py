@@ -1,5 +1,7 @@
 """Which demonstrations a user gets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,19 @@ def test_demonstrations_that_do_not_fit_into_one_prompt_are_measured_in_several(
     assert len(shown) > 1 and sum(shown) == len(found) == len(together) and effects.all()
     monkeypatch.setattr(one.encoder, "window", 20)
     assert not one.effects(6, measure)[1].any()
+
+
+def test_a_demonstration_that_is_too_long_keeps_no_other_from_being_measured(selector, monkeypatch):
+    for user in range(6, 12):
+        one = selector("effect", targets=1)
+        shown = {*one.task.train[user].tolist()}
+        found, _ = one.effects(user)
+        long = next(item for d in found for item in d.items if item not in shown)
+        titles = tuple(t if n != long else " ".join([t] * 99) for n, t in enumerate(one.task.catalogue.titles))
+        one.task = replace(one.task, catalogue=replace(one.task.catalogue, titles=titles))
+        monkeypatch.setattr(one.encoder, "window", 150)
+        _, effects = one.effects(user, lambda _, prompt: np.ones(prompt.demonstrations))
+        assert [bool(effect) for effect in effects] == [long not in demonstration.items for demonstration in found]
 
 
 def test_random_ones_depend_on_the_seed_and_not_on_who_was_asked_for_before(selector):

@@ -45,6 +45,12 @@ def test_prompts_show_training_items_and_answers_come_next(tmp_path):
         assert all(answer not in one.tokenizer.decode(prompt.ids[prompt.owner < 0]) for answer in answers)
 
 
+def test_prompts_may_show_fewer_items_than_training_would(tmp_path):
+    task = replace(make_world(tmp_path), history_length=1)
+    (prompt,) = islice(training_prompts(backbone(), task, TRAINING, SIZE), 1)
+    assert prompt.answers
+
+
 def test_where_told_answers_are_choices_of_demonstrations(tmp_path):
     one, task = backbone(), make_world(tmp_path)
     told = []
