@@ -83,7 +83,7 @@ class Encoder:
             template: with slots ``{history}`` and ``{target}``.
             domain: words of the domain slots.
             history: titles, oldest first.
-            targets: one title per prompt.
+            targets: one title per prompt; an empty one does not count as a prompt.
             room: tokens to keep free for the answer.
 
         Raises:
@@ -93,7 +93,7 @@ class Encoder:
             prompt = template.fill(domain, {"history": history[dropped:]})
             sequences = self.filled(prompt, "target", targets)
             if max(map(len, sequences)) + room <= self.window:
-                self.shortened += bool(dropped) * len(sequences)
+                self.shortened += bool(dropped) * sum(map(bool, targets))
                 return sequences
         raise PromptError(
             f"template {template.id!r} needs {max(map(len, sequences)) + room} tokens without any history, "
