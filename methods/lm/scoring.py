@@ -185,7 +185,9 @@ class BatchedScorer:
 
         def done(batch: Batch) -> list[Batch]:
             if len(batch.rows) > 1 and tokens_of(batch.groups, self._packing) > self._budget:
-                return list(split_batch(batch, self._budget, None, self._packing))  # another one was too much since
+                smaller = list(split_batch(batch, self._budget, None, self._packing))
+                if len(smaller) > 1:  # another one was too much since
+                    return smaller
             try:
                 with torch.inference_mode():
                     read(batch)

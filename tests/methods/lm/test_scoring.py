@@ -194,6 +194,15 @@ def test_out_of_memory_halves_the_batch_and_goes_on(requests, monkeypatch, caplo
     assert max(sizes) > 4 and "out of memory" in caplog.text
 
 
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_a_budget_smaller_than_a_prompt_does_not_matter(requests, shortcut):
+    tokenizer = make_tokenizer()
+    scorer = Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256, True), None, shortcut, workers=1)
+    expected = scorer.label_odds(requests, "recommend")
+    scorer._budget = 12
+    np.testing.assert_allclose(scorer.label_odds(requests, "recommend"), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("shortcut", ["tree", "none"])
 def test_batches_that_wait_are_made_to_fit_what_has_shown_to_fit(requests, monkeypatch, caplog, shortcut):
     import methods.lm.scoring as scoring
