@@ -86,7 +86,8 @@ def load_backbone(
         recipe: changes to the recipe of an embedded backbone, such as ``{"steps": 10}``.
 
     Raises:
-        BackboneError: if there is no such backbone, it cannot be reached, or its architecture is wrong or scored wrong.
+        BackboneError: if there is no such backbone, it cannot be reached, lacks weights, or its architecture is wrong
+            or scored wrong.
     """
     quiet_transformers()
     compute = task.compute
@@ -111,7 +112,10 @@ def load_backbone(
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     tokenizer = _loaded(AutoTokenizer, name, source)
     # What transformers leaves in single precision beside float16, because it would overflow, stays so.
-    model = _placed(_loaded(auto, name, source | {"dtype": dtype}), device=compute.device)
+    loaded, read = _loaded(auto, name, source | {"dtype": dtype, "output_loading_info": True})
+    if lacking := sorted(dict(loaded.named_parameters()).keys() & read["missing_keys"]):
+        raise BackboneError(f"backbone {name!r} comes without {', '.join(lacking[:3])}: random weights would stand in")
+    model = _placed(loaded, device=compute.device)
     if architecture == "decoder":
         _check_logits(name, model, accepts)
     if tokenizer.pad_token is None:

@@ -80,10 +80,13 @@ def split_batch(batch: Batch, budget: int, batch_size: int | None, shortcut: Sho
 
 
 def _split(group: Group, row: int, budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:
-    """A group in pieces of about the same size that keep to the limits, suffixes of similar length together."""
+    """A group in pieces of about the same size that keep to the limits, suffixes of similar length together.
+
+    Behind a prefix of more than half of the budget come as many tokens as it has, lest it be computed too often.
+    """
     lengths = np.array([len(suffix) for suffix in group.suffixes])
-    costs = lengths + (0 if shortcut == "tree" else len(group.prefix))
-    room = max(1, budget - len(group.prefix) * (shortcut == "tree"))
+    again, once = (0, len(group.prefix)) if shortcut == "tree" else (len(group.prefix), 0)
+    costs, room = lengths + again, max(1, budget - once, once)
     pieces = max(1, -(-costs.sum() // room))
     room = min(room, costs.sum() // pieces + costs.max())
     columns = np.argsort(lengths, kind="stable")

@@ -167,8 +167,7 @@ class EncDecScorer(BatchedScorer):
         groups = [Group(prompt, (as_ids([self.reader.start]),)) for prompt in prompts]
 
         def read(batch: Batch) -> None:
-            states = pooled_states(self.model, [group.prefix for group in batch.groups])
-            vectors[batch.rows] = states.float().cpu().numpy()
+            vectors[batch.rows] = pooled_states(self.model, [group.prefix for group in batch.groups]).cpu().numpy()
 
         self._in_batches(groups, read)
         return vectors

@@ -100,7 +100,7 @@ def _tree(model: PreTrainedModel, groups: Sequence[Group], counts: np.ndarray) -
         return states
     lengths = [len(suffix) for group in shared for suffix in group.suffixes]
     starts = sum(len(group.prefix) for group in shared) + np.cumsum(lengths) - counts
-    return states[sent(model.device, _spread(starts, counts))[0]]
+    return states[sent(model.device, spread(starts, counts))[0]]
 
 
 def _repeated(model: PreTrainedModel, group: Group, counts: np.ndarray) -> Tensor:
@@ -128,11 +128,11 @@ def _by_group(groups: Sequence[Group], counts: np.ndarray) -> list[np.ndarray]:
     return np.split(counts, np.cumsum([len(group.suffixes) for group in groups])[:-1])
 
 
-def _spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """``starts[i], starts[i] + 1, ...`` for ``counts[i]`` numbers each."""
     return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
 
 def _last(lengths: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the last ``counts`` of the first ``lengths`` positions of each row."""
-    return np.repeat(np.arange(len(lengths)), counts), _spread(lengths - counts, counts)
+    return np.repeat(np.arange(len(lengths)), counts), spread(lengths - counts, counts)

@@ -31,7 +31,7 @@ class Encoder:
         tokenizer: of the model.
         window: longest sequence the model takes.
         local: whether tokens never span a white space or punctuation character, so that pieces between
-            such characters can be tokenised on their own and remembered. True for the embedded backbones.
+            such characters can be tokenised on their own, and values remembered. True for the embedded backbones.
         shortened: number of prompts that were shown fewer history items than asked for.
     """
 
@@ -83,7 +83,7 @@ class Encoder:
             template: with slots ``{history}`` and ``{target}``.
             domain: words of the domain slots.
             history: titles, oldest first.
-            targets: one title per prompt.
+            targets: one title per prompt; an empty one does not count as a prompt.
             room: tokens to keep free for the answer.
 
         Raises:
@@ -93,7 +93,7 @@ class Encoder:
             prompt = template.fill(domain, {"history": history[dropped:]})
             sequences = self.filled(prompt, "target", targets)
             if max(map(len, sequences)) + room <= self.window:
-                self.shortened += bool(dropped) * len(sequences)
+                self.shortened += bool(dropped) * sum(map(bool, targets))
                 return sequences
         raise PromptError(
             f"template {template.id!r} needs {max(map(len, sequences)) + room} tokens without any history, "
@@ -108,7 +108,7 @@ class Encoder:
             else:
                 stretches[-1] += segment.text
         stretches[-1] = stretches[-1].rstrip()
-        start, fixed = self.encode(stretches[:1])[0], [self._piece(stretch) for stretch in stretches[1:]]
+        start, fixed = self.encode(stretches[:1])[0], self._tokens(stretches[1:])
         rows = []
         for value in values:
             if fixed and not _separable(stretches, value):
@@ -121,10 +121,15 @@ class Encoder:
             rows.append(row)
         return rows
 
-    def _piece(self, text: str) -> list[int]:
-        if text not in self._pieces:
-            self._pieces[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-        return self._pieces[text]
+    def _piece(self, value: str) -> list[int]:
+        if value not in self._pieces:
+            self._pieces[value] = self._tokens([value])[0]
+        return self._pieces[value]
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        options = {"add_special_tokens": False, "return_attention_mask": False}
+        rows: list[list[int]] = self.tokenizer(list(texts), **options)["input_ids"] if texts else []
+        return rows
 
 
 def question_group(encoder: Encoder, requests: Requests, role: Role, row: int, room: int = 0) -> Group:

@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.histories import Histories
-from data.prompts.template import Role
+from data.prompts.template import Role, Slot, Template
 from data.types import FloatArray, IntArray
 from methods.base import Requests
 from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch, batches, distinct, split_batch, tokens_of
 from methods.lm.forward import Shortcut, hidden_states, shortcut_for, trees
 from methods.lm.layout import Group
-from methods.lm.prompts import Encoder, as_ids, question_group
+from methods.lm.prompts import Encoder, PromptError, as_ids, question_group
 from methods.lm.workers import ahead, side_by_side, workers_for
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,9 @@ class BatchedScorer:
 
         def done(batch: Batch) -> list[Batch]:
             if len(batch.rows) > 1 and tokens_of(batch.groups, self._packing) > self._budget:
-                return list(split_batch(batch, self._budget, None, self._packing))  # another one was too much since
+                smaller = list(split_batch(batch, self._budget, None, self._packing))
+                if len(smaller) > 1:  # another one was too much since
+                    return smaller
             try:
                 with torch.inference_mode():
                     read(batch)
@@ -352,23 +354,28 @@ def target_logits(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Te
 
 
 def title_group(encoder: Encoder, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
-    """Prompt up to the target, then each candidate's title; and the number of tokens of each title."""
-    up_to_target = _cut_after_target(requests, role, row)
-    group = question_group(encoder, up_to_target, role, 0)
-    prompt = up_to_target.prompt(role, 0)
-    bare = encoder.encode([prompt.prefix.rstrip()])[0]
-    sequences = [[*group.prefix.tolist(), *suffix.tolist()] for suffix in group.suffixes]
+    """Prompt up to the target, then each candidate's title; and the number of tokens of each title.
+
+    Raises:
+        PromptError: if it does not fit into the window even without a history, or no token stands before the titles.
+    """
+    template = _up_to_target(requests.templates[role][row])
+    titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
+    history = [requests.catalogue.titles[item] for item in requests.histories[row].tolist()]
+    bare, *sequences = encoder.fitting(template, requests.catalogue.domain, history, ["", *titles])
+    if not bare:
+        raise PromptError(
+            f"template {template.id!r} begins with the target, and the tokenizer sets no start token before it: "
+            "the model cannot say how likely the first token of a title is"
+        )
     keep = next((n for n, token in enumerate(bare) if any(s[n] != token for s in sequences)), len(bare))
     keep = max(1, min(keep, *(len(s) - 1 for s in sequences)))
     tails = tuple(as_ids(s[keep - 1 :]) for s in sequences)
     return Group(as_ids(sequences[0][: keep - 1]), tails), [len(s) - keep for s in sequences]
 
 
-def _cut_after_target(requests: Requests, role: Role, row: int) -> Requests:
-    one = requests.select(np.array([row]))
-    template = one.templates[role][0]
-    last = next(n for n, part in enumerate(template.parts) if getattr(part, "name", None) == "target")
-    return replace(one, templates={role: (replace(template, parts=template.parts[: last + 1]),)})
+def _up_to_target(template: Template) -> Template:
+    return replace(template, parts=template.parts[: template.parts.index(Slot("target")) + 1])
 
 
 def _extend(group: Group, word: Sequence[int]) -> Group:

@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy, dropout, scaled_dot_product_atten
 from transformers import PreTrainedModel
 
 from data.types import IntArray
-from methods.lm.forward import padded
-from methods.lm.layout import Group, Layout
+from methods.lm.forward import padded, spread
+from methods.lm.layout import Group, Layout, sent
 
 FAMILIES = ("t5", "mt5")
 
@@ -46,10 +46,10 @@ def encoded(model: PreTrainedModel, prompts: Sequence[IntArray]) -> tuple[Tensor
 
 
 def pooled_states(model: PreTrainedModel, prompts: Sequence[IntArray]) -> Tensor:
-    """Mean of the encoder states over the tokens of each prompt, shape ``[prompts, size]``."""
+    """Mean of the encoder states over the tokens of each prompt, in single precision, shape ``[prompts, size]``."""
     states, mask = encoded(model, prompts)
-    weights = mask.to(states.dtype)[..., None]
-    return (states * weights).sum(1) / weights.sum(1)
+    weights = mask.float()[..., None]
+    return (states.float() * weights).sum(1) / weights.sum(1)
 
 
 def decoder_states(
@@ -79,8 +79,7 @@ def decoder_states(
     else:
         flat = _plain(model, groups, states, mask)
     starts = np.cumsum(lengths) - counts
-    index = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-    read = flat if len(index) == len(flat) else flat[torch.from_numpy(index).to(flat.device)]
+    read = flat if counts.sum() == len(flat) else flat[sent(flat.device, spread(starts, counts))[0]]
     return read * model.config.d_model**-0.5 if _scales(model.config) else read
 
 

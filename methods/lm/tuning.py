@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -222,7 +222,7 @@ def valid_sample(task: Task, users: int, negatives: int, seed: int) -> tuple[Req
     np.put_along_axis(turn, positive[:, None], -1, axis=1)
     columns = np.argsort(turn, axis=1)[:, : negatives + 1]
     shown = np.take_along_axis(valid.candidates, columns, axis=1)
-    return Requests(valid.users, valid.histories, shown, valid.catalogue, valid.templates), rows
+    return replace(valid, candidates=shown), rows
 
 
 def list_auc(scores: FloatArray) -> float:

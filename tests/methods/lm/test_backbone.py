@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from methods.lm.backbone import BackboneError, load_backbone
-from tests.methods.lm.small import FAMILIES, make_tokenizer
+from tests.methods.lm.small import FAMILIES, make_model, make_tokenizer
 
 
 def with_backbone(task, name, **settings):
@@ -115,4 +115,11 @@ def test_damaged_weights_are_named(task, saved, spoil):
     folder = saved()
     spoil(folder)
     with pytest.raises(BackboneError, match=f"{folder}': its weights are damaged or do not fit its configuration"):
+        load_backbone(with_backbone(task, folder), "tiny-llama")
+
+
+def test_weights_that_are_not_there_are_not_drawn_at_random(task, saved):
+    folder = saved()
+    make_model("llama", 100).base_model.save_pretrained(folder)
+    with pytest.raises(BackboneError, match=r"comes without lm_head.weight: random weights would stand in"):
         load_backbone(with_backbone(task, folder), "tiny-llama")

@@ -17,7 +17,7 @@ from methods.lm.lora import Lora, add_lora, inner, merged
 from methods.lm.prompts import Encoder, PromptError
 from methods.lm.questions import Window
 from methods.lm.scoring import ScoringError
-from methods.lm.t5 import decoder_loss, decoder_states, supports_folding
+from methods.lm.t5 import decoder_loss, decoder_states, pooled_states, supports_folding
 from methods.lm.words import word_tokenizer
 from tests.methods.lm.small import TEMPLATES, WORDS, make_model, make_task
 
@@ -146,6 +146,14 @@ def test_pooling_is_the_mean_of_the_encoder_states(tokenizer):
         with torch.inference_mode():
             states = scoring.model.get_encoder()(input_ids=ids).last_hidden_state[0]
         np.testing.assert_allclose(vector, states.mean(0).numpy(), atol=1e-4)
+
+
+def test_in_bfloat16_the_mean_is_not_rounded(tokenizer):
+    model = make_t5("t5", len(tokenizer)).to(torch.bfloat16)
+    prompt = np.resize(np.arange(5, 20), 301)  # bfloat16 has no 301
+    with torch.inference_mode():
+        states = model.get_encoder()(input_ids=torch.from_numpy(prompt[None])).last_hidden_state[0]
+        torch.testing.assert_close(pooled_states(model, [prompt])[0], states.float().mean(0), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5])

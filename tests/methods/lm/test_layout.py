@@ -54,3 +54,11 @@ def test_a_group_is_cut_into_pieces_of_about_the_same_size(shortcut):
     for piece in pieces:
         (part,) = piece.groups
         assert part.tokens + (20 * (len(part.suffixes) - 1) if shortcut == "none" else 0) <= budget
+
+
+@pytest.mark.parametrize("budget", [1536, 700])
+def test_a_long_beginning_is_not_computed_for_every_sequence(budget):
+    whole = group(1400, *[10] * 100)
+    pieces = list(batches([whole], budget, None, "tree"))
+    assert sum(piece.groups[0].tokens for piece in pieces) <= 2 * whole.tokens
+    assert max(piece.groups[0].tokens for piece in pieces) <= 2 * 1400

@@ -194,6 +194,15 @@ def test_out_of_memory_halves_the_batch_and_goes_on(requests, monkeypatch, caplo
     assert max(sizes) > 4 and "out of memory" in caplog.text
 
 
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_a_budget_smaller_than_a_prompt_does_not_matter(requests, shortcut):
+    tokenizer = make_tokenizer()
+    scorer = Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256, True), None, shortcut, workers=1)
+    expected = scorer.label_odds(requests, "recommend")
+    scorer._budget = 12
+    np.testing.assert_allclose(scorer.label_odds(requests, "recommend"), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("shortcut", ["tree", "none"])
 def test_batches_that_wait_are_made_to_fit_what_has_shown_to_fit(requests, monkeypatch, caplog, shortcut):
     import methods.lm.scoring as scoring
@@ -268,6 +277,30 @@ def test_a_long_prompt_loses_its_oldest_items_and_keeps_its_question(requests):
     assert encoder.shortened == first.candidates.size
     shorter = replace(first, histories=first.histories.last(len(first.histories[0]) - 2))
     np.testing.assert_allclose(scores, plain_odds(model, tokenizer, shorter), atol=1e-4)
+
+
+def test_of_a_shortened_prompt_nothing_but_the_title_is_scored(requests):
+    tokenizer = make_tokenizer()
+    model = make_model("llama", len(tokenizer))
+    template = Template("t", "recommend", "seen", parse("Seen {history}, {target} and nothing else"))
+    first = replace(requests.select(np.array([0])), templates={"recommend": (template,)})
+    window = len(tokenizer(text_of(first, 0, 0))["input_ids"]) - len(tokenizer(" and nothing else")["input_ids"])
+    encoder = Encoder(tokenizer, window, True)
+    scores = Scorer(model, encoder).title_likelihood(first, "recommend")
+    assert encoder.shortened == first.candidates.size
+    shorter = replace(first, histories=first.histories.last(len(first.histories[0]) - 1))
+    expected = Scorer(model, Encoder(tokenizer, 256, True)).title_likelihood(shorter, "recommend")
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_titles_that_nothing_stands_before_are_an_error(requests):
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = None  # no start token
+    template = Template("t", "recommend", "seen", parse("{target} after {history}"))
+    requests = replace(requests, templates={"recommend": (template,) * len(requests)})
+    scorer = Scorer(make_model("llama", len(tokenizer)), Encoder(tokenizer, 256))
+    with pytest.raises(PromptError, match="'t' begins with the target, and the tokenizer sets no start token"):
+        scorer.title_likelihood(requests, "recommend")
 
 
 def test_a_question_longer_than_the_window_is_an_error(requests):

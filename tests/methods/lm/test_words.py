@@ -42,3 +42,11 @@ def test_pieces_give_the_tokens_of_the_whole_prompt(before, between, after, valu
     prompt = Template("t", "recommend", "seen", parse(text)).fill(Domain(), {})
     whole = Encoder(TOKENIZER, 512, local=False).filled(prompt, "target", values)
     assert Encoder(TOKENIZER, 512, local=True).filled(prompt, "target", values) == whole
+
+
+def test_values_are_remembered_and_nothing_of_a_user():
+    encoder = Encoder(TOKENIZER, 512, local=True)
+    template = Template("t", "recommend", "seen", parse("Is {target} right after {history}?"))
+    for history in (["Red Night"], ["Blue Day"]):
+        encoder.fitting(template, Domain(), history, ["Iron Space", "Gold Love"])
+    assert set(encoder._pieces) == {"Iron Space", "Gold Love"}
