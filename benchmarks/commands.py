@@ -87,8 +87,8 @@ def run(options: Namespace) -> int:
     device = plan.choose_device(options.device)
     if options.executor == "serial" and (options.jobs or 1) > 1:
         raise UsageError(f"--jobs {options.jobs} needs --executor processes: serial runs one method after the other")
-    if options.revision and not options.backbone:
-        raise UsageError(f"--revision {options.revision}: of which --backbone?")
+    if options.revision:
+        _check_revision(options.revision, options.backbone)
     jobs, threads = plan.choose_jobs(1 if options.executor == "serial" else options.jobs, device)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     compute = Compute(
@@ -125,6 +125,16 @@ def run(options: Namespace) -> int:
                 folder.remove(cell.id)
         _refuse_to_replace(made, folder)
         return _execute(made, folder, compute, jobs, options.executor)
+
+
+def _check_revision(revision: str, backbone: str | None) -> None:
+    """See that there is something of which a revision can be had."""
+    if not backbone:
+        raise UsageError(f"--revision {revision}: of which --backbone?")
+    from methods.lm.embedded import RECIPES
+
+    if backbone in RECIPES or Path(backbone).is_dir():
+        raise UsageError(f"--revision {revision}: {backbone} has none, only models of the Hugging Face hub do")
 
 
 def _folder(options: Namespace) -> RunFolder:

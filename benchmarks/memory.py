@@ -9,12 +9,14 @@ import math
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks import provenance
+from data.histories import Histories
+from data.random import generator
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, Requests, Task
 
@@ -41,7 +43,7 @@ class Narrow:
 def peak_memory(users: int) -> float:
     """Largest resident memory, in MiB, of a process that scores 100 candidates of so many users.
 
-    The users of ml-100k come again and again.
+    The users of ml-100k come again and again, each time with another history.
     """
     from benchmarks.cells import score
     from benchmarks.random_models import llama
@@ -53,7 +55,9 @@ def peak_memory(users: int) -> float:
     tokenizer = tokenizer_for(CASES[0], requests)
     model = llama(len(tokenizer), 16, 16, 1, 2, 2).eval()
     method = Narrow(Scorer(model, Encoder(tokenizer, 2048, local=True)))
-    score(method, requests.select(np.arange(users) % len(requests)))
+    many, rng = requests.select(np.arange(users) % len(requests)), generator(0, "memory")
+    histories = [rng.permutation(requests.catalogue.n_items)[: len(shown)] for shown in many.histories]
+    score(method, replace(many, histories=Histories.of(histories)))
     return provenance.peak_memory().get("host", math.nan)
 
 

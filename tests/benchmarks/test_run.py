@@ -116,6 +116,7 @@ def test_list_names_what_there_is(run_suite, what):
         (["--device", "cuda:x"], "no device 'cuda:x': give auto, cpu, cuda"),
         (["--executor", "serial", "--jobs", "2"], "--jobs 2 needs --executor processes"),
         (["--revision", "main"], "--revision main: of which --backbone?"),
+        (["--revision", "main", "--backbone", "tiny-t5"], "--revision main: tiny-t5 has none, only models of"),
         (["--seeds", "0", "1", "0"], "error: --seeds: 0 is there twice"),
         (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
         (["run", "smoke"], "unknown argument 'smoke': did you mean --suite smoke?"),
