@@ -56,7 +56,7 @@ def peak_memory(users: int) -> float:
     model = llama(len(tokenizer), 16, 16, 1, 2, 2).eval()
     method = Narrow(Scorer(model, Encoder(tokenizer, 2048, local=True)))
     many, rng = requests.select(np.arange(users) % len(requests)), generator(0, "memory")
-    histories = [rng.permutation(requests.catalogue.n_items)[: len(shown)] for shown in many.histories]
+    histories = [rng.choice(requests.catalogue.n_items, len(shown), replace=False) for shown in many.histories]
     score(method, replace(many, histories=Histories.of(histories)))
     return provenance.peak_memory().get("host", math.nan)
 
