@@ -117,7 +117,7 @@ def load_backbone(
         raise BackboneError(f"backbone {name!r} comes without {', '.join(lacking[:3])}: random weights would stand in")
     model = _placed(loaded, device=compute.device)
     if architecture == "decoder":
-        _check_logits(name, model, accepts)
+        _check_decoder(name, model, accepts)
     if tokenizer.pad_token is None:
         # Padding is masked everywhere; the token only has to exist.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -170,23 +170,31 @@ def _check_architecture(name: str, architecture: Architecture, accepts: Sequence
         raise BackboneError(f"backbone {name!r} is {architecture}, {needed}{_instead(accepts)}")
 
 
-def _check_logits(name: str, model: Any, accepts: Sequence[Architecture]) -> None:
-    """See that logits are what the output layer makes of the last hidden states: nothing else is computed in scoring.
+def _check_decoder(name: str, model: Any, accepts: Sequence[Architecture]) -> None:
+    """See that scoring, which computes common beginnings once and no more than the output layer, fits the model.
 
-    Some models cap or scale them, or have a layer in between; configurations have no common name for it.
+    Some models see what comes after, some cap or scale their logits or have a layer in between; configurations have no
+    common name for it.
     """
     inputs = {"input_ids": torch.arange(8, device=model.device)[None], "use_cache": False}
+    beginning = inputs | {"input_ids": inputs["input_ids"][:, :4]}
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda _, read, made: calls.append((read[0], made)))
     with torch.inference_mode():
         logits, states = model(**inputs).logits, model.base_model(**inputs).last_hidden_state
+        early = model.base_model(**beginning).last_hidden_state
     hook.remove()
     read, made = calls[0]
     kept = torch.allclose(made.float(), logits.float(), 0.0, 0.0, equal_nan=True)
     # In half precision, two passes over the same tokens may differ.
     if not kept or read.shape != states.shape or (read - states).norm() > 0.1 * states.norm():
-        kind = f"{model.config.model_type}, whose logits are not those of its output layer"
-        raise BackboneError(f"backbone {name!r} is {kind}: it would be scored wrong{_instead(accepts)}")
+        kind = "whose logits are not those of its output layer"
+    elif (states[:, :4] - early).norm() > 0.1 * early.norm():
+        kind = "which sees what comes after a token"
+    else:
+        return
+    family = model.config.model_type
+    raise BackboneError(f"backbone {name!r} is {family}, {kind}: it would be scored wrong{_instead(accepts)}")
 
 
 def _instead(accepts: Sequence[Architecture]) -> str:

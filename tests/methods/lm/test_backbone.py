@@ -61,6 +61,14 @@ def test_what_overflows_in_half_precision_stays_single(task, t5):
     assert model.dtype == torch.float16 and single and all("wo" in name for name in single)
 
 
+def test_a_model_that_sees_what_comes_after_is_refused(task, saved):
+    folder = saved()
+    config = AutoConfig.for_model("xlm", vocab_size=200, emb_dim=32, n_layers=2, n_heads=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(BackboneError, match="is xlm, which sees what comes after a token: it would be scored wrong"):
+        load_backbone(task, str(folder))
+
+
 @pytest.mark.parametrize(
     ("family", "settings"),
     [
