@@ -176,13 +176,14 @@ def _check_decoder(name: str, model: Any, accepts: Sequence[Architecture]) -> No
     Some models see what comes after, some cap or scale their logits or have a layer in between; configurations have no
     common name for it.
     """
-    inputs = {"input_ids": torch.arange(8, device=model.device)[None], "use_cache": False}
-    beginning = inputs | {"input_ids": inputs["input_ids"][:, :4]}
+    tokens = torch.arange(8, device=model.device)[None]
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda _, read, made: calls.append((read[0], made)))
     with torch.inference_mode():
-        logits, states = model(**inputs).logits, model.base_model(**inputs).last_hidden_state
-        early = model.base_model(**beginning).last_hidden_state
+        logits = model(input_ids=tokens, use_cache=False).logits
+        states, early = (
+            model.base_model(input_ids=shown, use_cache=False).last_hidden_state for shown in (tokens, tokens[:, :4])
+        )
     hook.remove()
     read, made = calls[0]
     kept = torch.allclose(made.float(), logits.float(), 0.0, 0.0, equal_nan=True)
