@@ -31,7 +31,7 @@ FAMILIES = (
     Column("rbo", "RBO@10", digits=3),
     Column("reached", "Users reached", digits=3),
 )
-REACHED = "Users reached: share of users any of whose scores the wording changed."
+REACHED = "Users reached: share of users any of whose scores the condition changed."
 
 
 def by_condition(results: Results) -> Table:
