@@ -7,18 +7,17 @@ Writes ``demonstrations.csv``, ``sets.csv``, ``made.json`` (with what), ``effect
 """
 
 import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import provenance
 from benchmarks.metrics import evaluate, rank_of_positive
 from benchmarks.protocol import Protocol, prepare
-from benchmarks.report.table import of_records
+from benchmarks.report.table import of_records, read_records
 from benchmarks.store import to_json
 from data.prompts.library import templates
 from data.prompts.template import Role, Template
@@ -70,9 +69,6 @@ class Quality:
     first_order: float
     auc: float
     ndcg: float
-
-
-Row = TypeVar("Row", Effect, Quality)
 
 
 def study(method: "Lrgd", task: Task, users: int, sets: int, seed: int) -> Iterator[tuple[list[Effect], list[Quality]]]:
@@ -145,12 +141,6 @@ def _by_user(rows: Sequence[Any]) -> list[list[Any]]:
     return list(users.values())
 
 
-def _read(path: Path, kind: type[Row]) -> list[Row]:
-    types = get_type_hints(kind)
-    with path.open(newline="", encoding="utf-8") as file:
-        return [kind(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(file)]
-
-
 def draw(effects: Sequence[Effect], qualities: Sequence[Quality], path: Path) -> None:
     """First-order against exact effects, and quality by quarter of a user's sets, as PNG."""
     from matplotlib.figure import Figure
@@ -204,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, rows in made.items():
             (folder / name).write_text(of_records(rows).csv(), encoding="utf-8")
         (folder / MADE).write_text(to_json(provenance.describe() | {"seed": given.seed}), encoding="utf-8")
-    effects, qualities = _read(folder / DEMONSTRATIONS, Effect), _read(folder / SETS, Quality)
+    effects, qualities = read_records(folder / DEMONSTRATIONS, Effect), read_records(folder / SETS, Quality)
     numbers = to_json(correlations(effects, qualities))
     (folder / NUMBERS).write_text(numbers, encoding="utf-8")
     draw(effects, qualities, folder / FIGURE)

@@ -7,8 +7,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
 
+Record = TypeVar("Record")
 Direction = Literal["up", "down", ""]
 ARROWS = {"up": " ↑", "down": " ↓", "": ""}
 UNDEFINED = "\N{EN DASH}"
@@ -196,6 +198,13 @@ def of_records(records: Sequence[Any]) -> Table:
     """A table of dataclass instances of one kind, at least one."""
     columns = [Column(field.name, field.name) for field in fields(records[0])]
     return Table(columns, [asdict(record) for record in records])
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """Records of fields that are texts and numbers, from the CSV of :func:`of_records`."""
+    types = get_type_hints(kind)
+    with path.open(newline="", encoding="utf-8") as file:
+        return [kind(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(file)]
 
 
 def _exact(value: Any) -> Any:

@@ -51,6 +51,8 @@ class Lrgd:
         valid_negatives: negatives of each of them.
         negatives: prompts with wrong choices that mean(v_neg) is taken over.
         training_steps: steps with demonstrations an embedded backbone gets.
+        told: share of the prompts of that training whose answers are choices that a demonstration shows, where it
+            shows any.
         backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
         row: name of the row.
     """
@@ -71,6 +73,7 @@ class Lrgd:
     valid_negatives: int = 49
     negatives: int = 32
     training_steps: int = 400
+    told: float = 0.8
     backbone_steps: int | None = None
     row: str = ""
 
@@ -81,7 +84,7 @@ class Lrgd:
             if getattr(self, name) not in choices:
                 raise ValueError(f"no {name} {getattr(self, name)!r}: choices are {', '.join(choices)}")
         check_least(self, LEAST)
-        for name, most in {"redundancy": np.inf, "alpha": 1, "beta": np.inf, "eps": np.inf}.items():
+        for name, most in {"redundancy": np.inf, "told": 1, "alpha": 1, "beta": np.inf, "eps": np.inf}.items():
             value = getattr(self, name)
             if value is not None and not (0 <= value <= most and np.isfinite(value)):
                 raise ValueError(f"{name} is between 0 and {most}, not {value}")
@@ -119,7 +122,7 @@ class Lrgd:
         size = PoolSize(self.own, self.others, self.shown)
         recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
         plain = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), recipe)
-        training = IclTraining(steps=self.training_steps, seed=seed)
+        training = IclTraining(steps=self.training_steps, told=self.told, seed=seed)
         # Nobody chooses an item twice: own earlier choices would only teach that demonstrations are to be ignored.
         backbone, learnt = accustomed(plain, task, training, replace(size, own=0))
         selection = Selection(self.strategy, self.shots, size, self.redundancy, self.targets, self.order)

@@ -1,0 +1,151 @@
+"""Whether demonstrations help, and what an embedded backbone has to learn for it.
+
+``python -m benchmarks.demonstration_study --output-dir FOLDER`` trains LRGD's backbone for demonstrations in several
+ways, those of :data:`TRAININGS`, and ranks the validation lists of ml-100k behind none to eight demonstrations. Writes
+``lists.csv`` (one row per list), ``made.json`` (with what) and ``table.md``, which shows for every training the
+NDCG@10 without demonstrations and what some of them change; ``--redraw`` makes the table again, without a model.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks import provenance
+from benchmarks.metrics import ndcg, rank_of_positive
+from benchmarks.protocol import Protocol, prepare
+from benchmarks.report.table import Column, Table, of_records, read_records
+from benchmarks.store import to_json
+from data.prompts.library import templates
+from data.prompts.template import Role, Template
+from data.random import generator
+from data.types import FloatArray
+from methods.base import Compute, Showing, Task
+from methods.registry import create
+
+LISTS, MADE, TABLE = "lists.csv", "made.json", "table.md"
+ROLES: tuple[Role, ...] = ("demonstrate", "recommend")
+COUNTS = (0, 1, 2, 4, 8)
+TRAININGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "none": ("lrgd/similar", {"training_steps": 0}),
+    "told = 0": ("lrgd/similar", {"told": 0.0}),
+    "told = 0.5": ("lrgd/similar", {"told": 0.5}),
+    "told = 0.8, as in the rows": ("lrgd/similar", {}),
+    "the same, random demonstrations": ("lrgd/random", {"own": 0}),
+}
+"""Rows and settings; ``lrgd/similar`` shows stretches of other users in the order of their evidence, the last one draws
+them from the same."""
+
+
+@dataclass(frozen=True)
+class List:
+    """A validation list, ranked once.
+
+    Args:
+        training: key of :data:`TRAININGS`.
+        seed: of training and of what is drawn.
+        user: whose list it is.
+        demonstrations: how many were shown, if there were so many.
+        ndcg: NDCG@10.
+    """
+
+    training: str
+    seed: int
+    user: str
+    demonstrations: int
+    ndcg: float
+
+
+def study(task: Task, training: str, seed: int, users: int) -> Iterator[List]:
+    """Rank validation lists with one training."""
+    row, settings = TRAININGS[training]
+    method = create(row, settings)
+    method.fit(task, seed)
+    chosen = np.sort(generator(0, "demonstration study").permutation(len(task.valid))[:users])
+    asked, positive = task.valid.select(chosen), task.valid_positive[chosen]
+    for count in COUNTS:
+        ranks = rank_of_positive(method.score(replace(asked, showing=Showing(count))), positive)
+        for user, value in zip(asked.users.tolist(), ndcg(ranks, 10).tolist(), strict=True):
+            yield List(training, seed, task.catalogue.user_ids[user], count, value)
+
+
+def table(lists: Sequence[List]) -> Table:
+    """NDCG@10 without demonstrations, and the difference that some make: mean over users and seeds, which are paired.
+
+    The standard error is that over users of their means over seeds; it says nothing of other trainings.
+    """
+    values: dict[str, dict[int, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for one in lists:
+        values[one.training][one.demonstrations][one.user].append(one.ndcg)
+    rows = []
+    for training, by_count in values.items():
+        mean = {count: _means(by_user) for count, by_user in by_count.items()}
+        differences = {count: each - mean[0] for count, each in mean.items() if count}
+        rows.append(
+            {"training": training, "0": float(mean[0].mean())}
+            | {str(count): f"{each.mean():+.3f} ± {_error(each):.3f}" for count, each in differences.items()}
+        )
+    users, seeds = len({one.user for one in lists}), len({one.seed for one in lists})
+    columns = [
+        Column("training", "Training"),
+        Column("0", "No demonstrations", digits=3),
+        *(Column(str(count), str(count)) for count in COUNTS[1:]),
+    ]
+    return Table(
+        columns,
+        rows,
+        f"ml-100k: ndcg@10 of {users} validation users, mean over seeds ({seeds}), without demonstrations; and the "
+        "difference that 1 to 8 of them make, ± one standard error over users, not over trainings.",
+    )
+
+
+def _means(by_user: Mapping[str, Sequence[float]]) -> FloatArray:
+    return np.array([np.mean(by_user[user]) for user in sorted(by_user)])
+
+
+def _error(values: FloatArray) -> float:
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, or make the table again, and show it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demonstration_study", description=__doc__)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--users", type=int, default=400, help="validation users (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
+    parser.add_argument("--cache-dir", type=Path, default=Path(".cache"), help="where trained backbones are kept")
+    parser.add_argument("--redraw", action="store_true", help=f"make the table again from {LISTS}")
+    given = parser.parse_args(arguments)
+    if given.users < 1:
+        parser.error(f"--users: at least 1 is needed, not {given.users}")
+    folder: Path = given.output_dir
+    if given.redraw and not (folder / LISTS).is_file():
+        parser.error(f"--redraw: {folder} holds no {LISTS}")
+    if not given.redraw:
+        folder.mkdir(parents=True, exist_ok=True)
+        lists = _measure(given.users, given.seeds, given.cache_dir)
+        (folder / LISTS).write_text(of_records(lists).csv(), encoding="utf-8")
+        (folder / MADE).write_text(to_json(provenance.describe()), encoding="utf-8")
+    made = table(read_records(folder / LISTS, List)).markdown()
+    (folder / TABLE).write_text(made, encoding="utf-8")
+    print(made)
+    return 0
+
+
+def _measure(users: int, seeds: Sequence[int], cache: Path) -> list[List]:
+    from methods.lm.backbone import quiet_transformers
+
+    quiet_transformers()
+    worded: dict[Role, tuple[Template, ...]] = {role: templates(role) for role in ROLES}
+    task = prepare("ml-100k", Protocol(), worded).task(Compute(cache=cache))
+    fits = [(training, seed) for training in TRAININGS for seed in seeds]
+    return [one for fit in tqdm(fits, desc="demonstrations", unit="fit") for one in study(task, *fit, users)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
