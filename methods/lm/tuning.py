@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from data.types import FloatArray, IntArray
 from methods.base import Requests, Task
 from methods.lm.forward import answer_loss, shortcut_for
 from methods.lm.questions import Questions
+from methods.lm.scoring import out_of_memory
 from methods.lm.t5 import decoder_loss
 
 log = logging.getLogger(__name__)
-Batch = TypeVar("Batch")
+Batch = TypeVar("Batch", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ def tune(
 ) -> Tuned:
     """Minimise the cross-entropy of the answers; keep the weights that were best on validation.
 
+    A batch that does not fit into memory is learnt from in pieces: the gradients are the same but for dropout.
+
     Args:
         model: a decoder-only model or a T5; only parameters that require a gradient are changed.
         epochs: batches of every epoch.
@@ -111,16 +114,21 @@ def tune(
     """
     asked = tokens = 0
 
-    def loss(batch: Sequence[Questions]) -> Tensor:
+    def counted(batches: Iterable[Sequence[Questions]]) -> Iterator[Sequence[Questions]]:
         nonlocal asked, tokens
+        for batch in batches:
+            asked, tokens = asked + sum(len(q.answers) for q in batch), tokens + sum(q.group.tokens for q in batch)
+            yield batch
+
+    def loss(batch: Sequence[Questions]) -> Tensor:
         groups, answers = [q.group for q in batch], [count for q in batch for count in q.answers]
-        asked, tokens = asked + len(answers), tokens + sum(group.tokens for group in groups)
         if model.config.is_encoder_decoder:
             return decoder_loss(model, groups, answers)
         return answer_loss(model, groups, answers, shortcut_for(model))
 
     part = Part(model, [parameter for parameter in model.parameters() if parameter.requires_grad])
-    outcome = optimise([part], epochs, loss, schedule, seed, label, measure)
+    worded = (counted(batches) for batches in epochs)
+    outcome = optimise([part], worded, loss, schedule, seed, label, measure, lambda q: sum(q.answers))
     return Tuned(**vars(outcome), questions=asked, tokens=tokens)
 
 
@@ -132,6 +140,7 @@ def optimise(
     seed: int,
     label: str,
     measure: Callable[[], float] | None = None,
+    weigh: Callable[[Any], float] | None = None,
 ) -> Outcome:
     """Minimise any loss with AdamW without weight decay, gradients clipped to norm 1.
 
@@ -144,6 +153,8 @@ def optimise(
         label: name of the progress bar.
         measure: quality on validation, asked before the first and after every epoch; the weights that were best
             are kept. None to keep the last ones.
+        weigh: weight of a member of a batch, where batches are sequences and the loss is a weighted mean over them;
+            then a batch that does not fit into memory is computed in pieces.
     """
     learnt = [parameter for part in parts for parameter in part.parameters]
     groups = [{"params": list(part.parameters), "lr": part.rate or schedule.rate} for part in parts]
@@ -155,13 +166,14 @@ def optimise(
         log.info("%s: before, validation %.4f", label, best)
     if schedule.least:
         best = -math.inf
+    backward = _Backward(loss, weigh, optimiser)
     devices = [device.index or 0 for device in {p.device for p in learnt} if device.type == "cuda"]
     with torch.random.fork_rng(devices=devices), tqdm(total=schedule.steps, desc=label, unit="step") as bar:
         torch.manual_seed(seed)
         for batches in epochs:
             for batch in batches:
                 with _learning(parts):
-                    loss(batch).backward()
+                    backward(batch)
                 torch.nn.utils.clip_grad_norm_(learnt, 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -181,6 +193,38 @@ def optimise(
         for parameter, value in zip(learnt, weights, strict=False):
             parameter.copy_(value)
     return Outcome(done, since >= schedule.patience, best, kept if measure else done)
+
+
+@dataclass
+class _Backward(Generic[Batch]):
+    """The backward pass of a batch: of all its members at a time, or of fewer where memory has been too short."""
+
+    loss: Callable[[Batch], Tensor]
+    weigh: Callable[[Any], float] | None
+    optimiser: torch.optim.Optimizer
+    most: int | None = None
+
+    def __call__(self, batch: Batch) -> None:
+        while True:
+            try:
+                return self._pieces(batch)
+            except RuntimeError as error:
+                if self.weigh is None or self.most == 1 or len(batch) == 1 or not out_of_memory(error):
+                    raise
+            self.optimiser.zero_grad(set_to_none=True)  # what pieces before have left
+            self.most = -(-min(self.most or len(batch), len(batch)) // 2)
+            log.warning("out of memory with a batch of %d: going on in pieces of %d", len(batch), self.most)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _pieces(self, batch: Batch) -> None:
+        if self.weigh is None or self.most is None:
+            self.loss(batch).backward()
+            return
+        weights = [self.weigh(member) for member in batch]
+        for start in range(0, len(batch), self.most):
+            end = start + self.most
+            (self.loss(batch[start:end]) * (sum(weights[start:end]) / sum(weights))).backward()
 
 
 @contextmanager

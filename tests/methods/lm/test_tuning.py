@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data.histories import Histories
+from methods.lm import tuning
 from methods.lm.forward import answer_loss
 from methods.lm.lora import Lora, add_lora, inner
 from methods.lm.prompts import Encoder
@@ -55,6 +56,36 @@ def test_the_best_weights_are_kept_and_patience_ends_it(task, model):
     tuned = tune(model, [[batch]] * 50, measure, Schedule(rate=1e-2, steps=50, patience=2), seed=0)
     assert (tuned.epochs, tuned.converged, tuned.best) == (3, True, 0.9)
     assert torch.equal(trained(model), seen[1]) and not torch.equal(seen[1], seen[3])
+
+
+def test_what_does_not_fit_into_memory_is_learnt_from_in_pieces(task, monkeypatch, caplog):
+    batch, values = questions(task, 7), iter(range(9))
+    whole, pieces = (
+        inner(add_lora(make_model("llama", len(make_tokenizer())), Lora(dropout=0.0))).eval() for _ in range(2)
+    )
+    tune(whole, [[batch]], lambda: next(values), Schedule(rate=1e-2, steps=1), seed=0)
+
+    sizes = []
+
+    def tight(model, groups, *rest):
+        sizes.append(len(groups))
+        if len(groups) > 4 or sizes == [7, 4, 3]:  # the second piece, when the first has left gradients
+            raise torch.OutOfMemoryError("no memory left")
+        return answer_loss(model, groups, *rest)
+
+    monkeypatch.setattr(tuning, "answer_loss", tight)
+    tuned = tune(pieces, [[batch]], lambda: next(values), Schedule(rate=1e-2, steps=1), seed=0)
+    assert sizes == [7, 4, 3, 2, 2, 2, 1] and tuned.questions == 14
+    assert torch.allclose(trained(pieces), trained(whole), atol=1e-6) and "pieces of 2" in caplog.text
+
+
+def test_one_question_that_does_not_fit_into_memory_is_an_error(task, model, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(tuning, "answer_loss", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        tune(model, [[questions(task, 3)]], lambda: 0.0, Schedule(rate=1e-2, steps=1), seed=0)
 
 
 def test_negatives_were_chosen_by_others_but_not_by_the_user(task):
