@@ -209,16 +209,15 @@ class GanPrompt:
         if game and shown:
             with _memory("stage1_batch", first.batch):
                 generate(game, partial(label_loss, own), self._lessons(task, seed, 1, shown, first.batch), first.rate)
-        if self.joint:
-            own.model.float()  # half precision would round the encoder's small steps away
         self.scorer, self._answers = own, self._adapted(own, answering, seed)
         histories, batch = (max(1, questions // (1 + self.negatives)) for questions in (self.max_prompts, second.batch))
         histories = min(histories, int(np.maximum(task.train.lengths - 1, 0).sum()))
         valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
+        lessons = self._lessons(task, seed, 2, histories, batch, self._attributes)
         with _memory("batch", second.batch):
             tuned = tune(
                 self._answers,
-                self._lessons(task, seed, 2, histories, batch, self._attributes),
+                lessons,
                 self.epochs,
                 second.rate,
                 measure=lambda: list_auc(self.score(valid)),
@@ -230,7 +229,8 @@ class GanPrompt:
         if self._attributes:
             notes.append(f"attributes {', '.join(self._attributes.names)}")
         if game:
-            notes += self._watched(game, task, before)
+            kept = tuned.kept * lessons.steps if self.joint else len(game.watch.steps)
+            notes += self._watched(game, kept, task, before)
         return FitReport(
             epochs=tuned.epochs,
             converged=tuned.converged,
@@ -242,16 +242,16 @@ class GanPrompt:
             negatives=str(self.negatives),
         )
 
-    def _watched(self, game: "Game", task: Task, before: "Separation | None") -> list[str]:
-        """Keep what was seen of the game, and say it in notes."""
+    def _watched(self, game: "Game", kept: int, task: Task, before: "Separation | None") -> list[str]:
+        """Keep what was seen of the game, and say in notes what its kept steps have made of the embeddings."""
         from methods.ganprompt.separation import artifacts, separation
 
         self.artifacts = {"stage1.csv": game.watch.table()}
         if before is None:
-            return [game.watch.summary()]
+            return [game.watch.summary(kept)]
         after = separation(game, task.valid, self.shown_users)
         self.artifacts |= artifacts(before=before, after=after)
-        return [game.watch.summary(), f"{before} to {after}"]
+        return [game.watch.summary(kept), f"{before} to {after}"]
 
     def score(self, requests: Requests) -> FloatArray:
         """Log-odds of the positive answer, shape ``[rows, candidates]``."""
@@ -348,7 +348,7 @@ class GanPrompt:
         from methods.ganprompt.diversity import Diversity
         from methods.ganprompt.stage1 import Game
 
-        if not self._attributes or not (self.stage1_steps or self.joint):
+        if not self._attributes or not (self.epochs if self.joint else self.stage1_steps):
             return None
         size, classes = own.model.config.d_model, 1 + len(self._attributes.names)
         return Game(

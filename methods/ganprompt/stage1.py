@@ -12,7 +12,8 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from statistics import mean
 from typing import Literal, get_args
@@ -120,9 +121,9 @@ class Watch:
         before, late = losses[: -self.patience], losses[-self.patience :]
         return bool(before) and mean(before) - mean(late) > self.progress
 
-    def summary(self) -> str:
-        """First and last step in words."""
-        first, last = self.steps[0], self.steps[-1]
+    def summary(self, kept: int) -> str:
+        """The first step and the last of those that were kept in words; at least one was made."""
+        first, last = self.steps[0], self.steps[:kept][-1] if kept else self.steps[0]
         return f"diversity {first.diversity:.4f} to {last.diversity:.4f}, discriminator accuracy {last.accuracy:.2f}"
 
     def table(self) -> str:
@@ -236,17 +237,24 @@ def generate(game: Game, language: Callable[[Sequence[Example]], Tensor], lesson
     Raises:
         GeneratorCollapsed: see :class:`Watch`.
     """
-    dtypes = [parameter.dtype for parameter in game.model.parameters()]  # in float16, some are single on purpose
-    part = encoder_part(game.model.float(), rate)  # half precision rounds the paper's small steps away
+    part = encoder_part(game.model, rate)
 
     def loss(batch: Sequence[Example]) -> Tensor:
         value = language(batch)
         value.backward()
         return game.loss(batch, value.detach())  # the graphs of both halves are never in memory together
 
-    steps = -(-lessons.windows // lessons.batch)
-    optimise([part], [lessons.epoch(0)], loss, Schedule(rate, steps), lessons.seed, lessons.purpose)
+    with single_precision(game.model):
+        optimise([part], [lessons.epoch(0)], loss, Schedule(rate, lessons.steps), lessons.seed, lessons.purpose)
     for parameter in part.parameters:
         parameter.requires_grad_(False)
-    for parameter, dtype in zip(game.model.parameters(), dtypes, strict=True):
+
+
+@contextmanager
+def single_precision(model: PreTrainedModel) -> Iterator[None]:
+    """Let the encoder learn in single precision: half precision rounds its small steps away."""
+    dtypes = [parameter.dtype for parameter in model.parameters()]  # in float16, some are single on purpose
+    model.float()
+    yield
+    for parameter, dtype in zip(model.parameters(), dtypes, strict=True):
         parameter.data = parameter.data.to(dtype)

@@ -1,6 +1,7 @@
 """Stage 2: adapters on the decoder learn to answer behind the frozen encoder."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 from data.dataset import Catalogue
 from data.types import FloatArray
 from methods.base import Requests
-from methods.ganprompt.stage1 import Game, encoder_part
+from methods.ganprompt.stage1 import Game, encoder_part, single_precision
 from methods.ganprompt.training import Example, Lessons
 from methods.lm.encdec import EncDecScorer, Reader
 from methods.lm.encdec_questions import decoded_questions, encoded_questions
@@ -204,14 +205,15 @@ def tune(
         value = label_loss(answers, batch)
         return joint[0].loss(batch, value) if joint else value
 
-    outcome = optimise(
-        parts,
-        map(lessons.epoch, range(epochs)),
-        loss,
-        Schedule(rate, epochs * -(-lessons.windows // lessons.batch), patience, least=least),
-        lessons.seed,
-        lessons.purpose,
-        measure,
-    )
+    with single_precision(joint[0].model) if joint else nullcontext():
+        outcome = optimise(
+            parts,
+            map(lessons.epoch, range(epochs)),
+            loss,
+            Schedule(rate, epochs * lessons.steps, patience, least=least),
+            lessons.seed,
+            lessons.purpose,
+            measure,
+        )
     answers.finish()
     return outcome

@@ -42,6 +42,11 @@ class Lessons:
     seed: int
     purpose: str
 
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return -(-self.windows // self.batch)
+
     def epoch(self, number: int) -> Iterator[list[Example]]:
         """The batches of one epoch."""
         examples = islice(self._examples(number), self.windows)

@@ -233,6 +233,33 @@ def test_joint_training_changes_encoder_and_decoder_together(task: Task, monkeyp
     assert any(name.startswith("encoder") for name in changed) and any(name.startswith("decoder") for name in changed)
 
 
+@pytest.mark.parametrize(("quality", "kept"), [((0.0, 0.1, 0.2), 2), ((0.0, 0.1, 0.0), 1), ((0.2, 0.1, 0.0), 0)])
+def test_joint_training_says_what_the_kept_weights_have_become(
+    task: Task, monkeypatch: pytest.MonkeyPatch, quality: tuple[float, ...], kept: int
+) -> None:
+    values = iter(quality)
+    monkeypatch.setattr("methods.lm.tuning.list_auc", lambda scores: next(values))
+    method = registry.create("ganprompt/joint", QUICK)
+    note = method.fit(task, seed=0).note
+    steps = list(csv.DictReader(method.artifacts["stage1.csv"].splitlines()))
+    first, last = (float(steps[n]["diversity"]) for n in (0, max(0, kept * len(steps) // 2 - 1)))
+    assert f"diversity {first:.4f} to {last:.4f}" in note
+
+
+@pytest.mark.parametrize("row", ["ganprompt", "ganprompt/joint", "ganprompt/no-gan"])
+def test_whatever_learns_in_single_precision_rows_are_scored_in_the_precision_asked_for(task: Task, row: str) -> None:
+    half = replace(task, compute=replace(task.compute, dtype="bfloat16"))
+    model = fitted(half, row)._answers.model
+    assert {p.dtype for name, p in model.named_parameters() if "lora" not in name} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("row", ["ganprompt/joint", "ganprompt/no-gan"])
+def test_nothing_is_learnt_in_no_passes(task: Task, row: str) -> None:
+    method = registry.create(row, {**QUICK, "epochs": 0})
+    report = method.fit(task, seed=0)
+    assert (report.epochs, report.converged) == (0, None) and np.isfinite(method.score(task.valid)).all()
+
+
 def test_without_stage_1_the_decoder_learns_diversified_prompts_behind_the_encoder_as_it_came(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
