@@ -228,8 +228,9 @@ def _separated(name: str, texts: Sequence[str]) -> Sequence[str]:
 
 
 def prompts(task: Task, template: Template, users: int) -> list[Prompt]:
-    """The template filled with the latest training items of some users, the same for all seeds."""
-    rows = np.sort(generator("attribute users").permutation(len(task.train))[:users])
+    """The template filled with the latest training items of some users who have any, the same for all seeds."""
+    able = np.flatnonzero(task.train.lengths)
+    rows = np.sort(able[generator("attribute users").permutation(len(able))[:users]])
     latest = task.train.select(rows).last(task.history_length)
     nothing = np.empty((len(rows), 0), np.int64)
     asked = Requests(rows, latest, nothing, task.catalogue, {"attribute": (template,) * len(rows)})

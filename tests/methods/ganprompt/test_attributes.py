@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from data.histories import Histories
 from data.prompts.template import Prompt, Wording
 from methods.base import NotRunnable
 from methods.ganprompt.attributes import (
@@ -200,6 +201,13 @@ def test_attributes_are_found_once_and_logged(tmp_path: Path, caplog: pytest.Log
         first, again = (attributes(task, source, asked, 2) for _ in range(2))
     assert first == again == ("cast", "plot") and source.asked == 1
     assert "attributes of two-tastes: cast, plot" in caplog.text
+
+
+def test_users_who_chose_nothing_are_not_asked_about(tmp_path: Path) -> None:
+    task = make(tmp_path)
+    rows = [task.train[user] if user % 2 else task.train[user][:0] for user in range(len(task.train))]
+    asked = prompts(replace(task, train=Histories.of(rows)), TEMPLATE, len(rows))
+    assert len(asked) == len(rows) // 2 and all(s.text for one in asked for s in one.segments if s.slot == "history")
 
 
 def test_another_source_or_other_prompts_are_asked_anew(tmp_path: Path) -> None:
