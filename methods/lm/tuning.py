@@ -65,13 +65,13 @@ class Outcome:
 
     Args:
         epochs: epochs made.
-        converged: whether validation ended them.
+        converged: whether validation ended them; None where there were none.
         best: best validation value; not a number if none was asked.
         kept: the epoch whose weights were kept, 0 for those it began with.
     """
 
     epochs: int
-    converged: bool
+    converged: bool | None
     best: float
     kept: int
 
@@ -192,7 +192,7 @@ def optimise(
     with torch.no_grad():
         for parameter, value in zip(learnt, weights, strict=False):
             parameter.copy_(value)
-    return Outcome(done, since >= schedule.patience, best, kept if measure else done)
+    return Outcome(done, since >= schedule.patience if done else None, best, kept if measure else done)
 
 
 @dataclass
