@@ -86,8 +86,8 @@ def load_backbone(
         recipe: changes to the recipe of an embedded backbone, such as ``{"steps": 10}``.
 
     Raises:
-        BackboneError: if there is no such backbone, it cannot be reached, lacks weights, or its architecture is wrong
-            or scored wrong.
+        BackboneError: if there is no such backbone, it cannot be reached, lacks weights or vectors of its
+            tokens, or its architecture is wrong or scored wrong.
     """
     quiet_transformers()
     compute = task.compute
@@ -115,6 +115,7 @@ def load_backbone(
     loaded, read = _loaded(auto, name, source | {"dtype": dtype, "output_loading_info": True})
     if lacking := sorted(dict(loaded.named_parameters()).keys() & read["missing_keys"]):
         raise BackboneError(f"backbone {name!r} comes without {', '.join(lacking[:3])}: random weights would stand in")
+    _check_tokens(name, loaded, tokenizer)
     model = _placed(loaded, device=compute.device)
     if architecture == "decoder":
         _check_decoder(name, model, accepts)
@@ -168,6 +169,14 @@ def _check_architecture(name: str, architecture: Architecture, accepts: Sequence
     if architecture not in accepts:
         needed = f"but this method needs {' or '.join(accepts)}"
         raise BackboneError(f"backbone {name!r} is {architecture}, {needed}{_instead(accepts)}")
+
+
+def _check_tokens(name: str, model: Any, tokenizer: Any) -> None:
+    """See that the model has a vector for every token of texts; tokens added to those may lack one."""
+    rows, last = model.get_input_embeddings().num_embeddings, max([tokenizer.vocab_size - 1, *tokenizer("a").input_ids])
+    if last >= rows:
+        told = f"has vectors of {rows} tokens and a tokenizer with token {last}"
+        raise BackboneError(f"backbone {name!r} {told}: they do not belong together")
 
 
 def _check_decoder(name: str, model: Any, accepts: Sequence[Architecture]) -> None:

@@ -131,3 +131,17 @@ def test_weights_that_are_not_there_are_not_drawn_at_random(task, saved):
     make_model("llama", 100).base_model.save_pretrained(folder)
     with pytest.raises(BackboneError, match=r"comes without lm_head.weight: random weights would stand in"):
         load_backbone(with_backbone(task, folder), "tiny-llama")
+
+
+def test_a_tokenizer_of_another_model_is_refused(task, saved):
+    folder = saved()
+    make_model("llama", 10).save_pretrained(folder)
+    with pytest.raises(BackboneError, match=r"has vectors of 10 tokens and a tokenizer with token \d+"):
+        load_backbone(with_backbone(task, folder), "tiny-llama")
+
+
+def test_tokens_that_were_only_added_may_lack_vectors(task, saved):
+    folder, tokenizer = saved(), make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(folder)
+    assert len(load_backbone(with_backbone(task, folder), "tiny-llama").tokenizer) == len(tokenizer)
