@@ -139,7 +139,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
             raise TypeError(f"fit returns a FitReport, not {report!r}")
         seconds = {"fit": time.perf_counter() - started}
         with RunFolder(cell.run).writing(cell.id) as folder:
-            seconds["score"], shortened, checks = _score_conditions(cell, method, folder, progress)
+            scored = _score_conditions(cell, method, folder, progress)
             record = {
                 "schema": SCHEMA,
                 "key": cell.key,
@@ -149,14 +149,14 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "settings": dict(cell.settings),
                 "info": asdict(method.info)
                 | {key: sorted(getattr(method.info, key)) for key in ("roles", "learns", "needs")},
-                "fit": asdict(_noted(report, shortened)),
-                "ledger": asdict(method.ledger) if hasattr(method, "ledger") else None,
-                "seconds": seconds,
+                "fit": asdict(_noted(report, scored.shortened)),
+                "ledger": scored.ledger,
+                "seconds": seconds | {"score": scored.seconds},
                 "memory": peak_memory(),
                 "code": made_with,
                 "records_bytes": (folder / "records.csv").stat().st_size,
                 "conditions": [condition.describe() for condition in cell.conditions],
-                "audits": [asdict(check) for check in checks],
+                "audits": [asdict(check) for check in scored.audits],
                 "fingerprints": cell.fingerprints,
             }
             (folder / "record.json").write_text(to_json(record), encoding="utf-8")
@@ -168,10 +168,25 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
     return Outcome("finished")
 
 
-def _score_conditions(
-    cell: Cell, method: Method, folder: Path, progress: Progress
-) -> tuple[float, int, list[audits.Audit]]:
-    """Scores and records of every condition; seconds per 1000 rankings, prompts shortened, audits of the cell."""
+@dataclass(frozen=True)
+class _Scored:
+    """What scoring all conditions took and showed; audits, which score some users again, count in none of it.
+
+    Args:
+        seconds: per 1000 rankings.
+        shortened: prompts cut to the model's window.
+        ledger: what was wrong with answers, where the method counts it.
+        audits: of the cell.
+    """
+
+    seconds: float
+    shortened: int
+    ledger: dict[str, Any] | None
+    audits: list[audits.Audit]
+
+
+def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progress) -> _Scored:
+    """Write scores and records of every condition."""
     requests = for_roles(cell.problem.test_requests(), method)
     invariance = audits.Invariance(method.info.roles)
     demonstrations = audits.Demonstrations(cell.problem, method)
@@ -196,6 +211,7 @@ def _score_conditions(
             writer.writerows(_rows(condition, shown, scores, cell.problem))
 
     shortened = _shortened(method) - before
+    ledger = asdict(method.ledger) if hasattr(method, "ledger") else None
 
     def afresh(shown: Requests) -> FloatArray:
         getattr(method, "forget", lambda: None)()
@@ -203,7 +219,7 @@ def _score_conditions(
 
     rescored = audits.rescoring(afresh, requests, cell.conditions, cell.id.seed)
     checks = [*invariance.audits(), *demonstrations.audits(), *rescored]
-    return elapsed / (len(requests) * len(cell.conditions)) * 1000, shortened, checks
+    return _Scored(elapsed / (len(requests) * len(cell.conditions)) * 1000, shortened, ledger, checks)
 
 
 def _shortened(method: Method) -> int:

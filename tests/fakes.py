@@ -48,17 +48,25 @@ class Seeded(Prompted):
         return _hashed(f"{self._seed} {super()._score(requests, row, item)}")
 
 
+@dataclass
+class Asked:
+    """How often something was asked."""
+
+    prompts: int = 0
+
+
 class Narrow(Prompted):
-    """Shortens one prompt of every user."""
+    """Shortens one prompt of every user, and counts that it asked."""
 
     info = MethodInfo("narrow", "none", roles=frozenset({"recommend"}))
 
     def fit(self, task: Task, seed: int) -> FitReport:
-        self.scorer = SimpleNamespace(encoder=SimpleNamespace(shortened=7))
+        self.scorer, self.ledger = SimpleNamespace(encoder=SimpleNamespace(shortened=7)), Asked()
         return FitReport(note="fitted")
 
     def score(self, requests: Requests) -> FloatArray:
         self.scorer.encoder.shortened += len(requests)
+        self.ledger.prompts += len(requests)
         return super().score(requests)
 
 

@@ -196,12 +196,14 @@ def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_fil
     assert {row["quantity"] for row in comparisons(results).rows} == {"clean"}
 
 
-def test_prompts_that_were_shortened_are_counted_in_the_note(suite_file, tmp_path, run_suite):
+def test_prompts_that_were_shortened_are_counted_in_the_note_and_the_ledger_is_kept(suite_file, tmp_path, run_suite):
     run_suite("--suite", suite_file, "--methods", "random", "tests.fakes:Narrow", "--output-dir", tmp_path / "r")
     (results,) = load(RunFolder(tmp_path / "r"))
     notes = {row["method"]: row["note"] for row in leaderboard(results).rows}
     shortened = 60 * len(results.conditions)  # what the audits score again is not counted
     assert notes == {"random": "", "tests.fakes:Narrow": f"fitted; {shortened} prompts shortened to the model's window"}
+    (record,) = (tmp_path / "r" / "cells").glob("*/*Narrow*/seed-0/record.json")
+    assert json.loads(record.read_text())["ledger"] == {"prompts": shortened}
 
 
 def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_path, run_suite):
