@@ -11,7 +11,7 @@ import numpy as np
 
 from data.random import generator
 from data.types import FloatArray, IntArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, count
 from methods.checks import check_least, check_positive, check_shares
 from methods.recbole import environment, files, training
 
@@ -104,10 +104,13 @@ class RecBoleModel(Declared):
             training.check_options(self.model, self.options)
             bounded = self._bounded(task, seed)
             report, self.trained = self._fit(bounded, Path(folder), seed)
+        notes = [report.note]
         if len(bounded.valid) < len(task.valid):
-            rows = f"stops early on {len(bounded.valid)} of {len(task.valid)} validation users"
-            report = replace(report, note="; ".join(filter(None, [report.note, rows])))
-        return report
+            notes.append(f"stops early on {len(bounded.valid)} of {len(task.valid)} validation users")
+        known = task.train.lengths > (self.rows != "pairs")  # a list needs an item before the next one
+        if unknown := training.average_users(self.trained, known):
+            notes.append(f"the mean vector of the others stands for {count(unknown, 'user')} without training rows")
+        return replace(report, note="; ".join(filter(None, notes)))
 
     def _bounded(self, task: Task, seed: int) -> Task:
         """The task with no more validation users than a model that scores pairs can rank all items for."""

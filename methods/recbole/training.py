@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.types import IntArray
+from data.types import BoolArray, IntArray
 from methods.base import Task
 from methods.recbole.environment import visible_devices
 from methods.recbole.files import NAME
@@ -234,6 +234,27 @@ def train(prepared: Stage, model: "torch.nn.Module", task: Task, on_epoch: Calla
         stopped=trainer.cur_step > trainer.stopping_step,
         valid=dict(trainer.best_valid_result or {}),
     )
+
+
+def average_users(trained: Trained, known: BoolArray) -> int:
+    """Give every user of whom a model has learnt nothing the mean vector of the others, in place of a random one.
+
+    Args:
+        trained: the model.
+        known: whether it was trained on rows of a user, by dense index.
+
+    Returns:
+        How many users got it; 0 where the model has no vector per user.
+    """
+    import torch
+
+    embedding = getattr(trained.model, "user_embedding", None)
+    if embedding is None or known.all() or not known.any():
+        return 0
+    with torch.no_grad():
+        mean = embedding.weight[torch.from_numpy(trained.users[known])].mean(dim=0)
+        embedding.weight[torch.from_numpy(trained.users[~known])] = mean
+    return int((~known).sum())
 
 
 def _ids(tokens: Mapping[str, int], count: int) -> IntArray:

@@ -104,6 +104,21 @@ def test_every_model_fits_and_scores_all_candidates_the_untrained_item_too(
     assert (report.loss, report.negatives) == LEDGER.get(name, ("cross-entropy", "all items"))
 
 
+@pytest.mark.parametrize(("name", "learnt"), [("bpr", 1), ("lightgcn", 1), ("hgn", 2), ("caser", 2), ("sasrec", 0)])
+def test_users_it_has_learnt_nothing_of_are_average_users(
+    task: Task, requests: Requests, name: str, learnt: int
+) -> None:
+    rows = [items[: max(0, user)] for user, items in enumerate(task.train)]  # of 0, 1, 2, ... items
+    model = create(name, SMALL)
+    report = model.fit(replace(task, train=Histories.of(rows)), seed=0)
+    assert ("mean vector of the others stands for" in report.note) == bool(learnt)
+    if learnt:
+        assert isinstance(model, RecBoleModel)
+        vectors, users = model.trained.model.user_embedding.weight.detach(), torch.from_numpy(model.trained.users)
+        assert torch.allclose(vectors[users[:learnt]], vectors[users[learnt:]].mean(dim=0))
+    assert np.isfinite(model.score(requests)).all()
+
+
 def test_a_model_that_scores_pairs_ranks_all_items_for_some_validation_users_only(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
