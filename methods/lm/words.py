@@ -1,11 +1,11 @@
 """The word-level tokenizer of the embedded backbones."""
 
-import re
 import string
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<s>", "</s>"
@@ -21,11 +21,19 @@ def vocabulary(texts: Iterable[str]) -> list[str]:
     >>> "Alien" in words, "##s" in words
     (True, True)
     """
-    words = sorted({word for text in texts for word in re.findall(PIECES, text)})
+    cut = _pieces().pre_tokenize_str
+    words = sorted({word for text in texts for word, _ in cut(text)})
     printable = set(string.printable) - set(string.whitespace)
     characters = sorted(printable | set("".join(words)) - {"\n"})
     endings = (f"##{ending}" for ending in ENDINGS)
     return list(dict.fromkeys([PAD, UNKNOWN, START, END, "\n", *characters, *endings, *words]))
+
+
+def _pieces() -> "PreTokenizer":
+    """Cuts texts into pieces; Python's own expressions would cut words at combining marks, as this does not."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
 
 
 def word_tokenizer(texts: Iterable[str], window: int) -> "PreTrainedTokenizerFast":
@@ -38,12 +46,12 @@ def word_tokenizer(texts: Iterable[str], window: int) -> "PreTrainedTokenizerFas
         texts: what the vocabulary is made of.
         window: longest sequence of the model.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers import Tokenizer, decoders, models, processors
     from transformers import PreTrainedTokenizerFast
 
     ids = {token: number for number, token in enumerate(vocabulary(texts))}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = _pieces()
     tokenizer.decoder = decoders.WordPiece(cleanup=True)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", special_tokens=[(START, ids[START])])
     return PreTrainedTokenizerFast(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from data.dataset import Domain
 from data.prompts.template import Template, parse
 from methods.lm.prompts import Encoder
+from methods.lm.words import word_tokenizer
 from tests.methods.lm.small import make_tokenizer
 
 TOKENIZER = make_tokenizer()
@@ -24,6 +25,13 @@ def test_line_breaks_are_kept():
 
 def test_further_forms_of_a_known_word_are_the_word_and_an_ending():
     assert TOKENIZER.tokenize("Reds") == ["Red", "##s"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=50) | st.sampled_from(["मेरा नाम जोकर", "ต้มยำกุ้ง", "cafe\u0301 H₂O"]))
+def test_every_word_of_the_texts_is_known_in_any_script(text):
+    tokenizer = word_tokenizer([text], 512)
+    assert tokenizer.unk_token not in tokenizer.tokenize(text)
 
 
 def test_another_word_is_one_unknown_token():
