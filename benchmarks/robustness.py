@@ -10,6 +10,7 @@ from data.types import BoolArray, FloatArray, IntArray
 
 TIE = 1e-12  # means closer than this differ by float rounding alone
 ROUNDING = 1e-6  # scores of one prompt in other batches differ by less, as a share of the largest (float32)
+FAR = 1e3  # times the median score: what is beyond was set, not computed
 
 
 def performance_drop_rate(clean: npt.ArrayLike, perturbed: npt.ArrayLike) -> FloatArray:
@@ -125,6 +126,8 @@ def severity_area(severity: FloatArray, values: FloatArray) -> float:
 def scores_moved(clean: npt.NDArray[np.floating], scores: npt.NDArray[np.floating]) -> BoolArray:
     """Users any of whose scores a condition changed by more than float32 rounding.
 
+    Scores far beyond all others, such as -1e9 for items that a method rules out, do not set the scale.
+
     Args:
         clean: one score per candidate, shape ``[users, candidates]``; minus infinity for items that do not compete.
         scores: the same for the other condition.
@@ -135,7 +138,8 @@ def scores_moved(clean: npt.NDArray[np.floating], scores: npt.NDArray[np.floatin
     >>> scores_moved(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0 + 1e-7], [3.0, 5.0]])).tolist()
     [False, True]
     """
-    largest = np.abs(clean[np.isfinite(clean)]).max(initial=0)
+    sizes = np.abs(clean[np.isfinite(clean) & (clean != 0)]).astype(np.float64)
+    largest = sizes[sizes <= FAR * np.median(sizes)].max() if sizes.size else 0.0
     moved = ~np.isclose(clean, scores, rtol=0, atol=ROUNDING * largest)
     return np.asarray(moved.any(axis=1))
 

@@ -188,3 +188,11 @@ def test_users_are_moved_by_more_than_rounding_alone_and_masked_items_do_not_cou
     other[2, 0] += 1e-3
     assert scores_moved(clean, other).tolist() == [False, False, True]
     assert not scores_moved(np.zeros((2, 3)), np.zeros((2, 3))).any()
+
+
+@pytest.mark.parametrize("excluded", [-1e9, np.finfo(np.float32).min, -np.inf])
+def test_a_large_number_for_what_a_method_rules_out_hides_no_change(excluded: float) -> None:
+    clean = np.array([[0.1, 0.2, excluded], [0.3, 0.4, excluded], [0.3, 0.4, 0.5]], np.float32)
+    other = clean.copy()
+    other[1, 0], other[2, 1] = 0.31, excluded
+    assert scores_moved(clean, other).tolist() == [False, True, True]
