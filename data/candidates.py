@@ -24,7 +24,7 @@ class CandidateError(ValueError):
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidate lists, one row per evaluated user.
+    """Candidate lists, one row per evaluated user; nobody can write into the arrays, which all methods share.
 
     Args:
         users: dense user indices, shape ``[rows]``.
@@ -38,6 +38,11 @@ class Candidates:
     items: IntArray
     positive: IntArray
     mask: BoolArray | None = None
+
+    def __post_init__(self) -> None:
+        for array in (self.users, self.items, self.positive, self.mask):
+            if array is not None:
+                array.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.users)

@@ -10,7 +10,7 @@ from data.types import IntArray
 
 @dataclass(frozen=True)
 class Histories:
-    """One item sequence per row, oldest item first.
+    """One item sequence per row, oldest item first; nobody can write into the arrays, which all methods share.
 
     Args:
         items: dense item indices of all rows, one after the other, shape ``[n]``.
@@ -19,6 +19,10 @@ class Histories:
 
     items: IntArray
     offsets: IntArray
+
+    def __post_init__(self) -> None:
+        for array in (self.items, self.offsets):
+            array.setflags(write=False)
 
     @classmethod
     def of(cls, rows: Iterable[IntArray]) -> "Histories":

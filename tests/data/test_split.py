@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import candidates
-from data.candidates import CandidateError
+from data.candidates import CandidateError, Candidates
 from data.dataset import Catalogue, Dataset
 from data.histories import Histories
 from data.split import SplitError, leave_one_out, temporal
@@ -146,3 +146,19 @@ def test_histories_select_shorten_and_append():
     assert histories[-1].tolist() == [4]
     with pytest.raises(IndexError):
         histories[3]
+
+
+def test_what_all_methods_share_cannot_be_written_into():
+    histories = Histories.of([np.array([1, 2]), np.array([3])])
+    lists = Candidates(np.array([0]), np.array([[1, 2]]), np.array([1]), np.ones((1, 2), np.bool_))
+    for array in (
+        histories.items,
+        histories[0],
+        histories.offsets,
+        lists.users,
+        lists.items,
+        lists.positive,
+        lists.mask,
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
