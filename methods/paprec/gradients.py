@@ -3,6 +3,7 @@
 Source: HotFlip (Ebrahimi et al., 2018) and AutoPrompt (Shin et al., 2020), as PAP-REC uses them.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ from transformers import PreTrainedModel
 
 from data.types import IntArray
 from methods.lm.forward import padded
+from methods.lm.scoring import out_of_memory
 from methods.lm.t5 import decoder_loss
 from methods.paprec.prompts import Placed
 
+log = logging.getLogger(__name__)
 ROWS = 64
 """Examples per backward pass, where nobody says how many."""
 
@@ -124,8 +127,26 @@ class Proposer:
         now = tokens[self.examples.users]
         stale = rows[(self._at[rows] != now[rows]).any(axis=1)]
         stale = stale[np.argsort([len(self.examples.groups[row].prefix) for row in stale.tolist()], kind="stable")]
-        for start in range(0, len(stale), self.rows):
+        start = 0
+        while start < len(stale):
             some = stale[start : start + self.rows]
-            self._known[torch.from_numpy(some)] = trigger_gradients(self.model, self.examples.select(some), tokens)
+            found = self._where_they_fit(some, tokens)
+            if found is None:
+                self.rows = len(some) // 2
+                log.warning("out of memory with %d examples: going on with %d at a time", len(some), self.rows)
+                continue
+            self._known[torch.from_numpy(some)] = found
+            start += len(some)
         self._at[stale] = now[stale]
         return self._known[torch.from_numpy(rows)]
+
+    def _where_they_fit(self, rows: IntArray, tokens: IntArray) -> Tensor | None:
+        """Gradients of some examples; None if they do not fit into memory together."""
+        try:
+            return trigger_gradients(self.model, self.examples.select(rows), tokens)
+        except RuntimeError as error:
+            if len(rows) == 1 or not out_of_memory(error):
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
@@ -24,7 +25,8 @@ def account(search: Search) -> Iterator[str]:
 
 
 def _gained(gain: Gain) -> str:
-    return f"{gain.search:+.3f} where searched, {gain.held:+.3f} held out"
+    held = "nothing" if math.isnan(gain.held) else f"{gain.held:+.3f}"
+    return f"{gain.search:+.3f} where searched, {held} held out"
 
 
 def files(

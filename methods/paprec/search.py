@@ -1,6 +1,7 @@
 """The alternating search for triggers. It knows neither a model nor a prompt: only tokens, proposals and judges."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,7 @@ class Gain:
 
     Args:
         search: gain of the mean value on the part they accept on.
-        held: gain on the part held out.
+        held: gain on the part held out; not a number if nobody was.
     """
 
     search: float = 0.0
@@ -124,7 +125,8 @@ class Search:
     def run(self) -> None:
         """Search until no kind of round brings anything, or the budget is spent.
 
-        A round that the held-out part loses by is taken back, and there is none of its kind any more.
+        A round that the held-out part loses by, or is not there to judge, is taken back, and there is none of its kind
+        any more.
         """
         going, number = self.kinds if self.tokens.size else (), 0
         self.gains, self._began = {kind.name: Gain() for kind in going}, time.perf_counter()
@@ -149,7 +151,7 @@ class Search:
         held = _mean(kind.held(self.tokens, everybody)) - _mean(kind.held(before, everybody))
         gain = Gain(_mean(values) - start, held)
         log.info("%s round %d: %+.4f, held out %+.4f", kind.name, number, gain.search, gain.held)
-        if held < 0:
+        if not held >= 0:
             self.tokens, self.undone[kind.name] = before, gain
             self.steps[first:] = [replace(step, undone=True) for step in self.steps[first:]]
             return False
@@ -186,6 +188,6 @@ class Search:
 
 
 def _mean(values: FloatArray) -> float:
-    """Mean over the users that have a value; 0 if none has."""
+    """Mean over the users that have a value; not a number if none has."""
     known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else 0.0
+    return float(known.mean()) if len(known) else math.nan

@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from torch.nn.functional import cross_entropy
 
 from methods.lm.layout import Group
+from methods.paprec import gradients
 from methods.paprec.gradients import Proposer, first_order, trigger_gradients
 from methods.paprec.prompts import Placed
 from tests.methods.p5.world import make_t5
@@ -124,6 +125,20 @@ def test_a_backward_pass_has_no_more_examples_than_it_may(model, monkeypatch):
     found = replace(proposer(model), rows=2)(ALL, 1, each=True)
     assert sizes == [2, 1]
     np.testing.assert_array_equal(found, proposer(model)(ALL, 1, each=True))
+
+
+def test_examples_that_do_not_fit_into_memory_together_are_taken_in_halves(model, monkeypatch, caplog):
+    expected, sizes, taken = proposer(model)(ALL, 1, each=True), [], gradients.trigger_gradients
+
+    def tight(model, examples, tokens):
+        sizes.append(len(examples))
+        if len(examples) > 1:
+            raise torch.OutOfMemoryError("no memory left")
+        return taken(model, examples, tokens)
+
+    monkeypatch.setattr(gradients, "trigger_gradients", tight)
+    np.testing.assert_array_equal(proposer(model)(ALL, 1, each=True), expected)
+    assert sizes == [3, 1, 1, 1] and "out of memory with 3 examples" in caplog.text
 
 
 def test_gradients_are_taken_again_only_for_users_whose_triggers_have_changed(model, monkeypatch):

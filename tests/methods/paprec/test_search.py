@@ -1,8 +1,11 @@
 """The search accepts what its part of the evidence likes, stops where the other part loses, and spends its budget."""
 
+import zlib
+
 import numpy as np
 import pytest
 
+from methods.paprec.record import account
 from methods.paprec.search import Gain, Kind, Search
 from methods.paprec.surrogate import PERFECT
 
@@ -23,7 +26,7 @@ class World:
         return np.where(asked, np.minimum(values, PERFECT), np.nan)
 
     def propose(self, tokens, position, each):
-        rng = np.random.default_rng(abs(hash((tokens.tobytes(), position, each))) % 2**32)
+        rng = np.random.default_rng(zlib.crc32(tokens.tobytes() + bytes([position, each])))
         return rng.integers(WORDS, size=(USERS if each else 1, TOP))
 
     def search(self, names=("global", "user"), held=None, budget=1000, **changes):
@@ -157,6 +160,13 @@ def test_a_round_the_held_out_part_loses_by_is_undone_and_the_last_of_its_kind(w
     assert (search.tokens == 1).all() and {step.round for step in search.steps} == {1}
     lost = search.undone["user"]
     assert lost.search > 0 > lost.held and search.gains["user"] == Gain()
+
+
+def test_where_nobody_is_held_out_no_round_stays(world):
+    search = world.search(held=lambda tokens, asked: np.full(USERS, np.nan))
+    search.run()
+    assert (search.tokens == 1).all() and set(search.undone) == {"global", "user"} and search.converged
+    assert all("where searched, nothing held out undone" in line for line in list(account(search))[:2])
 
 
 def test_a_round_that_is_undone_leaves_what_earlier_ones_have_brought(world):
