@@ -169,12 +169,13 @@ def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
     for key in sorted(settings, key=lambda key: key in names([key])):  # patterns first
         rows = names([key])
         for setting, value in settings[key].items():
-            check_setting(next((name for name in rows if setting in settings_of(name)), rows[0]), setting)
+            if not any(setting in {*settings_of(name), *(fixed(name) if name != key else ())} for name in rows):
+                check_setting(rows[0], setting)
             if isinstance(value, float) and not math.isfinite(value):  # TOML has inf and nan, records have not
                 raise SuiteError(f"settings.{key}.{setting}: a finite number is needed, not {value!r}")
         for name in rows:
-            own = frozenset() if name == key else fixed(name)
-            found.setdefault(name, {}).update({s: value for s, value in settings[key].items() if s not in own})
+            own = {setting: value for setting, value in settings[key].items() if setting not in fixed(name)}
+            found.setdefault(name, {}).update(own)
     return found
 
 

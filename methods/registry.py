@@ -99,12 +99,13 @@ def names(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def settings_of(name: str) -> tuple[str, ...]:
-    """Names of the settings of a method.
+    """Names of the settings of a method, without those that make a row what it is.
 
     Raises:
         MethodError: for an unknown name or a module that does not hold it.
     """
-    return tuple(inspect.signature(_factory(name)).parameters)
+    given = fixed(name)
+    return tuple(setting for setting in inspect.signature(_factory(name)).parameters if setting not in given)
 
 
 def check_setting(name: str, setting: str) -> None:
@@ -117,6 +118,8 @@ def check_setting(name: str, setting: str) -> None:
     if setting not in known:
         near = difflib.get_close_matches(setting, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        if setting in fixed(name):
+            raise MethodError(f"method {name!r}: {setting} makes the row what it is and cannot be set")
         raise MethodError(
             f"method {name!r} has no setting {setting!r}: {hint}settings are {', '.join(known) or 'none'}"
         )
@@ -125,15 +128,19 @@ def check_setting(name: str, setting: str) -> None:
 def fixed(name: str) -> frozenset[str]:
     """Settings that make a row what it is: those a partial gives, or those of its family that a subclass does not take.
 
+    Of a user's own partial, they are defaults like others.
+
     Raises:
         MethodError: for an unknown name or a module that does not hold it.
     """
     factory = _factory(name)
+    if name not in REGISTRY:
+        return frozenset()
     if isinstance(factory, partial):
         return frozenset(factory.keywords)
     classes = [each for each in getattr(factory, "__mro__", ()) if hasattr(each, "__dataclass_fields__")]
     family = {setting for each in classes for setting in inspect.signature(each).parameters}
-    return frozenset(family.difference(settings_of(name)))
+    return frozenset(family.difference(inspect.signature(factory).parameters))
 
 
 def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:

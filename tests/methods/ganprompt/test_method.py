@@ -94,6 +94,13 @@ def test_a_row_has_the_name_it_is_registered_under_and_settings_of_its_own(row: 
     assert row == "ganprompt" or len(others) == 2 + both  # its name, and what it is about
 
 
+def test_a_row_does_not_take_the_settings_that_make_it() -> None:
+    for row in ROWS:
+        for setting in registry.fixed(row):
+            with pytest.raises(registry.MethodError, match=f"{row!r}: {setting} makes the row what it is"):
+                registry.create(row, {setting: getattr(registry.create(row), setting)})
+
+
 GAMES = {
     "ganprompt": (Diversity(), "cooperative"),
     "ganprompt/language-only": (Diversity(gamma=0.0), "none"),

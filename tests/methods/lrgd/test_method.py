@@ -35,7 +35,7 @@ def fitted(task):
     "name", ["lrgd/zero-shot", "lrgd/random", "lrgd/recent", "lrgd/similar", "lrgd/stage1", "lrgd"]
 )
 def test_every_row_is_registered_fits_and_scores(task, name):
-    method = create(name, {**SMALL, "shots": 0} if name == "lrgd/zero-shot" else SMALL)
+    method = create(name, {setting: value for setting, value in SMALL.items() if setting not in fixed(name)})
     assert method.info.name == name and method.info.roles == {"demonstrate"}
     report = method.fit(task, 0)
     scores = method.score(task.valid)
