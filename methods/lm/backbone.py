@@ -218,7 +218,7 @@ def source_of(name: str, revision: str | None = None) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
     source = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
     if (os.sep in name and name.count("/") != 1) or name.startswith((".", "~", "/")):
-        raise BackboneError(f"no folder {name!r} to load a backbone from; embedded ones are {', '.join(RECIPES)}")
+        raise BackboneError(f"no folder {name!r} to load a model from; embedded backbones are {', '.join(RECIPES)}")
     return source | {"local_files_only": not _hub_reachable()}
 
 

