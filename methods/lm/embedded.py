@@ -77,8 +77,8 @@ def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
     waits for the first.
 
     Raises:
-        NotRunnable: if the task has no seen template to learn questions from, a setting is unknown, or shipped
-            weights are damaged.
+        NotRunnable: if the task has no seen template to learn questions from or no user with two training items, a
+            setting is unknown, or shipped weights are damaged.
     """
     recipe = RECIPES[name]
     unknown = changes.keys() - {field.name for field in fields(recipe.settings)}
@@ -86,6 +86,8 @@ def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
         raise NotRunnable(f"backbone {name!r} has no setting {sorted(unknown)[0]!r}")
     settings = replace(recipe.settings, **changes)
     templates = _templates(name, task)
+    if task.train.lengths.max(initial=0) < 2:
+        raise NotRunnable(f"{name} learns from users with two or more training items, and there are none")
     key = cache_key(name, recipe, settings, task)
     if (shipped := shipped_folder(name, key)) is not None:
         return _read(shipped, name, recipe, settings.window)

@@ -210,7 +210,10 @@ class Lrgd:
         items, means, weights = np.unique(task.train.items), [], []
         able = np.flatnonzero(task.train.lengths > 1)
         for user in able[rng.permutation(len(able))[: self.negatives]].tolist():
-            wrong = rng.choice(np.setdiff1d(items, task.train[user]), self.shots)
+            others = np.setdiff1d(items, task.train[user])
+            if not len(others):
+                continue
+            wrong = rng.choice(others, self.shots)
             shown = self.selector.demonstrations(user)
             demonstrations = tuple(replace(one, choice=int(c)) for one, c in zip(shown, wrong, strict=False))
             template = task.templates[ROLE][int(rng.integers(len(task.templates[ROLE])))]

@@ -116,6 +116,13 @@ def test_unknown_settings_and_missing_templates_are_refused(task):
         embedded("tiny-llama", replace(task, templates={}), SMALL)
 
 
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-t5"])
+def test_histories_of_one_item_are_refused(task, name):
+    single = Histories.of(row[:1] for row in task.train)
+    with pytest.raises(NotRunnable, match=f"{name} learns from users with two or more training items"):
+        embedded(name, replace(task, train=single), SMALL)
+
+
 def test_waiting_for_another_process_is_not_counted_twice(tmp_path, monkeypatch):
     clock = iter([0.0, 10.0, 40.0, 100.0, 125.0, 200.0, 200.0])  # asked, begun, done; asked, had the lock; the same
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -123,6 +123,13 @@ def test_without_seen_templates_it_cannot_run(task):
         stage1(**SMALL).fit(replace(task, templates={"recommend": task.templates["recommend"]}), 0)
 
 
+def test_users_who_have_chosen_everything_have_no_wrong_choices(task):
+    everything = Histories.of(np.unique(task.train.items) if user == 0 else row for user, row in enumerate(task.train))
+    method = Lrgd(**{**SMALL, "negatives": len(task.train)})
+    method.fit(replace(task, train=everything), 0)
+    assert np.isfinite(method.score(task.valid)).all()
+
+
 def test_where_nothing_can_be_demonstrated_stage_two_cannot_run(task):
     alone = Histories.of(row if user == 0 else row[:1] for user, row in enumerate(task.train))
     with pytest.raises(NotRunnable, match="lrgd: there is nothing to demonstrate"):
