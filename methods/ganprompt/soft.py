@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from data.dataset import Catalogue
 from data.prompts.template import Template
@@ -21,7 +22,7 @@ from methods.ganprompt.stage2 import Contrast, EncDecAnswers, contrasted
 from methods.ganprompt.training import Example
 from methods.lm.backbone import Backbone
 from methods.lm.encdec import CUE, Reader
-from methods.lm.forward import padded
+from methods.lm.forward import padded, remembered
 from methods.lm.layout import Group
 from methods.lm.lora import Lora, add_lora, inner, merged
 from methods.lm.prompts import as_ids
@@ -160,23 +161,22 @@ class SoftAnswers:
 
     def _behind(self, soft: Tensor, questions: Sequence[IntArray], most: int | None) -> Tensor:
         """States behind the questions of one group: the soft prompt is computed once for all of them."""
-        base: Any = self._model.base_model
-        past = base(inputs_embeds=soft[None], use_cache=True).past_key_values
+        past = DynamicCache(config=self._model.config)
+        remembered(self._model.base_model, past, inputs_embeds=soft[None])
         parts = [questions[start : start + most] for start in range(0, len(questions), most)] if most else [questions]
         # Reading a part uses its cache up: all but the last get a copy. With gradients there is one part, and no copy.
         caches = chain((deepcopy(past) for _ in parts[1:]), [past])
         return torch.cat([self._read(len(soft), cache, part) for cache, part in zip(caches, parts, strict=True)])
 
-    def _read(self, behind: int, past: Any, questions: Sequence[IntArray]) -> Tensor:
+    def _read(self, behind: int, past: DynamicCache, questions: Sequence[IntArray]) -> Tensor:
         """States of questions ``behind`` so many tokens, whose cache is used up."""
         ids, mask = padded(questions, self._model.device)
         past.batch_repeat_interleave(len(ids))
-        states = self._model.base_model(
+        states = remembered(
+            self._model.base_model,
+            past,
             input_ids=ids,
             attention_mask=torch.cat([mask.new_ones(len(ids), behind), mask], dim=1),
             position_ids=torch.arange(behind, behind + ids.shape[1], device=ids.device)[None],
-            past_key_values=past,
-            use_cache=True,
         )
-        last: Tensor = states.last_hidden_state[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
-        return last
+        return states[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]

@@ -1,13 +1,14 @@
 """Last hidden states of groups of prompts, with the shortcuts a model admits."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
 
 from methods.lm.attention import NAME, Tree, supports_tree, tree_implementation
 from methods.lm.last_layer import ALONE, ends_alone
@@ -109,19 +110,22 @@ def _repeated(model: PreTrainedModel, group: Group, counts: np.ndarray) -> Tenso
     past = None
     if len(group.prefix):
         prefix = torch.from_numpy(group.prefix[None]).to(model.device)
-        past = model.base_model(input_ids=prefix, use_cache=True).past_key_values
+        past = DynamicCache(config=model.config)
+        remembered(model.base_model, past, input_ids=prefix)
         past.batch_repeat_interleave(len(ids))
         mask = torch.cat([mask.new_ones(len(ids), len(group.prefix)), mask], dim=1)
     positions = torch.arange(len(group.prefix), mask.shape[1], device=model.device)[None]
-    states = model.base_model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=past,
-        use_cache=past is not None,
-    )
-    read: Tensor = states.last_hidden_state[_last(lengths, counts)]
+    states = remembered(model.base_model, past, input_ids=ids, attention_mask=mask, position_ids=positions)
+    read: Tensor = states[_last(lengths, counts)]
     return read
+
+
+def remembered(base: nn.Module, past: DynamicCache | None, **inputs: Tensor) -> Tensor:
+    """Last hidden states behind what is in a key/value cache, to which the inputs are added."""
+    known = inspect.signature(base.forward).parameters
+    name = "cache" if "cache" in known else "past_key_values"  # which transformers 5.40 no longer knows
+    states: Tensor = base(**inputs, **{name: past}, use_cache=past is not None).last_hidden_state
+    return states
 
 
 def _by_group(groups: Sequence[Group], counts: np.ndarray) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from data.histories import Histories
 from data.prompts.template import Template, parse
 from methods.base import Requests
 from methods.lm.batches import batches, tokens_of
-from methods.lm.forward import hidden_states, shortcut_for
+from methods.lm.forward import hidden_states, remembered, shortcut_for
 from methods.lm.last_layer import ALONE
 from methods.lm.layout import Group
 from methods.lm.lora import Lora, add_lora, inner
@@ -328,3 +329,19 @@ def test_label_words_the_tokenizer_does_not_know_are_refused(requests):
     template = replace(requests.templates["recommend"][0], labels=("Absolutely", "No"))
     with pytest.raises(ScoringError, match="does not know the label words Absolutely and No"):
         scorer.label_odds(replace(requests, templates={"recommend": (template,) * len(requests)}), "recommend")
+
+
+class Recent(torch.nn.Module):
+    def forward(self, cache=None, **inputs):
+        return SimpleNamespace(last_hidden_state=(cache, inputs))
+
+
+class Earlier(torch.nn.Module):
+    def forward(self, past_key_values=None, **inputs):
+        return SimpleNamespace(last_hidden_state=(past_key_values, inputs))
+
+
+@pytest.mark.parametrize("base", [Recent(), Earlier()], ids=lambda base: type(base).__name__)
+def test_a_cache_has_the_name_that_the_version_of_transformers_gives_it(base):
+    assert remembered(base, "known", input_ids=1) == ("known", {"input_ids": 1, "use_cache": True})
+    assert remembered(base, None, input_ids=1) == (None, {"input_ids": 1, "use_cache": False})
