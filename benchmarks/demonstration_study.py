@@ -1,17 +1,17 @@
-"""Whether demonstrations help, and what an embedded backbone has to learn for it.
+"""Whether demonstrations help, which, and what an embedded backbone has to learn for it.
 
-``python -m benchmarks.demonstration_study --output-dir FOLDER`` trains LRGD's backbone for demonstrations in several
-ways, those of :data:`TRAININGS`, and ranks the validation lists of ml-100k behind none to eight demonstrations. Writes
-``lists.csv`` (one row per list), ``made.json`` (with what) and ``table.md``, which shows for every training the
-NDCG@10 without demonstrations and what some of them change; ``--redraw`` makes the table again, without a model.
+``python -m benchmarks.demonstration_study --output-dir FOLDER`` ranks the validation lists of ml-100k behind none to
+eight of LRGD's demonstrations, in the variants of :data:`VARIANTS`. Writes ``lists.csv`` (one row per list),
+``made.json`` (with what) and ``table.md``, which shows the NDCG@10 without demonstrations and what some of them change;
+``--redraw`` makes the table again, without a model.
 """
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -28,18 +28,47 @@ from data.types import FloatArray
 from methods.base import Compute, Showing, Task
 from methods.registry import create
 
+Key = TypeVar("Key")
 LISTS, MADE, TABLE = "lists.csv", "made.json", "table.md"
 ROLES: tuple[Role, ...] = ("demonstrate", "recommend")
 COUNTS = (0, 1, 2, 4, 8)
-TRAININGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "none": ("lrgd/similar", {"training_steps": 0}),
-    "told = 0": ("lrgd/similar", {"told": 0.0}),
-    "told = 0.5": ("lrgd/similar", {"told": 0.5}),
-    "told = 0.8, as in the rows": ("lrgd/similar", {}),
-    "the same, random demonstrations": ("lrgd/random", {"own": 0}),
-}
-"""Rows and settings; ``lrgd/similar`` shows stretches of other users in the order of their evidence, the last one draws
-them from the same."""
+LATEST, EARLIER = "all training items", "all but the latest {}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Demonstrations of a kind, for a model that is trained in a way.
+
+    Args:
+        training: how the backbone was trained with demonstrations: not at all, or with which share of prompts whose
+            answers a demonstration shows.
+        shown: what demonstrations are chosen by.
+        pool: which of the user's own items the pool was made with, that is, what was known when it was made.
+        row: LRGD's row.
+        settings: its settings.
+    """
+
+    training: str
+    shown: str
+    pool: str
+    row: str
+    settings: Mapping[str, Any]
+
+
+def _variant(training: str, shown: str, targets: int = 2, **settings: Any) -> Variant:
+    row = {"evidence": "lrgd/similar", "random": "lrgd/random", "Effect_D": "lrgd/stage1"}[shown]
+    pool = EARLIER.format(targets) if targets else LATEST
+    return Variant(training, shown, pool, row, {"targets": targets, **settings})
+
+
+VARIANTS = (
+    *(_variant("none", "evidence", targets, training_steps=0) for targets in (2, 0)),
+    *(_variant("told = 0", "evidence", targets, told=0.0) for targets in (2, 0)),
+    *(_variant("told = 0.8", "evidence", targets) for targets in (2, 0)),
+    *(_variant("told = 0.8", "random", targets, own=0) for targets in (2, 0)),
+    *(_variant("told = 0.8", "Effect_D", targets) for targets in (2, 1)),
+)
+"""Effect_D needs pseudo-targets, and a pool that does not know them; to be compared, other rows have the same pool."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +76,9 @@ class List:
     """A validation list, ranked once.
 
     Args:
-        training: key of :data:`TRAININGS`.
+        training: of the variant.
+        shown: of the variant.
+        pool: of the variant.
         seed: of training and of what is drawn.
         user: whose list it is.
         demonstrations: how many were shown, if there were so many.
@@ -55,23 +86,25 @@ class List:
     """
 
     training: str
+    shown: str
+    pool: str
     seed: int
     user: str
     demonstrations: int
     ndcg: float
 
 
-def study(task: Task, training: str, seed: int, users: int) -> Iterator[List]:
-    """Rank validation lists with one training."""
-    row, settings = TRAININGS[training]
-    method = create(row, settings)
+def study(task: Task, variant: Variant, seed: int, users: int) -> Iterator[List]:
+    """Rank validation lists in one variant."""
+    method = create(variant.row, variant.settings)
     method.fit(task, seed)
     chosen = np.sort(generator(0, "demonstration study").permutation(len(task.valid))[:users])
     asked, positive = task.valid.select(chosen), task.valid_positive[chosen]
     for count in COUNTS:
         ranks = rank_of_positive(method.score(replace(asked, showing=Showing(count))), positive)
         for user, value in zip(asked.users.tolist(), ndcg(ranks, 10).tolist(), strict=True):
-            yield List(training, seed, task.catalogue.user_ids[user], count, value)
+            key = variant.training, variant.shown, variant.pool
+            yield List(*key, seed, task.catalogue.user_ids[user], count, value)
 
 
 def table(lists: Sequence[List]) -> Table:
@@ -79,20 +112,19 @@ def table(lists: Sequence[List]) -> Table:
 
     The standard error is that over users of their means over seeds; it says nothing of other trainings.
     """
-    values: dict[str, dict[int, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for one in lists:
-        values[one.training][one.demonstrations][one.user].append(one.ndcg)
     rows = []
-    for training, by_count in values.items():
-        mean = {count: _means(by_user) for count, by_user in by_count.items()}
+    for (training, shown, pool), own in _grouped(lists, lambda one: (one.training, one.shown, one.pool)).items():
+        mean = {count: _means(some) for count, some in _grouped(own, lambda one: one.demonstrations).items()}
         differences = {count: each - mean[0] for count, each in mean.items() if count}
         rows.append(
-            {"training": training, "0": float(mean[0].mean())}
+            {"training": training, "shown": shown, "pool": pool, "0": float(mean[0].mean())}
             | {str(count): f"{each.mean():+.3f} ± {_error(each):.3f}" for count, each in differences.items()}
         )
     users, seeds = len({one.user for one in lists}), len({one.seed for one in lists})
     columns = [
         Column("training", "Training"),
+        Column("shown", "Chosen by"),
+        Column("pool", "Pool knows of the user"),
         Column("0", "No demonstrations", digits=3),
         *(Column(str(count), str(count)) for count in COUNTS[1:]),
     ]
@@ -104,8 +136,17 @@ def table(lists: Sequence[List]) -> Table:
     )
 
 
-def _means(by_user: Mapping[str, Sequence[float]]) -> FloatArray:
-    return np.array([np.mean(by_user[user]) for user in sorted(by_user)])
+def _grouped(lists: Iterable[List], key: Callable[[List], Key]) -> dict[Key, list[List]]:
+    groups: dict[Key, list[List]] = defaultdict(list)
+    for one in lists:
+        groups[key(one)].append(one)
+    return groups
+
+
+def _means(lists: Iterable[List]) -> FloatArray:
+    """Mean of every user, in the order of users."""
+    by_user = _grouped(lists, lambda one: one.user)
+    return np.array([np.mean([one.ndcg for one in by_user[user]]) for user in sorted(by_user)])
 
 
 def _error(values: FloatArray) -> float:
@@ -143,7 +184,7 @@ def _measure(users: int, seeds: Sequence[int], cache: Path) -> list[List]:
     quiet_transformers()
     worded: dict[Role, tuple[Template, ...]] = {role: templates(role) for role in ROLES}
     task = prepare("ml-100k", Protocol(), worded).task(Compute(cache=cache))
-    fits = [(training, seed) for training in TRAININGS for seed in seeds]
+    fits = [(variant, seed) for variant in VARIANTS for seed in seeds]
     return [one for fit in tqdm(fits, desc="demonstrations", unit="fit") for one in study(task, *fit, users)]
 
 
