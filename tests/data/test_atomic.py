@@ -176,6 +176,16 @@ def test_low_ratings_are_not_positives(tmp_path):
     assert load(folder_with(tmp_path, inter), min_rating=3).catalogue.item_ids == ("a", "b")
 
 
+def test_labels_are_no_positives_until_they_are_ratings(tmp_path):
+    inter = rows(("u", "a", 1, 1), ("u", "b", 2, 0), header=HEADER + "\tlabel:float")
+    with pytest.raises(DataError, match=r"shop\.inter: a column label .* call it rating .* min_rating = 1"):
+        load(folder_with(tmp_path, inter))
+    renamed = folder_with(tmp_path, inter.replace("label", "rating"))
+    assert load(renamed, min_rating=1).catalogue.item_ids == ("a",)
+    both = rows(("u", "a", 1, 1, 5), ("u", "b", 2, 1, 2), header=HEADER + "\tlabel:float\trating:float")
+    assert load(folder_with(tmp_path, both)).catalogue.item_ids == ("a",)
+
+
 def test_folder_without_interactions_and_unknown_name_are_errors(tmp_path):
     with pytest.raises(DataError, match="found none"):
         sources.load(str(tmp_path))
