@@ -65,8 +65,8 @@ class Dataset:
         histories: all items of each user, oldest first, no item twice; one row per user.
         timestamps: time of each entry of ``histories.items``, shape ``[n]``.
         notes: what was counted, repaired or left out while reading; one sentence each.
-        ordinal: whether the timestamps of the source count each user's interactions (1, 2, 3, ...), so that they
-            cannot be compared between users.
+        ordinal: whether the timestamps of the source count each user's interactions (1, 2, 3, ..., give or take
+            single rows), so that they cannot be compared between users.
     """
 
     catalogue: Catalogue

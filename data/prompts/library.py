@@ -20,15 +20,16 @@ VALUES: Mapping[Role, frozenset[str]] = {
 OPTIONAL: Set[Role] = {"augment"}
 """Roles whose templates may leave out any of it."""
 FILE_KEYS = {"role", "template"}
-KEYS = {"id", "family", "text", "labels", "replaces", "strategy", "separator"}
+TEXT_KEYS = {"id", "text", "replaces", "strategy", "separator"}
+KEYS = {"family", "labels"} | TEXT_KEYS
 
 
 def read_templates(path: Path) -> tuple[Template, ...]:
     """Templates of one TOML file: a ``role`` and ``[[template]]`` tables with id, family and text.
 
     Raises:
-        TemplateError: naming file and template, for a missing or unknown key, an unknown role or slot, a slot the role
-            has no value for, one it requires and the text lacks, or an id used twice.
+        TemplateError: naming file and template, for a missing or unknown key, a value that is no text, an unknown role
+            or slot, a slot the role has no value for, one it requires and the text lacks, or an id used twice.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -66,8 +67,16 @@ def _check_keys(table: Mapping[str, object], required: Set[str], known: Set[str]
         raise TemplateError(f"{found}; keys are {sorted(known)}")
 
 
+def _check_texts(table: Mapping[str, object]) -> None:
+    for key in sorted(TEXT_KEYS & table.keys()):
+        value = table[key]
+        if not isinstance(value, str) or not (value if key == "separator" else value.strip()):
+            raise TemplateError(f"{key} is a text that is not empty, not {value!r}")
+
+
 def _template(role: Role, table: dict[str, object]) -> Template:
     _check_keys(table, {"id", "family", "text"}, KEYS)
+    _check_texts(table)
     if table["family"] not in ("seen", "unseen"):
         raise TemplateError(f"family is 'seen' or 'unseen', not {table['family']!r}")
     values = {key: value for key, value in table.items() if key not in ("text", "separator")}
@@ -86,7 +95,7 @@ def _template(role: Role, table: dict[str, object]) -> Template:
 
 def _labels(words: object) -> tuple[str, str]:
     match words:
-        case [str(positive), str(negative)] if positive and negative and positive != negative:
+        case [str(positive), str(negative)] if len({"", positive.strip(), negative.strip()}) == 3:
             return positive, negative
     raise TemplateError(f"labels are two different words, positive and negative, not {words!r}")
 

@@ -98,8 +98,17 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_interactions(path: Path) -> Interactions:
-    """Interactions of an ``.inter`` file; a rating column is read where there is one."""
+    """Interactions of an ``.inter`` file; a rating column is read where there is one.
+
+    Raises:
+        DataError: if the file cannot be used, or has labels and no ratings: refused items would count as chosen.
+    """
     file = read_file(path, required=("user_id", "item_id", "timestamp"))
+    if "label" in file.columns and "rating" not in file.columns:
+        raise DataError(
+            f"{path}: a column label and none named rating: call it rating in the header, "
+            "and set min_rating = 1 in a suite file's [protocol]"
+        )
     return Interactions(
         users=file.columns["user_id"],
         items=file.columns["item_id"],

@@ -11,6 +11,9 @@ from data.dataset import Catalogue, Dataset, Domain
 from data.histories import Histories
 from data.types import BoolArray, FloatArray, IntArray
 
+MOSTLY = 0.8
+"""Share of steps, and of users, that tells positions from times."""
+
 
 class DataError(ValueError):
     """A data file cannot be used; the message names file and line."""
@@ -60,7 +63,7 @@ def build(
     user_ids, user = _dense(rows.users)
     item_ids, item = _dense(rows.items)
     order = _chronological(rows, user)
-    ordinal = _ordinal(user[order], rows.timestamps[order])  # of all rows: those left out would leave gaps
+    ordinal = _ordinal(user[order], item[order], rows.timestamps[order])  # of all rows, without a filter's gaps
     notes = []
 
     positive = np.ones(len(order), np.bool_) if rows.ratings is None else rows.ratings[order] >= min_rating
@@ -114,11 +117,19 @@ def _chronological(rows: Interactions, user: IntArray) -> IntArray:
     return np.lexsort((tie, rows.timestamps, user))
 
 
-def _ordinal(user: IntArray, times: FloatArray) -> bool:
-    """Whether the times, given by user and time, are positions within the user."""
-    _, start, length = np.unique(user, return_index=True, return_counts=True)
-    position = np.arange(len(user)) - np.repeat(start, length)
-    return bool((times - np.repeat(times[start], length) == position).all())
+def _ordinal(user: IntArray, item: IntArray, times: FloatArray) -> bool:
+    """Whether the times, given by user and time, are positions within the user and not comparable between users.
+
+    They are if each user's next row is always 1 later; or mostly, where most users start at the same number: rows added
+    to a file of positions, or missing in it, hide nothing. Days counted from one date are not taken for positions, even
+    if everybody is there on the first: a user has days without a row, or with several. Repeated rows count once.
+    """
+    same, gap = np.diff(user) == 0, np.diff(times)
+    steps = gap[same & ((gap > 0) | (np.diff(item) != 0))]
+    if (steps == 1).all():
+        return True
+    _, alike = np.unique(times[np.append(True, ~same)], return_counts=True)
+    return bool((steps == 1).mean() >= MOSTLY and alike.max() >= MOSTLY * alike.sum())
 
 
 def _core(user: IntArray, item: IntArray, min_count: int) -> BoolArray:

@@ -1,7 +1,7 @@
 """Have a language model write the texts of a data set: ``python -m methods.llmrec.fill --help``.
 
 The answers go to ``CACHE-DIR/recorded/DATASET.jsonl``, where ``--methods 'llmrec/*'`` finds them. A data set that comes
-with recorded answers is ranked with those: there the file has to be named, ``--llm recorded:FILE``.
+with recorded answers, such as ml-100k, is ranked with those: there the file has to be named, ``--llm recorded:FILE``.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from data import sources
 from data.dataset import Dataset
@@ -20,7 +21,8 @@ from data.prompts.template import Template
 from data.sources.build import DataError
 from data.split import SPLITS, SplitError
 from methods.base import Compute
-from methods.llmrec.pagerank import important_neighbours
+from methods.checks import check_least, check_shares
+from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.texts import ItemTexts, augment, describe
 from methods.lm.answers import LlmError
 from methods.lm.batch import export_batch, import_batch
@@ -89,11 +91,20 @@ class Job:
         return records
 
 
-def job(dataset: Dataset, client: LlmClient, split: str = "leave-one-out") -> Job:
-    """The prompts of a data set, with the important neighbours of the training part of a split."""
+def job(dataset: Dataset, client: LlmClient, split: str, count: int, restart: float, score: NeighbourScore) -> Job:
+    """The prompts of a data set, with the important neighbours of the training part of a split.
+
+    Args:
+        dataset: whose items.
+        client: whom to ask.
+        split: name of the split.
+        count: neighbours per item at most.
+        restart: restart probability of the random walk.
+        score: what neighbours are ranked by.
+    """
     templates = {template.id: template for template in library.templates("augment")}
     train, n_items = SPLITS[split](dataset).train, dataset.catalogue.n_items
-    neighbours = important_neighbours(train, n_items)
+    neighbours = important_neighbours(train, n_items, count, restart, score)
     others = tuple(template for template in templates.values() if template.strategy != "original")
     return Job(ItemTexts(client, dataset.catalogue, templates, lambda: neighbours), others)
 
@@ -118,6 +129,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--split", choices=sorted(SPLITS), default="leave-one-out", help="whose training part gives the neighbours"
     )
+    command.add_argument("--neighbours", type=int, default=3, help="important neighbours per item")
+    command.add_argument(
+        "--neighbour-score",
+        choices=get_args(NeighbourScore),
+        default="ppr/degree",
+        help="what ranks them; ppr as in the paper",
+    )
+    command.add_argument("--restart", type=float, default=0.15, help="restart probability of the walk that finds them")
     command.add_argument("--min-rating", type=float, default=4.0, help="least rating of a positive")
     command.add_argument("--min-count", type=int, default=5, help="least number of positives of users and items")
     command.add_argument("--device", default="cpu", help="torch device of a local model")
@@ -134,7 +153,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    options = parser().parse_args(arguments)
+    command = parser()
+    options = command.parse_args(arguments)
+    try:
+        check_least(options, {"neighbours": 0})
+        check_shares(options, ("restart",), zero=False)
+    except ValueError as error:
+        command.error(str(error))
     try:
         return _run(options)
     except (LlmError, DataError, SplitError, OSError) as error:
@@ -147,7 +172,7 @@ def _run(options: argparse.Namespace) -> int:
     choice = LlmChoice(options.llm, options.llm_budget, run=f"fill {dataset.name}", parallel=options.parallel)
     compute = Compute(device=options.device, dtype=options.dtype, cache=options.cache)
     client = open_client(choice, dataset.name, compute)
-    work = job(dataset, client, options.split)
+    work = job(dataset, client, options.split, options.neighbours, options.restart, options.neighbour_score)
     if options.dry_run:
         print(f"{dataset.name}: {work.estimate()}")
     elif options.batch_export:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from data import sources
-from data.dataset import Catalogue
+from data import recorded, sources
 from data.fingerprint import fingerprint
 from data.prompts import library
 from data.prompts.template import Role, Template
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
 PAPER = "Lyu et al. 2023, arXiv 2307.15780"
 ROLE: Role = "augment"
-
+WALK = ("neighbours", "neighbour_score", "restart")
+"""Settings that the neighbours depend on, and with them the prompts."""
 
 AUGMENTED = (
     "basic-paraphrase",
@@ -148,7 +148,7 @@ class LlmRec:
         try:
             self._vectors = self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
         except NotAnswered as error:
-            raise NotRunnable(f"{error}; {_how_to_fill(task.catalogue)}") from error
+            raise NotRunnable(f"{error}; {self._how_to_fill(task)}") from error
         except LlmError as error:
             raise NotRunnable(str(error)) from error
 
@@ -201,7 +201,7 @@ class LlmRec:
             nothing_to_ask = described and not self.prompts
             client = LlmClient() if nothing_to_ask else open_client(choice, catalogue.name, task.compute)
         except LlmError as error:
-            raise NotRunnable(f"{error}; {_how_to_fill(catalogue)}") from error
+            raise NotRunnable(f"{error}; {self._how_to_fill(task)}") from error
         given = {template.id: template for template in task.templates.get(ROLE, ())}
         templates = {template.id: template for template in library.templates(ROLE)} | given
         self._unseen = {t.replaces: t for t in templates.values() if t.family == "unseen" and t.replaces}
@@ -248,6 +248,21 @@ class LlmRec:
             self._items = dict(list(self._items.items())[-3:])
             self._items[key] = model.item_vectors(self.fitted.model, vectors)
         return self._items[key]
+
+    def _how_to_fill(self, task: Task) -> str:
+        name = task.catalogue.name
+        where = name if name in sources.NAMED else f"FOLDER-OF-{name}"
+        own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        walk = "".join(f" --{key.replace('_', '-')} {own[key]}" for key in WALK if key in own)
+        said = (
+            "to have a language model write them: OPENAI_BASE_URL=... OPENAI_API_KEY=... "
+            f"python -m methods.llmrec.fill --dataset {where} --llm endpoint:MODEL{walk}, "
+            "with the --split, --min-rating, --min-count and --cache-dir of the run where these are not the defaults"
+        )
+        if recorded.path(name):
+            said += f"; {name} comes with answers, so name the new ones: --llm recorded:"
+            said += str(task.compute.cache / "recorded" / f"{name}.jsonl")
+        return said
 
     def _note(self) -> str:
         fallbacks = {} if self._texts is None else self._texts.fallbacks
@@ -297,15 +312,6 @@ class BestLlmRec(LlmRec):
     def _row(self, strategy: str) -> LlmRec:
         settings = {own.name: getattr(self, own.name) for own in fields(LlmRec)}
         return LlmRec(**(settings | {"strategy": strategy}))
-
-
-def _how_to_fill(catalogue: Catalogue) -> str:
-    where = catalogue.name if catalogue.name in sources.NAMED else f"FOLDER-OF-{catalogue.name}"
-    return (
-        "to have a language model write them: OPENAI_BASE_URL=... OPENAI_API_KEY=... "
-        f"python -m methods.llmrec.fill --dataset {where} --llm endpoint:MODEL, "
-        "with the --split, --min-rating, --min-count and --cache-dir of the run where these are not the defaults"
-    )
 
 
 title = partial(LlmRec, strategy="title")

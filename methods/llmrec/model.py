@@ -17,6 +17,7 @@ from torch.nn import functional
 from data.histories import Histories
 from data.random import generator
 from data.types import FloatArray, IntArray
+from methods.lm.scoring import ScoringError
 
 Vectors = npt.NDArray[np.float32]
 
@@ -115,6 +116,9 @@ def fit(
         settings: how.
         seed: seed of the initial parameters, the order of the data and the negatives.
         device: torch device.
+
+    Raises:
+        ScoringError: if scores stop being finite.
     """
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(int(generator(seed, "llmrec parameters").integers(2**63)))
@@ -206,9 +210,15 @@ def scores(model: TextRecommender, items: Vectors, users: IntArray, candidates: 
 
 
 def quality(model: TextRecommender, vectors: Vectors, valid: Validation) -> tuple[float, float]:
-    """Validation AUC, on which training stops because it is the steadier of the two, and NDCG@10."""
+    """Validation AUC, on which training stops because it is the steadier of the two, and NDCG@10.
+
+    Raises:
+        ScoringError: if a score is not finite: below no other, its item would count as better than first.
+    """
     model.eval()
     found = scores(model, item_vectors(model, vectors), valid.users, valid.candidates)
+    if bad := int((~np.isfinite(found)).sum()):
+        raise ScoringError(f"{bad} of {found.size} validation scores are not finite. Try a lower rate")
     target = np.take_along_axis(found, valid.positive[:, None], axis=1)
     rank = (found > target).sum(axis=1) + ((found == target).sum(axis=1) - 1) / 2
     auc = 1 - rank / (found.shape[1] - 1)

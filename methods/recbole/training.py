@@ -3,8 +3,9 @@
 import copy
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +50,35 @@ RESERVED = frozenset(
         "train_stage",
         "pre_model_path",
         "item_attribute",
+        "save_step",
+        "transform",
         "log_wandb",
     ]
 )
-"""Options that the adapter sets itself."""
+"""Options that the adapter sets itself, beside those of the data set."""
+
+TRAINING = frozenset(
+    [
+        "learner",
+        "weight_decay",
+        "clip_grad_norm",
+        "eval_batch_size",
+        "shuffle",
+        "worker",
+        "enable_amp",
+        "enable_scaler",
+    ]
+)
+"""Options that loaders and trainer read, beside the fields of every model."""
+
+UNLISTED = {"LightGCN": frozenset(["require_pow"])}
+"""Options that a model reads and RecBole's file of its defaults does not name."""
+
+IDLE = frozenset(["pooling_mode"])
+"""Options that such a file names and that change nothing here: items have no features for DIN to pool."""
+
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
+"""RecBole's optimisers, without sparse_adam: no model here has sparse gradients. An unknown name would mean adam."""
 
 VALID_METRIC = "NDCG@10"
 GENERAL_SCORES = 1_000_000
@@ -154,19 +180,29 @@ def check_options(model: str, options: Mapping[str, Any]) -> None:
     """Refuse options that RecBole would ignore or that the adapter sets itself.
 
     Raises:
-        ValueError: naming the option, and the nearest known one.
+        ValueError: naming the option, and the nearest known one or the values it can have.
     """
     from recbole.utils import argument_list
 
-    known = set(argument_list.dataset_arguments) | set(argument_list.evaluation_arguments)
-    known |= set(argument_list.general_arguments) | set(argument_list.training_arguments)
-    known |= set(_config(model, {"train_neg_sample_args": None}).final_config_dict)
+    reserved = RESERVED.union(argument_list.dataset_arguments)
+    known = TRAINING.union(_own_options(model), UNLISTED.get(model, ())) - reserved - IDLE
     for option in options:
-        if option in RESERVED:
+        if option in reserved:
             raise ValueError(f"RecBole option {option!r} is set by the suite and cannot be changed")
         if option not in known:
-            near = difflib.get_close_matches(option, known - RESERVED, n=1)
-            raise ValueError(f"{model} has no option {option!r}{f': did you mean {near[0]!r}?' if near else ''}")
+            near = difflib.get_close_matches(option, known, n=1)
+            raise ValueError(f"{model} reads no option {option!r}{f': did you mean {near[0]!r}?' if near else ''}")
+    if "learner" in options and str(options["learner"]).lower() not in LEARNERS:
+        raise ValueError(f"learner is {', '.join(LEARNERS[:-1])} or {LEARNERS[-1]}, not {options['learner']!r}")
+
+
+def _own_options(model: str) -> Set[str]:
+    """Options in the file of defaults that RecBole has for a model."""
+    import yaml
+
+    file = resources.files("recbole").joinpath("properties", "model", f"{model}.yaml")
+    options: dict[str, object] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return options.keys()
 
 
 def build(prepared: Stage) -> "torch.nn.Module":

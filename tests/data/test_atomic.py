@@ -1,5 +1,6 @@
 """Atomic files: what is accepted, and what is said of what is not."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,39 @@ def test_positions_instead_of_times_are_noticed_whatever_is_left_out(tmp_path):
     assert not load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("v", "a", 8), ("v", "b", 8)))).ordinal
 
 
+POSITIONS = [(f"u{u}", f"i{n}", n) for u in range(30) for n in range(1, 6 + u % 5)]
+
+
+@pytest.mark.parametrize(
+    "triples",
+    [
+        [*POSITIONS, POSITIONS[7]],
+        [*POSITIONS, *POSITIONS],
+        [*POSITIONS, ("u3", "i99", 2)],
+        [*POSITIONS, ("u3", "i99", 881250949.5)],
+        [row for n, row in enumerate(POSITIONS) if n % 9],
+    ],
+    ids=["one row twice", "all rows twice", "a position twice", "a time among them", "every ninth row missing"],
+)
+def test_odd_rows_do_not_make_times_of_positions(tmp_path: Path, triples: list[tuple[object, ...]]) -> None:
+    assert load(folder_with(tmp_path, rows(*triples))).ordinal
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        lambda user: [0, *(1 + 2 * n + user % 2 for n in range(9))],
+        lambda user: [day for day in range(7) for _ in range(2)],
+        lambda user: [user % 20 + day for day in range(12) if day % 10 != 9],
+        lambda user: [user % 20] * 8,
+    ],
+    ids=["days without a row", "two rows a day", "nearly every day from another one on", "one day each"],
+)
+def test_days_that_users_share_are_times(tmp_path: Path, days: Callable[[int], list[int]]) -> None:
+    triples = [(f"u{u}", f"i{n}", day) for u in range(30) for n, day in enumerate(days(u))]
+    assert not load(folder_with(tmp_path, rows(*triples))).ordinal
+
+
 def test_repeated_pair_counts_once_at_its_earliest_time(tmp_path):
     dataset = load(folder_with(tmp_path, rows(("u", "a", 9), ("u", "b", 5), ("u", "a", 1))))
     assert dataset.timestamps.tolist() == [1, 5]
@@ -140,6 +174,16 @@ def test_low_ratings_are_not_positives(tmp_path):
     inter = rows(("u", "a", 1, 5), ("u", "b", 2, 3), header=HEADER + "\trating:float")
     assert load(folder_with(tmp_path, inter)).catalogue.item_ids == ("a",)
     assert load(folder_with(tmp_path, inter), min_rating=3).catalogue.item_ids == ("a", "b")
+
+
+def test_labels_are_no_positives_until_they_are_ratings(tmp_path):
+    inter = rows(("u", "a", 1, 1), ("u", "b", 2, 0), header=HEADER + "\tlabel:float")
+    with pytest.raises(DataError, match=r"shop\.inter: a column label .* call it rating .* min_rating = 1"):
+        load(folder_with(tmp_path, inter))
+    renamed = folder_with(tmp_path, inter.replace("label", "rating"))
+    assert load(renamed, min_rating=1).catalogue.item_ids == ("a",)
+    both = rows(("u", "a", 1, 1, 5), ("u", "b", 2, 1, 2), header=HEADER + "\tlabel:float\trating:float")
+    assert load(folder_with(tmp_path, both)).catalogue.item_ids == ("a",)
 
 
 def test_folder_without_interactions_and_unknown_name_are_errors(tmp_path):

@@ -137,7 +137,19 @@ def test_a_template_that_demonstrates_has_a_place_for_demonstrations(tmp_path: P
         (['family = "seen"\ntext = "{history} {target}"'], r"template 1: missing keys \['id'\]"),
         ([GOOD + '\ncolour = "red"'], r"unknown keys \['colour'\]"),
         ([GOOD + '\nlabels = ["Yes"]'], "labels are two different words"),
-        ([GOOD + '\nlabels = ["Yes", "Yes"]'], "labels are two different words"),
+        *(
+            ([GOOD + f"\nlabels = {labels}"], "labels are two different words")
+            for labels in (["Yes", "Yes"], ["Yes ", " Yes"], ["Yes", " "], ["Yes", 1])
+        ),
+        *(
+            ([GOOD.replace('"x"', value)], "id is a text that is not empty")
+            for value in ("7", '["x"]', "true", '""', '" "')
+        ),
+        *(
+            ([GOOD + f"\n{key} = {value}"], f"'x': {key} is a text that is not empty, not {value}")
+            for key, value in (("replaces", 3), ("strategy", 1.5), ("separator", 3), ("separator", "''"))
+        ),
+        (['id = "x"\nfamily = "seen"\ntext = 3'], "'x': text is a text that is not empty, not 3"),
         ([GOOD, GOOD], "'x': id used twice"),
     ],
 )

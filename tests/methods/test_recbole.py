@@ -355,10 +355,60 @@ def test_wrong_settings_are_refused(task: Task) -> None:
 
 
 @pytest.mark.parametrize("name", ["bpr", "sasrec", "din"])
-@pytest.mark.parametrize("option", ["seed", "loss_type", "train_neg_sample_args", "metrics", "eval_step"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("seed", "loss_type", "train_neg_sample_args", "metrics", "eval_step", "transform", "save_step"),
+        *("user_inter_num_interval", "item_inter_num_interval", "val_interval", "rm_dup_inter"),
+        *("ITEM_LIST_LENGTH_FIELD", "USER_ID_FIELD", "field_separator", "seq_separator"),
+    ],
+)
 def test_options_that_the_suite_sets_are_refused(name: str, option: str, task: Task) -> None:
     with pytest.raises(ValueError, match=f"'{option}' is set by the suite and cannot be changed"):
         create(name, {"options": {option: 2}}).fit(task, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "said"),
+    [
+        ("bpr", "require_pow", "BPR reads no option 'require_pow'"),
+        ("bpr", "layer_norm_eps", "BPR reads no option"),
+        ("sasrec", "loss_decimal_place", "SASRec reads no option"),
+        ("sasrec", "mask_ratio", "SASRec reads no option"),
+        ("din", "discretization", "DIN reads no option"),
+        ("din", "pooling_mode", "DIN reads no option"),
+        ("ctrl", "weight_decai", "DIN reads no option 'weight_decai': did you mean 'weight_decay'"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(name: str, option: str, said: str, task: Task) -> None:
+    with pytest.raises(ValueError, match=said):
+        create(name, {"options": {option: 2}}).fit(task, seed=0)
+
+
+@pytest.mark.parametrize("learner", ["sgdx", "sparse_adam", "", 3])
+def test_unknown_optimisers_are_refused(learner: object, task: Task) -> None:
+    with pytest.raises(ValueError, match="learner is adam, adamw, sgd, adagrad or rmsprop, not "):
+        create("bpr", {"options": {"learner": learner}}).fit(task, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("bpr", {"learner": learner}) for learner in ("sgd", "adagrad", "rmsprop")),
+        *(("bpr", {"learner": learner, "weight_decay": 0.1}) for learner in ("Adam", "AdamW")),
+        ("bpr", {"shuffle": False}),
+        ("gru4rec", {"clip_grad_norm": {"max_norm": 1e-6}}),
+        ("lightgcn", {"require_pow": True}),
+        ("sasrec", {"initializer_range": 0.1}),
+        ("hgn", {"reg_weight": [0.1, 0.1]}),
+        ("s3rec", {"aap_weight": 5.0}),
+    ],
+)
+def test_options_that_are_taken_do_something(
+    name: str, options: dict[str, object], task: Task, requests: Requests
+) -> None:
+    changed = fitted(name, task, options=options).score(requests)
+    assert not np.array_equal(changed, fitted(name, task).score(requests))
 
 
 def test_only_the_declared_packages_are_imported() -> None:

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.protocol import Protocol, prepare
 from data import recorded
 from data.prompts import library
-from methods.base import Compute
+from methods.base import Compute, NotRunnable
 from methods.llmrec.fill import main
 from methods.llmrec.method import LlmRec
 from tests.conftest import write_atomic
@@ -76,6 +76,48 @@ def test_answers_beside_those_of_the_suite_are_said_to_need_their_name(
     said = capsys.readouterr().out
     assert f"tiny has recorded answers already, {tmp_path / 'shipped.jsonl'}" in said
     assert f"--llm recorded:{tmp_path / 'cache/recorded/tiny.jsonl'}\n" in said
+
+
+def test_rows_with_other_neighbours_run_on_what_is_filled_as_their_message_says(
+    command: list[str], server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(command) == 0
+    problem = prepare(command[1], Protocol(negatives=2, min_count=1), {"augment": library.templates("augment")})
+    task = problem.task(Compute(cache=tmp_path / "cache"))
+    for settings, options in (
+        ({"neighbours": 2}, "--neighbours 2"),
+        (
+            {"neighbours": 4, "neighbour_score": "ppr", "restart": 0.5},
+            "--neighbours 4 --neighbour-score ppr --restart 0.5",
+        ),
+    ):
+        row = LlmRec("eng", epochs=1, **settings)  # type: ignore[arg-type]
+        with pytest.raises(NotRunnable, match=f"--llm endpoint:MODEL {options}, with the --split") as said:
+            row.fit(task, seed=0)
+        assert "--llm recorded:" not in str(said.value)
+        assert main([*command, *options.split()]) == 0
+        assert row.fit(task, seed=0).epochs == 1
+    monkeypatch.setattr(recorded, "path", lambda dataset: tmp_path / "cache/recorded/tiny.jsonl")
+    with pytest.raises(
+        NotRunnable, match=rf"endpoint:MODEL, .*; tiny comes with answers.*recorded:{tmp_path}/cache/recorded/"
+    ):
+        LlmRec("eng").fit(task, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--neighbours", "-1", "neighbours is at least 0, not -1"),
+        ("--restart", "0", "restart is more than 0 and at most 1, not 0.0"),
+        ("--neighbour-score", "rank", "invalid choice: 'rank'"),
+    ],
+)
+def test_neighbours_that_make_no_sense_are_refused(
+    command: list[str], option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, option, value])
+    assert said in capsys.readouterr().err
 
 
 def test_a_spent_budget_stops_and_a_larger_one_goes_on(

@@ -3,7 +3,17 @@ import pytest
 
 from data.histories import Histories
 from methods.llmrec import model
-from methods.llmrec.model import Settings, TextRecommender, batches, draw_negatives, scores
+from methods.llmrec.model import (
+    Settings,
+    TextRecommender,
+    Validation,
+    batches,
+    draw_negatives,
+    fit,
+    quality,
+    scores,
+)
+from methods.lm.scoring import ScoringError
 
 
 def train() -> Histories:
@@ -47,3 +57,16 @@ def test_scores_hold_the_vectors_of_some_lists_at_a_time(monkeypatch: pytest.Mon
     monkeypatch.setattr(np, "matmul", lambda a, b: products.append(len(a)) or matmul(a, b))
     np.testing.assert_array_equal(scores(trained, items, users, candidates), expected)
     assert products == [3, 3, 3, 3, 3, 3, 2]
+
+
+def test_scores_that_are_not_finite_are_no_first_places() -> None:
+    histories, rng = train(), np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 6)).astype(np.float32)
+    valid = Validation(np.arange(25), np.tile(np.arange(40), (25, 1)), rng.integers(40, size=25))
+    with pytest.raises(ScoringError, match=r"of 1000 validation scores are not finite\. Try a lower rate"):
+        fit(vectors, histories, valid, Settings(size=8, hidden=4, rate=1e20), seed=0)
+    for value in (np.nan, -np.inf):
+        diverged = TextRecommender(25, 6, Settings(size=8, hidden=4))
+        diverged.items[-1].bias.data[-1] = value
+        with pytest.raises(ScoringError, match="1000 of 1000"):
+            quality(diverged, vectors, valid)
