@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from data.fingerprint import fingerprint
@@ -190,11 +191,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def to_json(value: object) -> str:
-    """JSON as the suite writes it: sorted keys, indented, not-a-number as null."""
+    """JSON as the suite writes it: sorted keys, indented, not-a-number as null, NumPy's scalars as Python's."""
     return json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

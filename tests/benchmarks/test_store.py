@@ -3,6 +3,7 @@
 import errno
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.store import SCHEMA, CellId, RunFolder, StoreError, to_json, write_atomically
@@ -132,4 +133,6 @@ def test_reader_never_sees_half_a_file(tmp_path):
 
 def test_json_has_sorted_keys_and_null_for_what_is_not_a_number():
     assert json.loads(to_json({"b": float("nan"), "a": (1, 2)})) == {"a": [1, 2], "b": None}
+    numbers = {"n": np.int64(3), "yes": np.bool_(True), "f": np.float32(0.5), "none": np.float32("nan")}
+    assert json.loads(to_json(numbers)) == {"n": 3, "yes": True, "f": 0.5, "none": None}
     assert to_json({"b": 1, "a": 2}).index('"a"') < to_json({"b": 1, "a": 2}).index('"b"')
