@@ -122,9 +122,13 @@ def run(options: Namespace) -> int:
             return _tune(made, folder, options.trials, where[0], jobs, options.executor)
         if options.fresh:
             for cell in made.cells:
-                folder.remove(cell.id)
+                folder.outdate(cell.id, cell.key)
         _refuse_to_replace(made, folder)
-        return _execute(made, folder, compute, jobs, options.executor)
+        try:
+            return _execute(made, folder, compute, jobs, options.executor)
+        except KeyboardInterrupt:
+            how = "without --fresh goes" if options.fresh else "goes"
+            raise KeyboardInterrupt(f"the same command {how} on from here") from None
 
 
 def _check_revision(revision: str, backbone: str | None) -> None:
@@ -147,9 +151,10 @@ def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
     """See that what is finished is kept, unless it was made by an earlier edition of a user's own method.
 
     Raises:
-        UsageError: if results of other settings or data would be replaced.
+        UsageError: if results of other settings or data would be replaced, and --fresh has not asked for it.
     """
-    others = [cell for cell in made.cells if (record := folder.stored(cell.id)) and not cell.may_replace(record)]
+    asked = [cell for cell in made.cells if not folder.outdated(cell.id, cell.key)]
+    others = [cell for cell in asked if (record := folder.stored(cell.id)) and not cell.may_replace(record)]
     if others:
         raise UsageError(
             f"{folder.path}: {count(len(others), 'finished cell')} with other settings, data or device would be "

@@ -137,8 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = commands.RUN[options.command](options)
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:  # before what names a module whose import it may have stopped
-        print("stopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # before what names a module whose import it may have stopped
+        print(f"stopped; {str(stop) or 'the same command goes on from here'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ cells/<dataset>/<method>/seed-<s>/
     record.json               key, fit report, timings, conditions, audits
     scores/<condition>.npy    float32 [users, candidates], minus infinity for items that do not compete
     records.csv               per user and condition: template, rank, metrics, training count of the positive
+    .outdated                 where --fresh has asked for another fit: content key of that one
     ...                       what a method found while fitting, in its own words
 leaderboard.md ...            made from the above alone, again at any time
 """
@@ -26,6 +27,7 @@ from filelock import FileLock, Timeout
 from data.fingerprint import fingerprint
 
 SCHEMA = 1
+OUTDATED = ".outdated"
 
 
 class StoreError(RuntimeError):
@@ -91,9 +93,10 @@ class RunFolder:
         return self.path / "cells" / cell.folder
 
     def record(self, cell: CellId, key: str) -> dict[str, Any] | None:
-        """The record of a finished cell of that content key; None if there is none."""
+        """The record of a finished cell of that content key; None if there is none, or it is to be fitted again."""
         record = self.stored(cell)
-        return record if record and record["key"] == key and record["schema"] == SCHEMA else None
+        known = record and record["key"] == key and record["schema"] == SCHEMA
+        return record if known and not self.outdated(cell, key) else None
 
     def stored(self, cell: CellId) -> dict[str, Any] | None:
         """The record of a finished cell of any content key; None if there is none, or its files are damaged."""
@@ -116,16 +119,20 @@ class RunFolder:
             return None
         return record
 
-    def remove(self, cell: CellId) -> None:
-        """Make room for a cell that is to be fitted again.
+    def outdate(self, cell: CellId, key: str) -> None:
+        """Note that a fit of that content key shall replace a finished cell, which stays until it does.
 
         Raises:
             StoreError: if the disk is not writable.
         """
-        final = self.cell(cell)
-        with disk_errors(final):
-            if final.exists():
-                shutil.rmtree(final.rename(final.parent / f".partial-old-{final.name}"))
+        if self.stored(cell):
+            with disk_errors(self.cell(cell)):
+                write_atomically(self.cell(cell) / OUTDATED, key)
+
+    def outdated(self, cell: CellId, key: str) -> bool:
+        """Whether a fit of that content key has been asked for in the place of a finished cell."""
+        path = self.cell(cell) / OUTDATED
+        return path.exists() and path.read_text(encoding="utf-8") == key
 
     @contextlib.contextmanager
     def writing(self, cell: CellId) -> Iterator[Path]:

@@ -423,6 +423,34 @@ def test_kept_cells_of_other_code_are_counted_and_fitted_again_if_asked_for(fini
     assert json.loads(file.read_text())["code"] != "another"
 
 
+def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(finished, tmp_path, run_suite):
+    suite, whole = finished
+    run = shutil.copytree(whole, tmp_path / "run")
+    command = ("--suite", suite, "--output-dir", run, "--jobs", 1)
+    other = (*command, "--set", "tests.fakes:Prompted.seconds=4.0")
+    before = (run / "manifest.json").read_bytes()
+    process = start(*other, "--fresh")
+    while (run / "manifest.json").read_bytes() == before or len(list(run.rglob(".outdated"))) > 1:
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.rstrip().endswith("stopped; the same command without --fresh goes on from here")
+    assert run_suite(*command, "--dry-run").stdout.count(": finished") == 3
+    assert run_suite(*other, "--dry-run").stdout.splitlines()[-1] == "tests.fakes:Prompted on tiny, seed 0: to run"
+    answer = run_suite(*other)
+    assert answer.returncode == 0 and "2 finished earlier and kept" in answer.stderr
+    assert run_suite(*other, "--dry-run").stdout.count(": finished") == 3
+
+
+def test_fresh_fit_that_fails_leaves_what_was_there(suite_file, tmp_path, run_suite):
+    flags = ("--suite", suite_file, "--methods", "tests.fakes:Tunable", "--output-dir", tmp_path / "r")
+    assert run_suite(*flags).returncode == 0
+    assert run_suite(*flags, "--fresh", "--set", "tests.fakes:Tunable.flaw='nan'").returncode == 1
+    assert run_suite(*flags, "--dry-run").stdout.count(": finished") == 1
+
+
 def test_report_finds_the_run_of_a_suite_file_by_the_name_in_it(finished, tmp_path, run_suite):
     file, run = finished
     (tmp_path / "other-name.toml").write_text(file.read_text())

@@ -77,12 +77,19 @@ def test_cell_with_a_damaged_file_is_not_finished_and_the_file_is_named_once(run
     assert run.record(CELL, "k") is not None
 
 
-def test_removed_cell_is_not_finished(run):
-    finish(run)
-    run.remove(CELL)
-    run.remove(CELL)
-    assert run.record(CELL, "k") is None
-    assert not list(run.path.rglob(".partial-*"))
+def test_cell_that_is_to_be_fitted_again_stays_until_it_is(run):
+    finish(run, key="a", text="old")
+    run.outdate(CELL, "a")
+    assert run.record(CELL, "a") is None and run.stored(CELL) and run.outdated(CELL, "a")
+    run.outdate(CELL, "b")  # one of other settings is to replace it: it still counts as what it is
+    assert run.record(CELL, "a") is not None and run.outdated(CELL, "b")
+    finish(run, key="b")
+    assert run.record(CELL, "b") is not None and not run.outdated(CELL, "b")
+
+
+def test_there_is_nothing_to_fit_again_where_nothing_is(run):
+    run.outdate(CELL, "a")
+    assert not run.cell(CELL).exists() and not run.outdated(CELL, "a")
 
 
 def test_leftovers_of_a_killed_run_are_cleared_away(tmp_path):
