@@ -155,6 +155,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "memory": peak_memory(),
                 "code": made_with,
                 "records_bytes": (folder / "records.csv").stat().st_size,
+                "scores_bytes": {file.name: file.stat().st_size for file in (folder / "scores").iterdir()},
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in scored.audits],
                 "fingerprints": cell.fingerprints,

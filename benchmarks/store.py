@@ -110,8 +110,11 @@ class RunFolder:
             with path.open(encoding="utf-8") as file:
                 if not (file.readline() and file.readline()):
                     raise ValueError("no records")
-            if path.stat().st_size != record.get("records_bytes", path.stat().st_size):
-                raise ValueError("cut off, or changed by hand")
+            _check_size(path, record.get("records_bytes"))
+            for name, size in record.get("scores_bytes", {}).items():
+                path = self.cell(cell) / "scores" / name
+                if path.exists():  # a folder may be kept without its scores
+                    _check_size(path, size)
         except (OSError, ValueError, KeyError, TypeError) as error:
             if path not in self._damaged:
                 logging.getLogger(__name__).warning("%s: damaged, %s is not finished: %s", path, cell, error)
@@ -212,6 +215,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _check_size(path: Path, size: int | None) -> None:
+    """See that a file has the size it was written with, if that is known."""
+    if size not in (None, path.stat().st_size):
+        raise ValueError("cut off, or changed by hand")
 
 
 def _sync(folder: Path) -> None:

@@ -25,7 +25,7 @@ from benchmarks.report.ledger import ledger
 from benchmarks.report.readme import shortened
 from benchmarks.report.results import load
 from benchmarks.run import main
-from benchmarks.store import RunFolder
+from benchmarks.store import CellId, RunFolder
 from methods.base import Compute, count
 from tests.conftest import ROOT
 
@@ -371,6 +371,19 @@ def test_running_again_recomputes_nothing(finished, run_suite):
     assert "3 finished earlier and kept" in answer.stderr
     assert before == {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*.npy")}
     assert tables == {name: (run / name).read_bytes() for name in TABLES}
+
+
+def test_scores_that_were_cut_off_are_made_again_or_named_where_an_old_record_has_no_sizes(finished, tmp_path, capsys):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    cell = run / "cells" / "tiny" / "random" / "seed-0"
+    file, record = cell / "scores" / "001.npy", json.loads((cell / "record.json").read_text())
+    assert record["scores_bytes"] == {path.name: path.stat().st_size for path in (cell / "scores").iterdir()}
+    os.truncate(file, 500)
+    assert not RunFolder(run).record(CellId("tiny", "random", 0), record["key"])
+    del record["scores_bytes"]
+    (cell / "record.json").write_text(json.dumps(record))
+    assert main(["report", "--output-dir", str(run)]) == 2
+    assert f"error: {file}: damaged; delete {cell}, and the command" in capsys.readouterr().err
 
 
 OWN = "from tests.fakes import Prompted\n\n\nclass Mine(Prompted):\n    pass\n"

@@ -15,8 +15,10 @@ def finish(run: RunFolder, key: str = "k", text: str = "new") -> None:
     with run.writing(CELL) as folder:
         (folder / "scores.txt").write_text(text)
         (folder / "records.csv").write_text("condition\nclean\nclean\n")
-        size = (folder / "records.csv").stat().st_size
-        (folder / "record.json").write_text(json.dumps({"key": key, "schema": SCHEMA, "records_bytes": size}))
+        (folder / "scores").mkdir()
+        (folder / "scores" / "000.npy").write_text("scores")
+        sizes = {"records_bytes": (folder / "records.csv").stat().st_size, "scores_bytes": {"000.npy": 6}}
+        (folder / "record.json").write_text(json.dumps({"key": key, "schema": SCHEMA, **sizes}))
 
 
 @pytest.fixture
@@ -65,6 +67,7 @@ def test_finished_cell_replaces_an_older_one_of_another_key(run):
         ("records.csv", "condition\n"),
         ("records.csv", "condition\nclean\n"),
         ("records.csv", None),
+        ("scores/000.npy", "scor"),
     ],
 )
 def test_cell_with_a_damaged_file_is_not_finished_and_the_file_is_named_once(run, caplog, name, content):
@@ -74,6 +77,17 @@ def test_cell_with_a_damaged_file_is_not_finished_and_the_file_is_named_once(run
     assert run.record(CELL, "k") is run.record(CELL, "k") is None
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [str(file)]
     finish(run)
+    assert run.record(CELL, "k") is not None
+
+
+def test_cell_without_its_scores_or_their_sizes_is_finished(run):
+    finish(run)
+    record = run.record(CELL, "k")
+    (run.cell(CELL) / "record.json").write_text(json.dumps({k: record[k] for k in ("key", "schema")}))
+    (run.cell(CELL) / "scores" / "000.npy").write_text("scor")
+    assert run.record(CELL, "k") is not None
+    finish(run)
+    (run.cell(CELL) / "scores" / "000.npy").unlink()
     assert run.record(CELL, "k") is not None
 
 
