@@ -244,6 +244,12 @@ def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]])
     if others := sum(record.get("code") != provenance.code() for record in finished):
         kept += f", {others} of them made by other code: --fresh fits all again"
     print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)
+    if left := set(folder.finished()).difference(cell.id for cell in made.cells):
+        print(
+            f"{count(len(left), 'finished cell')} of other commands are in no table of this one, the first "
+            f"{min(map(str, left))}: to have them there, name their methods, data sets and seeds too",
+            file=sys.stderr,
+        )
 
 
 def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:

@@ -122,6 +122,15 @@ class RunFolder:
             return None
         return record
 
+    def finished(self) -> Iterator[CellId]:
+        """All finished cells, of whatever command."""
+        for path in sorted(self.path.glob("cells/*/*/seed-*/record.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                cell = CellId(record["dataset"], record["method"], record["seed"])
+                if self.stored(cell):
+                    yield cell
+
     def outdate(self, cell: CellId, key: str) -> None:
         """Note that a fit of that content key shall replace a finished cell, which stays until it does.
 

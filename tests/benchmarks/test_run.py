@@ -464,6 +464,21 @@ def test_fresh_fit_that_fails_leaves_what_was_there(suite_file, tmp_path, run_su
     assert run_suite(*flags, "--dry-run").stdout.count(": finished") == 1
 
 
+def test_cells_that_a_command_leaves_out_of_the_tables_are_counted_and_come_back_when_named(
+    finished, tmp_path, run_suite
+):
+    suite, whole = finished
+    run = shutil.copytree(whole, tmp_path / "run")
+    rows = (run / "leaderboard.csv").read_text()
+    answer = run_suite("--suite", suite, "--methods", "popularity", "--output-dir", run)
+    said = "2 finished cells of other commands are in no table of this one, the first random on tiny, seed 0: "
+    assert said in answer.stderr
+    assert [row["method"] for row in csv.DictReader((run / "leaderboard.csv").open())] == ["popularity"]
+    answer = run_suite("--suite", suite, "--output-dir", run)
+    assert "3 finished earlier and kept" in answer.stderr and "in no table" not in answer.stderr
+    assert (run / "leaderboard.csv").read_text() == rows
+
+
 def test_report_finds_the_run_of_a_suite_file_by_the_name_in_it(finished, tmp_path, run_suite):
     file, run = finished
     (tmp_path / "other-name.toml").write_text(file.read_text())
