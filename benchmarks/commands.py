@@ -214,11 +214,14 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
         },
         "outcomes": outcomes,
     }
+    write.clear(folder)
     folder.write("manifest.json", to_json(manifest))
     kept = {cell.id: record for cell in made.cells if (record := folder.record(cell.id, cell.key))}
     waiting = [cell for cell in made.cells if cell.id not in kept]
     _say(made, folder, list(kept.values()))
     executors.log_to(folder.path / "run.log")
+    if kept and waiting:
+        write.write_leaderboard(folder)
     with _bar(made, waiting) as bar:
         for cell, outcome in _executed(waiting, bar, jobs, executor):
             if outcome.status != "finished":

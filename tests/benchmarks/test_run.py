@@ -24,6 +24,7 @@ from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.readme import shortened
 from benchmarks.report.results import load
+from benchmarks.report.write import clear, write_all
 from benchmarks.run import main
 from benchmarks.store import CellId, RunFolder
 from methods.base import Compute, count
@@ -254,6 +255,37 @@ def test_rows_of_different_versions_of_the_code_are_marked(finished, tmp_path):
     assert "MIXED: the rows were made by different versions of the code" in leaderboard(results).caption
 
 
+def test_every_table_says_that_its_numbers_are_not_to_be_relied_on(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    record = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    record.write_text(record.read_text().replace('"dirty":', '"dirty": "?", "was":').replace("true", "false"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["suite"]["limit"] = 5
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_all(RunFolder(run))
+    tables = sorted(run.glob("*.md"))
+    assert len(tables) == 6
+    for text in [path.read_text() for path in tables]:
+        assert " MIXED: " in text and " NOT REPORTABLE: " in text and " AUDIT FAILED: popularity: " in text
+    assert (run / "index.html").read_text().count("NOT REPORTABLE") == 6
+
+
+def test_tables_and_figures_of_a_run_are_removed_and_what_others_made_stays(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    made = {path.relative_to(run) for path in run.rglob("*") if path.is_file()}
+    picture = Path("cells", "tiny", "random", "seed-0", "seen.png")
+    own = [Path("notes.md"), Path("figures", "tiny-mine.png"), Path("figures", "other.png"), Path("tuned", "tiny.toml")]
+    for path in (picture, Path("figures", "tiny-random-seen.png"), *own):
+        (run / path).parent.mkdir(exist_ok=True)
+        (run / path).write_text("")
+    clear(RunFolder(run))
+    stays = {path for path in made if path.parts[0] in ("cells", "manifest.json", "run.log", ".lock")}
+    assert {path.relative_to(run) for path in run.rglob("*") if path.is_file()} == stays | {picture, *own}
+    (run / "manifest.json").unlink()
+    clear(RunFolder(run))
+    assert all((run / path).exists() for path in own)
+
+
 def test_data_of_the_same_name_are_refused(suite_file, tmp_path, run_suite):
     from tests.conftest import write_atomic
 
@@ -450,6 +482,8 @@ def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(fi
     _, errors = process.communicate()
     assert process.returncode == 130
     assert errors.rstrip().endswith("stopped; the same command without --fresh goes on from here")
+    assert "0 of 1 seeds" in (run / "leaderboard.md").read_text()
+    assert not (run / "significance.md").exists() and not list((run / "figures").iterdir())
     assert run_suite(*command, "--dry-run").stdout.count(": finished") == 3
     assert run_suite(*other, "--dry-run").stdout.splitlines()[-1] == "tests.fakes:Prompted on tiny, seed 0: to run"
     answer = run_suite(*other)
