@@ -162,6 +162,8 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
             }
             (folder / "record.json").write_text(to_json(record), encoding="utf-8")
             for name, content in getattr(method, "artifacts", {}).items():
+                if Path(name).name != name or (folder / name).exists():
+                    raise ValueError(f"artifacts: {name!r} is no plain file name, or there is one of that name")
                 (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     except NotRunnable as reason:
         log.warning("%s: not run: %s", cell.id, reason)

@@ -148,7 +148,7 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
             raise MethodError(f"method {name!r}: {setting} is {words(kind)}, not {value!r}")
     try:
         method: Method = _factory(name)(**(settings or {}))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise MethodError(f"method {name!r}: {_told(error)}") from error
     _check_contract(name, method)
     return method
@@ -177,12 +177,12 @@ def _factory(name: str) -> Callable[..., Method]:
     try:
         factory: Callable[..., Method] = getattr(importlib.import_module(module), attribute)
         inspect.signature(factory)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard may end by itself
         raise MethodError(f"method {name!r}: {_told(error)}") from error
     return factory
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """An error of a method's own code; those that say by themselves what is wrong, as they say it."""
     plain = isinstance(error, TypeError | ValueError | ImportError | AttributeError)
     return str(error) if plain else f"{type(error).__name__}: {error}"

@@ -1,10 +1,13 @@
 """What a method found while fitting becomes files beside its results."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
+
+import pytest
 
 from benchmarks.cells import Cell, run_cell
 from benchmarks.conditions import expand
+from benchmarks.executors import attempt
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.report import figures
 from benchmarks.store import CellId, RunFolder
@@ -18,25 +21,36 @@ from tests.fakes import Prompted
 class Finder(Prompted):
     """Keeps a text and a picture."""
 
+    name: str = "found.md"
     artifacts: dict[str, str | bytes] = field(init=False, default_factory=dict)
 
     def fit(self, task: Task, seed: int) -> FitReport:
-        self.artifacts = {"found.md": "a word: \u00e9\n", "seen.png": b"\x89PNG"}
+        self.artifacts = {self.name: "a word: \u00e9\n", "seen.png": b"\x89PNG"}
         return FitReport()
 
 
-def test_what_a_method_keeps_is_written_beside_its_record(tmp_path):
+@pytest.fixture
+def cell(tmp_path):
     folder = write_atomic(tmp_path / "tiny", users=60, items=60, length=12)
-    wording = {"recommend": templates("recommend")}
-    problem = prepare(str(folder), Protocol(negatives=5, users=4), wording)
-    cell = CellId("tiny", "tests.benchmarks.test_artifacts:Finder", 0)
-    assert (
-        run_cell(Cell(cell, {}, problem, expand({}, {}), Compute(cache=tmp_path), tmp_path), print).status == "finished"
-    )
+    problem = prepare(str(folder), Protocol(negatives=5, users=4), {"recommend": templates("recommend")})
+    found = CellId("tiny", "tests.benchmarks.test_artifacts:Finder", 0)
+    return Cell(found, {}, problem, expand({}, {}), Compute(cache=tmp_path), tmp_path)
+
+
+def test_what_a_method_keeps_is_written_beside_its_record(cell, tmp_path):
+    assert run_cell(cell, print).status == "finished"
     (written,) = tmp_path.rglob("found.md")
     assert written.read_text(encoding="utf-8") == "a word: \u00e9\n"
     assert (written.parent / "record.json").exists()
     assert (written.parent / "seen.png").read_bytes() == b"\x89PNG"
+
+
+@pytest.mark.parametrize("name", ["sub/x.txt", "../x.txt", "/x.txt", "..", "", "records.csv", "record.json", "scores"])
+def test_what_a_method_keeps_goes_nowhere_else_and_over_nothing(cell, name):
+    outcome = attempt(replace(cell, settings={"name": name}), print)
+    assert outcome.status == "failed"
+    assert outcome.reason.startswith(f"ValueError: artifacts: {name!r} is no plain file name, or there is one")
+    assert not list(cell.run.rglob("record.json"))
 
 
 def test_pictures_of_the_first_seed_are_figures_of_the_run(tmp_path):

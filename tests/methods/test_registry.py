@@ -27,6 +27,8 @@ class Good:
         ("class Mine(Good): info = MethodInfo('m', '', needs={'gpus'})", "needs is a set of some of text"),
         ("class Mine(Good): space = {'rate': 0.1}", "space holds a tuple of values for 'rate', not 0.1"),
         ("class Mine(Good): space = ('rate',)", "space holds a tuple of values for each setting"),
+        ("class Mine(Good):\n    def __init__(self): exit(3)", "SystemExit: 3"),
+        ("import sys\nclass Mine(Good): ...\nsys.exit()", "SystemExit: "),
         ("class Mine(:", "SyntaxError: invalid syntax ({module}.py, line 8)"),
         ("wrong", "NameError: name 'wrong' is not defined"),
         ("import no_such", "No module named 'no_such'"),
