@@ -28,6 +28,8 @@ from data.fingerprint import fingerprint
 
 SCHEMA = 1
 OUTDATED = ".outdated"
+WRITTEN = ("", "cells/*/*/", "cells/*/*/seed-*/", "tuning/*/*/", "tuned/", "figures/")
+"""Where a run writes; below them there may be other runs."""
 
 
 class StoreError(RuntimeError):
@@ -82,7 +84,7 @@ class RunFolder:
                 ) from None
         try:
             with disk_errors(self.path):
-                for leftover in self.path.rglob(".partial-*"):
+                for leftover in (path for place in WRITTEN for path in self.path.glob(f"{place}.partial-*")):
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield self
         finally:

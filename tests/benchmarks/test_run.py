@@ -126,6 +126,7 @@ def test_list_names_what_there_is(run_suite, what):
         (["list", "--methods", "bpr", "datasets"], "list takes no --methods"),
         (["list", "metods"], "there are methods"),
         (["report", "--output-dir", "nowhere-at-all"], "no run here"),
+        (["--output-dir", ""], "--output-dir: the name of a folder is needed"),
     ],
 )
 def test_bad_input_is_answered_with_a_sentence_and_neighbours(run_suite, tmp_path, arguments, sentence):

@@ -112,9 +112,20 @@ def test_leftovers_of_a_killed_run_are_cleared_away(tmp_path):
     leftover.mkdir(parents=True)
     (leftover / "record.json").write_text("{}")
     (run.path / ".partial-leaderboard.md").write_text("half")
+    for place in ("figures", "tuned", "tuning/data/method"):
+        (run.path / place).mkdir(parents=True)
+        (run.path / place / ".partial-file").write_text("half")
     with run.opened():
         assert not list(run.path.rglob(".partial-*"))
         assert run.record(CELL, "k") is None
+
+
+def test_what_a_run_in_a_subfolder_is_writing_is_left_alone(run):
+    other = RunFolder(run.path / "robustness")
+    with other.opened(), other.writing(CELL) as folder:
+        with RunFolder(run.path.parent).opened():
+            pass
+        assert folder.exists()
 
 
 def test_two_writers_of_one_folder_are_refused(run):
