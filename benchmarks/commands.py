@@ -42,6 +42,10 @@ USER_ERRORS = (
 )
 
 
+TRIALS = 8
+"""Fits per method of --tune where --trials does not say."""
+
+
 def overrides(options: Namespace) -> dict[str, Any]:
     """The keys of a suite that the command line sets.
 
@@ -103,6 +107,9 @@ def run(options: Namespace) -> int:
     folder = _folder(options)
     chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
     where = tuned_settings.folders(options.tuned, folder.path)
+    if options.trials and not options.tune:
+        raise UsageError(f"--trials {options.trials} is for --tune")
+    trials = options.trials or TRIALS
     if options.tune and not where:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
     if options.tune and options.fresh:
@@ -112,14 +119,14 @@ def run(options: Namespace) -> int:
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
         made = plan.make_plan(chosen, compute, folder.path, tuned)
-        return _dry_tune(made, options.trials) if options.tune else _dry_run(made, folder, options.fresh)
+        return _dry_tune(made, trials) if options.tune else _dry_run(made, folder, options.fresh)
     with folder.opened():
         made = plan.make_plan(chosen, compute, folder.path, tuned)
         for name in made.problems:
             if where and not (options.tune or made.tuned[name]):
                 print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
         if options.tune:
-            return _tune(made, folder, options.trials, where[0], jobs, options.executor)
+            return _tune(made, folder, trials, where[0], jobs, options.executor)
         if options.fresh:
             for cell in made.cells:
                 folder.outdate(cell.id, cell.key)

@@ -80,7 +80,7 @@ def _search(group: Group) -> None:
         help="search every method's settings on the validation part, store the best, and leave: "
         "the same command without it runs with them",
     )
-    group.add_argument("--trials", type=_count, default=8, metavar="N", help="fits per method; default: 8")
+    group.add_argument("--trials", type=_count, metavar="N", help="fits per method; default: 8")
     group.add_argument(
         "--tuned",
         metavar="FOLDER|none",

@@ -167,6 +167,9 @@ def _check_contract(name: str, method: object) -> None:
     for setting, values in space.items():
         if not isinstance(values, tuple | list) or not values:
             raise MethodError(f"method {name!r}: space holds a tuple of values for {setting!r}, not {values!r}")
+        for value in values:
+            if values.count(value) > 1:
+                raise MethodError(f"method {name!r}: space holds {value!r} for {setting!r} twice")
 
 
 def _factory(name: str) -> Callable[..., Method]:

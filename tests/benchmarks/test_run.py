@@ -109,6 +109,7 @@ def test_list_names_what_there_is(run_suite, what):
         (["--llm-budget", "nonsense"], "no budget 'nonsense'"),
         (["--set", "random"], "expected METHOD.SETTING=VALUE"),
         (["--tune", "--trials", "0"], "--trials: 0 is not a whole number of at least 1"),
+        (["--trials", "99"], "--trials 99 is for --tune"),
         (["--batch-size", "0"], "--batch-size: 0 is not a whole number of at least 1 or auto"),
         (["--negatives", "abc"], "--negatives: abc is not a whole number of at least 1 or full"),
         (["--tune", "--methods", "random"], "none of these methods has settings to search"),

@@ -26,6 +26,7 @@ class Good:
         ("class Mine(Good): info = MethodInfo('m', '', roles='recommend')", "roles is a set of some of recommend"),
         ("class Mine(Good): info = MethodInfo('m', '', needs={'gpus'})", "needs is a set of some of text"),
         ("class Mine(Good): space = {'rate': 0.1}", "space holds a tuple of values for 'rate', not 0.1"),
+        ("class Mine(Good): space = {'rate': (0.5, 1.0, 1)}", "space holds 1.0 for 'rate' twice"),
         ("class Mine(Good): space = ('rate',)", "space holds a tuple of values for each setting"),
         ("class Mine(Good):\n    def __init__(self): exit(3)", "SystemExit: 3"),
         ("import sys\nclass Mine(Good): ...\nsys.exit()", "SystemExit: "),
