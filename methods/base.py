@@ -16,7 +16,10 @@ from data.types import FloatArray, IntArray
 T = TypeVar("T")
 Need = Literal["text", "language model", "gpu", "network"]
 Space = Mapping[str, tuple[Any, ...]]
-"""Settings of a method by name, and the values to choose from: numbers, strings, booleans or None, the default too."""
+"""Settings of a method by name, and the values to choose from: numbers, strings, booleans, the default among them.
+
+None is one of them only where it is the default: files of tuned settings leave it out.
+"""
 
 
 class NotRunnable(RuntimeError):
