@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.cells import Outcome, Progress
-from benchmarks.store import CellId, StoreError
+from benchmarks.store import CellId, StoreError, disk_errors
 
 
 class Job(Protocol):
@@ -141,8 +141,13 @@ def _end_with_parent() -> None:
 
 
 def log_to(path: Path, streams: bool = False) -> None:
-    """Send the messages and warnings of this process to a log file, and its output too if ``streams``."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Send the messages and warnings of this process to a log file, and its output too if ``streams``.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    with disk_errors(path):
+        handler = logging.FileHandler(path, encoding="utf-8")
     if streams:
         with path.open("a", encoding="utf-8") as stream:
             for descriptor in (1, 2):

@@ -203,11 +203,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: cannot write: {error.strerror or error}; earlier results are intact") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
     os.replace(partial, path)
 
 

@@ -1,7 +1,7 @@
 """The figures of a run."""
 
+import io
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from benchmarks.report.conditions import severity_curve
 from benchmarks.report.ranks import Ranks
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.robustness import performance_drop_rate
-from benchmarks.store import CellId, RunFolder
+from benchmarks.store import CellId, RunFolder, disk_errors, write_atomically
 from data.types import FloatArray
 
 if TYPE_CHECKING:
@@ -31,14 +31,25 @@ def draw(results: Results, folder: Path) -> list[Path]:
     import matplotlib
 
     matplotlib.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, drawing in _drawings().items():
         figure = drawing(results)
         if figure is not None:
-            paths.append(folder / f"{results.dataset}-{name}.png")
-            figure.savefig(paths[-1], dpi=150, bbox_inches="tight", metadata={"Software": None})
+            paths.append(_saved(figure, folder / f"{results.dataset}-{name}.png"))
     return paths + _kept(results, folder)
+
+
+def _saved(figure: "Figure", path: Path) -> Path:
+    """Write a figure as PNG.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    with disk_errors(path):
+        write_atomically(path, picture.getvalue())
+    return path
 
 
 def names(manifest: dict[str, Any], folder: RunFolder) -> Iterator[str]:
@@ -74,10 +85,7 @@ def critical_difference(ranks: Ranks, folder: Path) -> Path:
     axes.grid(alpha=0.3, axis="x")
     axes.set_xlabel(f"average {next(iter(ranks.tests))} rank over {', '.join(ranks.datasets)}")
     axes.set_title("methods differ where bars do not touch (Nemenyi)", fontsize=10)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / CRITICAL_DIFFERENCE
-    figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
-    return path
+    return _saved(figure, folder / CRITICAL_DIFFERENCE)
 
 
 def _kept(results: Results, folder: Path) -> list[Path]:
@@ -87,7 +95,8 @@ def _kept(results: Results, folder: Path) -> list[Path]:
         cell = results.folder.cell(CellId(results.dataset, method, results.seeds[0]))
         for picture in sorted(cell.glob("*.png")):
             paths.append(folder / _kept_name(results.dataset, method, picture))
-            shutil.copyfile(picture, paths[-1])
+            with disk_errors(paths[-1]):
+                write_atomically(paths[-1], picture.read_bytes())
     return paths
 
 

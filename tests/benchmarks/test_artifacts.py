@@ -1,16 +1,19 @@
 """What a method found while fitting becomes files beside its results."""
 
+import errno
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks.cells import Cell, run_cell
 from benchmarks.conditions import expand
 from benchmarks.executors import attempt
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.report import figures
-from benchmarks.store import CellId, RunFolder
+from benchmarks.store import CellId, RunFolder, StoreError
 from data.prompts.library import templates
 from methods.base import Compute, FitReport, Task
 from tests.conftest import write_atomic
@@ -63,3 +66,26 @@ def test_pictures_of_the_first_seed_are_figures_of_the_run(tmp_path):
         (cell / "seen.png").write_bytes(content)
     (path,) = figures._kept(results, folder)
     assert path.name == "tiny-a-b-seen.png" and path.read_bytes() == b"first"
+
+
+def test_full_disk_is_a_clear_error_and_leaves_no_half_picture(tmp_path, monkeypatch):
+    path = tmp_path / "tiny-drop.png"
+    path.write_bytes(b"old")
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreError, match=r"tiny-drop\.png: cannot write: No space left on device"):
+        figures._saved(Figure(), path)
+    assert path.read_bytes() == b"old"
+
+
+def test_picture_that_cannot_be_copied_is_a_clear_error(tmp_path):
+    (tmp_path / "figures").write_text("a file")
+    cell = RunFolder(tmp_path).cell(CellId("tiny", "c", 0))
+    cell.mkdir(parents=True)
+    (cell / "seen.png").write_bytes(b"")
+    results = SimpleNamespace(dataset="tiny", methods=("c",), seeds=(0,), folder=RunFolder(tmp_path))
+    with pytest.raises(StoreError, match="cannot write: File exists"):
+        figures._kept(results, tmp_path / "figures")

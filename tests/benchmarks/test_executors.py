@@ -47,6 +47,12 @@ def test_no_process_is_left_when_the_run_folder_cannot_be_written(tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_log_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "run.log").mkdir()
+    with pytest.raises(StoreError, match=r"run\.log: cannot write: Is a directory"):
+        executors.log_to(tmp_path / "run.log")
+
+
 def test_process_that_is_killed_amid_a_message_is_the_outcome_of_its_cell_alone(tmp_path):
     here, there = multiprocessing.Pipe(duplex=False)
     os.write(there.fileno(), struct.pack("!i", 100) + b"half")
