@@ -2,13 +2,14 @@
 
 import csv
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from data.types import FloatArray
 from methods.base import Compute, FitReport, Method, NotRunnable, Requests, Task, count
 from methods.lm.open import recorded_file
 from methods.registry import create
+from methods.settings import fits, words
 
 USERS_PER_CALL = 64
 FIT_SHARE = 0.6
@@ -134,9 +136,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
         progress(0.0, "fitting")
         reset_peak_memory()
         started = time.perf_counter()
-        report = method.fit(cell.problem.task(cell.compute), cell.id.seed)
-        if not isinstance(report, FitReport):
-            raise TypeError(f"fit returns a FitReport, not {report!r}")
+        report = checked(method.fit(cell.problem.task(cell.compute), cell.id.seed))
         seconds = {"fit": time.perf_counter() - started}
         with RunFolder(cell.run).writing(cell.id) as folder:
             scored = _score_conditions(cell, method, folder, progress)
@@ -155,17 +155,37 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "memory": peak_memory(),
                 "code": made_with,
                 "records_bytes": (folder / "records.csv").stat().st_size,
+                "scores_bytes": {file.name: file.stat().st_size for file in (folder / "scores").iterdir()},
                 "conditions": [condition.describe() for condition in cell.conditions],
                 "audits": [asdict(check) for check in scored.audits],
                 "fingerprints": cell.fingerprints,
             }
             (folder / "record.json").write_text(to_json(record), encoding="utf-8")
             for name, content in getattr(method, "artifacts", {}).items():
+                if Path(name).name != name or (folder / name).exists():
+                    raise ValueError(f"artifacts: {name!r} is no plain file name, or there is one of that name")
                 (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     except NotRunnable as reason:
         log.warning("%s: not run: %s", cell.id, reason)
         return Outcome("not run", str(reason))
     return Outcome("finished")
+
+
+def checked(report: object) -> FitReport:
+    """What ``fit`` returned, with Python's own values where it has NumPy's.
+
+    Raises:
+        TypeError: if it is no FitReport, or a field is not of its type; infinite and undefined numbers are of none.
+    """
+    if not isinstance(report, FitReport):
+        raise TypeError(f"fit returns a FitReport, not {report!r}")
+    values = {}
+    for name, kind in get_type_hints(FitReport).items():
+        value = getattr(report, name)
+        values[name] = value = value.item() if isinstance(value, np.generic) else value
+        if not fits(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+            raise TypeError(f"{name} in a FitReport is {words(kind)}, not {value!r}")
+    return FitReport(**values)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ USER_ERRORS = (
 )
 
 
+TRIALS = 8
+"""Fits per method of --tune where --trials does not say."""
+
+
 def overrides(options: Namespace) -> dict[str, Any]:
     """The keys of a suite that the command line sets.
 
@@ -103,6 +107,9 @@ def run(options: Namespace) -> int:
     folder = _folder(options)
     chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
     where = tuned_settings.folders(options.tuned, folder.path)
+    if options.trials and not options.tune:
+        raise UsageError(f"--trials {options.trials} is for --tune")
+    trials = options.trials or TRIALS
     if options.tune and not where:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
     if options.tune and options.fresh:
@@ -112,19 +119,23 @@ def run(options: Namespace) -> int:
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
         made = plan.make_plan(chosen, compute, folder.path, tuned)
-        return _dry_tune(made, options.trials) if options.tune else _dry_run(made, folder, options.fresh)
+        return _dry_tune(made, trials) if options.tune else _dry_run(made, folder, options.fresh)
     with folder.opened():
         made = plan.make_plan(chosen, compute, folder.path, tuned)
         for name in made.problems:
             if where and not (options.tune or made.tuned[name]):
                 print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
         if options.tune:
-            return _tune(made, folder, options.trials, where[0], jobs, options.executor)
+            return _tune(made, folder, trials, where[0], jobs, options.executor)
         if options.fresh:
             for cell in made.cells:
-                folder.remove(cell.id)
+                folder.outdate(cell.id, cell.key)
         _refuse_to_replace(made, folder)
-        return _execute(made, folder, compute, jobs, options.executor)
+        try:
+            return _execute(made, folder, compute, jobs, options.executor)
+        except KeyboardInterrupt:
+            how = "without --fresh goes" if options.fresh else "goes"
+            raise KeyboardInterrupt(f"the same command {how} on from here") from None
 
 
 def _check_revision(revision: str, backbone: str | None) -> None:
@@ -147,9 +158,10 @@ def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
     """See that what is finished is kept, unless it was made by an earlier edition of a user's own method.
 
     Raises:
-        UsageError: if results of other settings or data would be replaced.
+        UsageError: if results of other settings or data would be replaced, and --fresh has not asked for it.
     """
-    others = [cell for cell in made.cells if (record := folder.stored(cell.id)) and not cell.may_replace(record)]
+    asked = [cell for cell in made.cells if not folder.outdated(cell.id, cell.key)]
+    others = [cell for cell in asked if (record := folder.stored(cell.id)) and not cell.may_replace(record)]
     if others:
         raise UsageError(
             f"{folder.path}: {count(len(others), 'finished cell')} with other settings, data or device would be "
@@ -209,11 +221,14 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
         },
         "outcomes": outcomes,
     }
+    write.clear(folder)
     folder.write("manifest.json", to_json(manifest))
     kept = {cell.id: record for cell in made.cells if (record := folder.record(cell.id, cell.key))}
     waiting = [cell for cell in made.cells if cell.id not in kept]
     _say(made, folder, list(kept.values()))
     executors.log_to(folder.path / "run.log")
+    if kept and waiting:
+        write.write_leaderboard(folder)
     with _bar(made, waiting) as bar:
         for cell, outcome in _executed(waiting, bar, jobs, executor):
             if outcome.status != "finished":
@@ -239,6 +254,12 @@ def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]])
     if others := sum(record.get("code") != provenance.code() for record in finished):
         kept += f", {others} of them made by other code: --fresh fits all again"
     print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)
+    if left := set(folder.finished()).difference(cell.id for cell in made.cells):
+        print(
+            f"{count(len(left), 'finished cell')} of other commands are in no table of this one, the first "
+            f"{min(map(str, left))}: to have them there, name their methods, data sets and seeds too",
+            file=sys.stderr,
+        )
 
 
 def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.cells import Outcome, Progress
-from benchmarks.store import CellId, StoreError
+from benchmarks.store import CellId, StoreError, disk_errors
 
 
 class Job(Protocol):
@@ -37,6 +37,8 @@ class Job(Protocol):
 
 
 Report = Callable[[Job, float, str], None]
+PATIENCE = 10.0
+"""Seconds that a process has to end when its cell is done."""
 
 
 def attempt(cell: Job, progress: Progress) -> Outcome:
@@ -79,11 +81,13 @@ def processes(cells: Sequence[Job], report: Report, jobs: int) -> Iterator[tuple
                 process.start()
                 there.close()
                 running[here] = (cell, process)
-            for connection in wait(list(running), timeout=1.0):
-                assert isinstance(connection, Connection)
-                outcome = _receive(connection, *running[connection], report)
-                if outcome is not None:
-                    yield running.pop(connection)[0], outcome
+            ready = wait(list(running), timeout=1.0)
+            for connection, (cell, process) in list(running.items()):
+                # what a killed process has started may hold its end of the pipe
+                if connection in ready or not process.is_alive():
+                    outcome = _receive(connection, cell, process, report)
+                    if outcome is not None:
+                        yield running.pop(connection)[0], outcome
     finally:
         for _, process in running.values():
             process.kill()
@@ -94,19 +98,29 @@ def processes(cells: Sequence[Job], report: Report, jobs: int) -> Iterator[tuple
 def _receive(connection: Connection, cell: Job, process: Any, report: Report) -> Outcome | None:
     """What a child says: None for progress, its outcome at the end."""
     try:
-        message = connection.recv()
+        message = connection.recv() if connection.poll() else None
     except (EOFError, OSError):  # OSError: it was killed amid a message
-        process.join()
+        message = None
+    if message is None:
+        _end(process)
         message = Outcome(
             "failed", f"its process ended with exit code {process.exitcode} (-9: killed, often for memory)"
         )
     if isinstance(message, StoreError):
         raise message
     if isinstance(message, Outcome):
-        process.join()
+        _end(process)
         return message
     report(cell, *message)
     return None
+
+
+def _end(process: Any) -> None:
+    """Wait for a process that has said its last, and kill it where something, such as a thread, keeps it."""
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _child(cell: Job, connection: Connection) -> None:
@@ -127,8 +141,13 @@ def _end_with_parent() -> None:
 
 
 def log_to(path: Path, streams: bool = False) -> None:
-    """Send the messages and warnings of this process to a log file, and its output too if ``streams``."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Send the messages and warnings of this process to a log file, and its output too if ``streams``.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    with disk_errors(path):
+        handler = logging.FileHandler(path, encoding="utf-8")
     if streams:
         with path.open("a", encoding="utf-8") as stream:
             for descriptor in (1, 2):

@@ -80,7 +80,7 @@ def _search(group: Group) -> None:
         help="search every method's settings on the validation part, store the best, and leave: "
         "the same command without it runs with them",
     )
-    group.add_argument("--trials", type=_count, default=8, metavar="N", help="fits per method; default: 8")
+    group.add_argument("--trials", type=_count, metavar="N", help="fits per method; default: 8")
     group.add_argument(
         "--tuned",
         metavar="FOLDER|none",
@@ -100,7 +100,7 @@ def _how_to_run(group: Group) -> None:
         "--jobs", type=_count, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
     )
     group.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
-    group.add_argument("--output-dir", type=Path, help="default: results/<suite>")
+    group.add_argument("--output-dir", type=_folder, help="default: results/<suite>")
     group.add_argument(
         "--fresh", action="store_true", help="fit again what is finished; to go on after a stop, leave it out"
     )
@@ -113,6 +113,12 @@ def _count(text: str, otherwise: str = "") -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1{otherwise}")
     return int(text)
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder is needed; . is the current one")
+    return Path(text)
 
 
 def _negatives(text: str) -> int | str:
@@ -137,8 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = commands.RUN[options.command](options)
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:  # before what names a module whose import it may have stopped
-        print("stopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # before what names a module whose import it may have stopped
+        print(f"stopped; {str(stop) or 'the same command goes on from here'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

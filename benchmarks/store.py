@@ -6,6 +6,7 @@ cells/<dataset>/<method>/seed-<s>/
     record.json               key, fit report, timings, conditions, audits
     scores/<condition>.npy    float32 [users, candidates], minus infinity for items that do not compete
     records.csv               per user and condition: template, rank, metrics, training count of the positive
+    .outdated                 where --fresh has asked for another fit: content key of that one
     ...                       what a method found while fitting, in its own words
 leaderboard.md ...            made from the above alone, again at any time
 """
@@ -20,11 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from data.fingerprint import fingerprint
 
 SCHEMA = 1
+OUTDATED = ".outdated"
+WRITTEN = ("", "cells/*/*/", "cells/*/*/seed-*/", "tuning/*/*/", "tuned/", "figures/")
+"""Where a run writes; below them there may be other runs."""
 
 
 class StoreError(RuntimeError):
@@ -79,7 +84,7 @@ class RunFolder:
                 ) from None
         try:
             with disk_errors(self.path):
-                for leftover in self.path.rglob(".partial-*"):
+                for leftover in (path for place in WRITTEN for path in self.path.glob(f"{place}.partial-*")):
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield self
         finally:
@@ -90,9 +95,10 @@ class RunFolder:
         return self.path / "cells" / cell.folder
 
     def record(self, cell: CellId, key: str) -> dict[str, Any] | None:
-        """The record of a finished cell of that content key; None if there is none."""
+        """The record of a finished cell of that content key; None if there is none, or it is to be fitted again."""
         record = self.stored(cell)
-        return record if record and record["key"] == key and record["schema"] == SCHEMA else None
+        known = record and record["key"] == key and record["schema"] == SCHEMA
+        return record if known and not self.outdated(cell, key) else None
 
     def stored(self, cell: CellId) -> dict[str, Any] | None:
         """The record of a finished cell of any content key; None if there is none, or its files are damaged."""
@@ -106,8 +112,11 @@ class RunFolder:
             with path.open(encoding="utf-8") as file:
                 if not (file.readline() and file.readline()):
                     raise ValueError("no records")
-            if path.stat().st_size != record.get("records_bytes", path.stat().st_size):
-                raise ValueError("cut off, or changed by hand")
+            _check_size(path, record.get("records_bytes"))
+            for name, size in record.get("scores_bytes", {}).items():
+                path = self.cell(cell) / "scores" / name
+                if path.exists():  # a folder may be kept without its scores
+                    _check_size(path, size)
         except (OSError, ValueError, KeyError, TypeError) as error:
             if path not in self._damaged:
                 logging.getLogger(__name__).warning("%s: damaged, %s is not finished: %s", path, cell, error)
@@ -115,16 +124,29 @@ class RunFolder:
             return None
         return record
 
-    def remove(self, cell: CellId) -> None:
-        """Make room for a cell that is to be fitted again.
+    def finished(self) -> Iterator[CellId]:
+        """All finished cells, of whatever command."""
+        for path in sorted(self.path.glob("cells/*/*/seed-*/record.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                cell = CellId(record["dataset"], record["method"], record["seed"])
+                if self.stored(cell):
+                    yield cell
+
+    def outdate(self, cell: CellId, key: str) -> None:
+        """Note that a fit of that content key shall replace a finished cell, which stays until it does.
 
         Raises:
             StoreError: if the disk is not writable.
         """
-        final = self.cell(cell)
-        with disk_errors(final):
-            if final.exists():
-                shutil.rmtree(final.rename(final.parent / f".partial-old-{final.name}"))
+        if self.stored(cell):
+            with disk_errors(self.cell(cell)):
+                write_atomically(self.cell(cell) / OUTDATED, key)
+
+    def outdated(self, cell: CellId, key: str) -> bool:
+        """Whether a fit of that content key has been asked for in the place of a finished cell."""
+        path = self.cell(cell) / OUTDATED
+        return path.exists() and path.read_text(encoding="utf-8") == key
 
     @contextlib.contextmanager
     def writing(self, cell: CellId) -> Iterator[Path]:
@@ -181,20 +203,22 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: cannot write: {error.strerror or error}; earlier results are intact") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
     os.replace(partial, path)
 
 
 def to_json(value: object) -> str:
-    """JSON as the suite writes it: sorted keys, indented, not-a-number as null."""
+    """JSON as the suite writes it: sorted keys, indented, not-a-number as null, NumPy's scalars as Python's."""
     return json.dumps(_plain(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -202,6 +226,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _check_size(path: Path, size: int | None) -> None:
+    """See that a file has the size it was written with, if that is known."""
+    if size not in (None, path.stat().st_size):
+        raise ValueError("cut off, or changed by hand")
 
 
 def _sync(folder: Path) -> None:

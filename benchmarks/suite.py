@@ -42,6 +42,12 @@ TYPES = {"tuple_type": "a list", **dict.fromkeys(("bool_type", "bool_parsing"), 
 SHOULD = "Input should be "
 
 
+def _named(name: str) -> str:
+    if not name.strip(". "):
+        raise ValueError("a name is needed")
+    return name
+
+
 def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values:
         raise ValueError("at least one is needed")
@@ -74,7 +80,7 @@ class Suite(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Annotated[str, AfterValidator(_named)]
     description: str = ""
     datasets: Annotated[tuple[str, ...], AfterValidator(_once)] = ("ml-100k",)
     methods: Annotated[tuple[str, ...], AfterValidator(_some)]

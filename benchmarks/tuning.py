@@ -195,7 +195,7 @@ def searches(cells: Iterable[Cell], trials: int) -> list[Search]:
     """One search per data set and method that declares a ``space``; what the suite or --set fixes is not searched.
 
     Raises:
-        TuningError: if there is nothing to search.
+        TuningError: if there is nothing to search, or a space holds None where it would be lost.
     """
     found: dict[tuple[str, str], Search] = {}
     others = {}
@@ -206,12 +206,23 @@ def searches(cells: Iterable[Cell], trials: int) -> list[Search]:
             continue
         space = getattr(method, "space", {})
         free = {name: choices for name, choices in space.items() if name not in cell.settings}
+        _check_none(cell.id.method, method, free)
         if free:
             found.setdefault((cell.id.dataset, cell.id.method), Search(cell, free, trials))
     if not found:
         hints = [f"; {name} runs with what --tune finds for {row}" for name, row in others.items()]
         raise TuningError(f"none of these methods has settings to search{''.join(hints)}")
     return list(found.values())
+
+
+def _check_none(name: str, method: Method, space: Space) -> None:
+    """See that None is a default wherever a space holds it: files of tuned settings cannot, and leave it out."""
+    for setting, choices in space.items():
+        if None in choices and getattr(method, setting, None) is not None:
+            raise TuningError(
+                f"{name}: the search space of {setting} holds None, which no file of tuned settings can, beside the "
+                f"default {getattr(method, setting)!r}: make None the default, or let another value stand for it"
+            )
 
 
 def propose(space: Space, trials: Sequence[Trial], *key: object) -> dict[str, Any]:

@@ -16,7 +16,10 @@ from data.types import FloatArray, IntArray
 T = TypeVar("T")
 Need = Literal["text", "language model", "gpu", "network"]
 Space = Mapping[str, tuple[Any, ...]]
-"""Settings of a method by name, and the values to choose from: numbers, strings, booleans or None, the default too."""
+"""Settings of a method by name, and the values to choose from: numbers, strings, booleans, the default among them.
+
+None is one of them only where it is the default: files of tuned settings leave it out.
+"""
 
 
 class NotRunnable(RuntimeError):
@@ -218,8 +221,9 @@ class Method(Protocol):
     requests; an audit checks it. One whose settings ``--tune`` shall choose declares them in ``space: Space``. A
     row ``family/variant`` runs with those chosen for the family; one built on another method names it in
     ``tuned_as``. One that keeps scores to give them again has ``forget()``. One that finds something to look at
-    keeps texts or bytes by file name in ``artifacts``: files beside its results. One that cuts prompts to the window
-    of its model counts them in ``scorer.encoder.shortened``; the note of its row says how many it did in scoring.
+    keeps texts or bytes by plain file name in ``artifacts``: files beside its results, of other names than theirs. One
+    that cuts prompts to the window of its model counts them in ``scorer.encoder.shortened``; the note of its row says
+    how many it did in scoring.
     """
 
     info: MethodInfo

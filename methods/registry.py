@@ -155,7 +155,7 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
             raise MethodError(f"method {name!r}: {setting} is {words(kind)}, not {value!r}")
     try:
         method: Method = _factory(name)(**(settings or {}))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise MethodError(f"method {name!r}: {_told(error)}") from error
     _check_contract(name, method)
     return method
@@ -174,6 +174,9 @@ def _check_contract(name: str, method: object) -> None:
     for setting, values in space.items():
         if not isinstance(values, tuple | list) or not values:
             raise MethodError(f"method {name!r}: space holds a tuple of values for {setting!r}, not {values!r}")
+        for value in values:
+            if values.count(value) > 1:
+                raise MethodError(f"method {name!r}: space holds {value!r} for {setting!r} twice")
 
 
 def _factory(name: str) -> Callable[..., Method]:
@@ -184,12 +187,12 @@ def _factory(name: str) -> Callable[..., Method]:
     try:
         factory: Callable[..., Method] = getattr(importlib.import_module(module), attribute)
         inspect.signature(factory)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a guard may end by itself
         raise MethodError(f"method {name!r}: {_told(error)}") from error
     return factory
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """An error of a method's own code; those that say by themselves what is wrong, as they say it."""
     plain = isinstance(error, TypeError | ValueError | ImportError | AttributeError)
     return str(error) if plain else f"{type(error).__name__}: {error}"

@@ -205,6 +205,15 @@ class Unreported(Prompted):
         return 3
 
 
+class Uncounted(Prompted):
+    """Does not know how many interactions it has seen."""
+
+    info = MethodInfo("uncounted", "none")
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        return FitReport(interactions=None)
+
+
 @dataclass
 class Tunable(Prompted):
     """Knows the validation items, and says so as loudly as ``skill``; some of its settings do not work."""

@@ -1,7 +1,8 @@
 """The figures of a run."""
 
+import io
 import math
-import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from benchmarks.report.conditions import severity_curve
 from benchmarks.report.ranks import Ranks
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.robustness import performance_drop_rate
-from benchmarks.store import CellId
+from benchmarks.store import CellId, RunFolder, disk_errors, write_atomically
 from data.types import FloatArray
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 """Okabe and Ito, 2008: told apart with any colour vision."""
 MARKERS = "os^Dv<>Pph*"
+CRITICAL_DIFFERENCE = "critical-difference.png"
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
@@ -29,15 +31,39 @@ def draw(results: Results, folder: Path) -> list[Path]:
     import matplotlib
 
     matplotlib.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
-    drawings = {"drop": _drop, "severity": _severity, "clean-unseen": _clean_unseen}
     paths = []
-    for name, drawing in drawings.items():
+    for name, drawing in _drawings().items():
         figure = drawing(results)
         if figure is not None:
-            paths.append(folder / f"{results.dataset}-{name}.png")
-            figure.savefig(paths[-1], dpi=150, bbox_inches="tight", metadata={"Software": None})
+            paths.append(_saved(figure, folder / f"{results.dataset}-{name}.png"))
     return paths + _kept(results, folder)
+
+
+def _saved(figure: "Figure", path: Path) -> Path:
+    """Write a figure as PNG.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    with disk_errors(path):
+        write_atomically(path, picture.getvalue())
+    return path
+
+
+def names(manifest: dict[str, Any], folder: RunFolder) -> Iterator[str]:
+    """File names of all figures that a run may have."""
+    yield CRITICAL_DIFFERENCE
+    yield from (f"{dataset}-{name}.png" for dataset in manifest["datasets"] for name in _drawings())
+    for cell in manifest["cells"]:
+        pictures = folder.cell(CellId(cell["dataset"], cell["method"], cell["seed"])).glob("*.png")
+        yield from (_kept_name(cell["dataset"], cell["method"], picture) for picture in pictures)
+
+
+def _drawings() -> dict[str, "Callable[[Results], Figure | None]"]:
+    """What is drawn of every data set."""
+    return {"drop": _drop, "severity": _severity, "clean-unseen": _clean_unseen}
 
 
 def critical_difference(ranks: Ranks, folder: Path) -> Path:
@@ -59,21 +85,23 @@ def critical_difference(ranks: Ranks, folder: Path) -> Path:
     axes.grid(alpha=0.3, axis="x")
     axes.set_xlabel(f"average {next(iter(ranks.tests))} rank over {', '.join(ranks.datasets)}")
     axes.set_title("methods differ where bars do not touch (Nemenyi)", fontsize=10)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "critical-difference.png"
-    figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
-    return path
+    return _saved(figure, folder / CRITICAL_DIFFERENCE)
 
 
 def _kept(results: Results, folder: Path) -> list[Path]:
-    """Pictures that methods keep beside their results, those of the first seed: ``<dataset>-<method>-<name>``."""
+    """Pictures that methods keep beside their results, those of the first seed."""
     paths = []
     for method in results.methods:
         cell = results.folder.cell(CellId(results.dataset, method, results.seeds[0]))
         for picture in sorted(cell.glob("*.png")):
-            paths.append(folder / f"{results.dataset}-{method.replace('/', '-')}-{picture.name}")
-            shutil.copyfile(picture, paths[-1])
+            paths.append(folder / _kept_name(results.dataset, method, picture))
+            with disk_errors(paths[-1]):
+                write_atomically(paths[-1], picture.read_bytes())
     return paths
+
+
+def _kept_name(dataset: str, method: str, picture: Path) -> str:
+    return f"{dataset}-{method.replace('/', '-')}-{picture.name}"
 
 
 def _style(method: int) -> dict[str, Any]:

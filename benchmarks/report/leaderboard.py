@@ -176,8 +176,6 @@ def _caption(results: Results) -> str:
         else f" (a random sample of {facts['test_users']}, the same for all methods)"
     )
     seeds = count(len(results.seeds), "seed")
-    made = {str(record.get("code")) for method in results.methods for record in results.records[method]}
-    mixed = " MIXED: the rows were made by different versions of the code." if len(made) > 1 else ""
     if not len(results.unseen):
         how = "Sorted by clean quality."
     else:
@@ -187,14 +185,20 @@ def _caption(results: Results) -> str:
             "templates alone in which the method is first. A dash in a row with a prompt: unseen templates do not "
             "reach it, or not in every fit."
         )
-    limited = " NOT REPORTABLE: made with --limit." if results.manifest["suite"]["limit"] else ""
-    failed = [audit for audit in failed_audits(results)]
-    banner = f" AUDIT FAILED: {'; '.join(failed)}." if failed else ""
     return (
         f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
         f"{seeds}; brackets hold {percent(level)} bootstrap intervals over {results.resampled}. {how} AUC and "
-        f"Hit@10 are clean. Bold: best, underlined: second.{mixed}{limited}{banner}"
+        f"Hit@10 are clean. Bold: best, underlined: second.{banner(results)}"
     )
+
+
+def banner(results: Results) -> str:
+    """What every table of a data set says at the end of its caption where its numbers are not to be relied on."""
+    made = {str(record.get("code")) for method in results.methods for record in results.records[method]}
+    mixed = " MIXED: the rows were made by different versions of the code." if len(made) > 1 else ""
+    limited = " NOT REPORTABLE: made with --limit." if results.manifest["suite"]["limit"] else ""
+    failed = failed_audits(results)
+    return mixed + limited + (f" AUDIT FAILED: {'; '.join(failed)}." if failed else "")
 
 
 def failed_audits(results: Results) -> list[str]:

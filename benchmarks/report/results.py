@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import metrics, robustness
-from benchmarks.store import CellId, RunFolder
+from benchmarks.store import CellId, RunFolder, StoreError
 from data.types import FloatArray, IntArray
 
 PRIMARY = "ndcg@10"
@@ -98,9 +98,16 @@ class Results:
 
 
 def scores_of(cell: Path, condition: int) -> FloatArray | None:
-    """Stored scores of a cell, shape ``[users, candidates]``; None in a folder without scores."""
+    """Stored scores of a cell, shape ``[users, candidates]``; None in a folder without scores.
+
+    Raises:
+        StoreError: if the file is damaged and its record, of an earlier version, has no sizes to tell.
+    """
     path = cell / "scores" / f"{condition:03}.npy"
-    return np.load(path) if path.exists() else None
+    try:
+        return np.load(path) if path.exists() else None
+    except (OSError, ValueError, EOFError) as error:
+        raise StoreError(f"{path}: damaged; delete {cell}, and the command that made it fits it again") from error
 
 
 @cache

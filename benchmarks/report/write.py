@@ -2,16 +2,17 @@
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.report import ranks
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family
-from benchmarks.report.leaderboard import cold_items, leaderboard
+from benchmarks.report.leaderboard import banner, cold_items, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import Results, load
 from benchmarks.report.table import Column, Table
-from benchmarks.store import RunFolder, disk_errors, to_json
+from benchmarks.store import RunFolder, StoreError, disk_errors, to_json
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -32,6 +33,34 @@ td details {{ margin: 0 }} td summary {{ font-weight: inherit }} td details[open
 """
 
 
+MAKERS = {
+    "cold-items": cold_items,
+    "significance": comparisons,
+    "families": by_family,
+    "conditions": by_condition,
+    "ledger": ledger,
+}
+
+
+def clear(folder: RunFolder) -> None:
+    """Remove the tables, figures and page of the run that the manifest is of; files of others stay.
+
+    Raises:
+        StoreError: if they cannot be removed.
+    """
+    from benchmarks.report import figures
+
+    try:
+        manifest = folder.read_manifest()
+    except StoreError:  # no run, or none that says which figures it has
+        return
+    tables = [f"{name}.{ending}" for name in ("leaderboard", *MAKERS, "ranks") for ending in ("md", "tex", "csv")]
+    drawn = [f"figures/{name}" for name in figures.names(manifest, folder)]
+    with disk_errors(folder.path):
+        for name in (*tables, "leaderboard.json", "index.html", *drawn):
+            (folder.path / name).unlink(missing_ok=True)
+
+
 def write_leaderboard(folder: RunFolder) -> dict[str, Table]:
     """Write leaderboard.md, .csv, .tex and .json, by data set; cheap enough to repeat after every cell."""
     boards = {results.dataset: leaderboard(results) for results in load(folder)}
@@ -45,16 +74,9 @@ def write_all(folder: RunFolder) -> None:
     from benchmarks.report import figures
 
     found = load(folder)
-    makers = {
-        "cold-items": cold_items,
-        "significance": comparisons,
-        "families": by_family,
-        "conditions": by_condition,
-        "ledger": ledger,
-    }
     made = {"leaderboard": write_leaderboard(folder)}
-    for name, make in makers.items():
-        made[name] = {results.dataset: make(results) for results in found}
+    for name, make in MAKERS.items():
+        made[name] = {results.dataset: _marked(make(results), found=[results]) for results in found}
         _write(folder, name, made[name])
     drawn = {results.dataset: figures.draw(results, folder.path / "figures") for results in found}
     folder.write("index.html", _page(found, made, drawn, _across(found, folder)))
@@ -66,15 +88,20 @@ def _across(found: Sequence[Results], folder: RunFolder) -> str:
 
     across = ranks.ranks(found)
     if across is None:  # ranks of an earlier run of this folder are none of this one
-        for path in (*folder.path.glob("ranks.*"), folder.path / "figures" / "critical-difference.png"):
+        for path in (*folder.path.glob("ranks.*"), folder.path / "figures" / figures.CRITICAL_DIFFERENCE):
             with disk_errors(path):
                 path.unlink(missing_ok=True)
         return ""
-    table = ranks.table(across)
+    table = _marked(ranks.table(across), found)
     for ending, render in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):
         folder.write(f"ranks.{ending}", render())
     picture = f"figures/{figures.critical_difference(across, folder.path / 'figures').name}"
     return f'<h2>across data sets</h2>\n{table.html()}\n<img src="{picture}" alt="{picture}">'
+
+
+def _marked(table: Table, found: Sequence[Results]) -> Table:
+    """The table with the banners of the data sets that its numbers are of."""
+    return replace(table, caption=(table.caption + "".join(dict.fromkeys(map(banner, found)))).strip())
 
 
 def _write(folder: RunFolder, name: str, by_dataset: dict[str, Table]) -> None:

@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import signal
 import struct
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import executors
 from benchmarks.cells import Outcome, Progress
 from benchmarks.executors import _receive, processes
 from benchmarks.store import CellId, StoreError
@@ -44,10 +47,52 @@ def test_no_process_is_left_when_the_run_folder_cannot_be_written(tmp_path):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_log_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "run.log").mkdir()
+    with pytest.raises(StoreError, match=r"run\.log: cannot write: Is a directory"):
+        executors.log_to(tmp_path / "run.log")
+
+
 def test_process_that_is_killed_amid_a_message_is_the_outcome_of_its_cell_alone(tmp_path):
     here, there = multiprocessing.Pipe(duplex=False)
     os.write(there.fileno(), struct.pack("!i", 100) + b"half")
     there.close()
-    killed = SimpleNamespace(join=lambda: None, exitcode=-9)
+    killed = SimpleNamespace(join=lambda timeout: None, is_alive=lambda: False, exitcode=-9)
     outcome = _receive(here, Job(tmp_path, True), killed, lambda *_: None)
     assert outcome is not None and outcome.status == "failed" and "exit code -9" in outcome.reason
+
+
+@dataclass
+class Forking(Job):
+    """Dies as a process that ran out of memory does, and leaves a process that holds the end of its pipe."""
+
+    def execute(self, progress: Progress) -> Outcome:
+        if child := os.fork():
+            (self.run / "pid").write_text(str(child))
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+        raise AssertionError
+
+
+@dataclass
+class Threaded(Job):
+    """Leaves a thread that its process waits for."""
+
+    def execute(self, progress: Progress) -> Outcome:
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        return Outcome("finished")
+
+
+def test_killed_process_that_leaves_another_does_not_hold_the_run(tmp_path):
+    try:
+        ((_, outcome),) = processes([Forking(tmp_path, False)], lambda *_: None, jobs=1)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert outcome.status == "failed" and "exit code -9" in outcome.reason
+
+
+def test_process_that_is_done_and_does_not_end_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "PATIENCE", 0.1)
+    assert [outcome for _, outcome in processes([Threaded(tmp_path, False)], lambda *_: None, jobs=1)] == [
+        Outcome("finished")
+    ]

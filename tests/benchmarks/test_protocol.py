@@ -156,6 +156,7 @@ def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
         (f"{X}[conditions]\ntypos = 0.1", "x.toml: conditions.typos: Input should be a list or true or false, not 0.1"),
         (f"{X}[conditions]\ntypos = [1.5]", "x.toml: conditions: typos: severity is a share between 0 and 1, not 1.5"),
         (f"{X}[conditions]\ntypo = true", "x.toml: conditions: no condition family 'typo': did you mean 'typos'?"),
+        ('name = ""\nmethods = ["random"]', "name: a name is needed, not ''"),
         ('name = "x"', "methods: Field required"),
         ('name = "x"\nmethods = []', "methods: at least one is needed, not []"),
         (f"{X}seeds = []", "seeds: at least one is needed, not []"),

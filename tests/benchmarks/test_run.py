@@ -24,8 +24,9 @@ from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.readme import shortened
 from benchmarks.report.results import load
+from benchmarks.report.write import clear, write_all
 from benchmarks.run import main
-from benchmarks.store import RunFolder
+from benchmarks.store import CellId, RunFolder
 from methods.base import Compute, count
 from tests.conftest import ROOT
 
@@ -108,6 +109,7 @@ def test_list_names_what_there_is(run_suite, what):
         (["--llm-budget", "nonsense"], "no budget 'nonsense'"),
         (["--set", "random"], "expected METHOD.SETTING=VALUE"),
         (["--tune", "--trials", "0"], "--trials: 0 is not a whole number of at least 1"),
+        (["--trials", "99"], "--trials 99 is for --tune"),
         (["--batch-size", "0"], "--batch-size: 0 is not a whole number of at least 1 or auto"),
         (["--negatives", "abc"], "--negatives: abc is not a whole number of at least 1 or full"),
         (["--tune", "--methods", "random"], "none of these methods has settings to search"),
@@ -125,6 +127,7 @@ def test_list_names_what_there_is(run_suite, what):
         (["list", "--methods", "bpr", "datasets"], "list takes no --methods"),
         (["list", "metods"], "there are methods"),
         (["report", "--output-dir", "nowhere-at-all"], "no run here"),
+        (["--output-dir", ""], "--output-dir: the name of a folder is needed"),
     ],
 )
 def test_bad_input_is_answered_with_a_sentence_and_neighbours(run_suite, tmp_path, arguments, sentence):
@@ -254,6 +257,37 @@ def test_rows_of_different_versions_of_the_code_are_marked(finished, tmp_path):
     assert "MIXED: the rows were made by different versions of the code" in leaderboard(results).caption
 
 
+def test_every_table_says_that_its_numbers_are_not_to_be_relied_on(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    record = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    record.write_text(record.read_text().replace('"dirty":', '"dirty": "?", "was":').replace("true", "false"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["suite"]["limit"] = 5
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_all(RunFolder(run))
+    tables = sorted(run.glob("*.md"))
+    assert len(tables) == 6
+    for text in [path.read_text() for path in tables]:
+        assert " MIXED: " in text and " NOT REPORTABLE: " in text and " AUDIT FAILED: popularity: " in text
+    assert (run / "index.html").read_text().count("NOT REPORTABLE") == 6
+
+
+def test_tables_and_figures_of_a_run_are_removed_and_what_others_made_stays(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    made = {path.relative_to(run) for path in run.rglob("*") if path.is_file()}
+    picture = Path("cells", "tiny", "random", "seed-0", "seen.png")
+    own = [Path("notes.md"), Path("figures", "tiny-mine.png"), Path("figures", "other.png"), Path("tuned", "tiny.toml")]
+    for path in (picture, Path("figures", "tiny-random-seen.png"), *own):
+        (run / path).parent.mkdir(exist_ok=True)
+        (run / path).write_text("")
+    clear(RunFolder(run))
+    stays = {path for path in made if path.parts[0] in ("cells", "manifest.json", "run.log", ".lock")}
+    assert {path.relative_to(run) for path in run.rglob("*") if path.is_file()} == stays | {picture, *own}
+    (run / "manifest.json").unlink()
+    clear(RunFolder(run))
+    assert all((run / path).exists() for path in own)
+
+
 def test_data_of_the_same_name_are_refused(suite_file, tmp_path, run_suite):
     from tests.conftest import write_atomic
 
@@ -373,6 +407,19 @@ def test_running_again_recomputes_nothing(finished, run_suite):
     assert tables == {name: (run / name).read_bytes() for name in TABLES}
 
 
+def test_scores_that_were_cut_off_are_made_again_or_named_where_an_old_record_has_no_sizes(finished, tmp_path, capsys):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    cell = run / "cells" / "tiny" / "random" / "seed-0"
+    file, record = cell / "scores" / "001.npy", json.loads((cell / "record.json").read_text())
+    assert record["scores_bytes"] == {path.name: path.stat().st_size for path in (cell / "scores").iterdir()}
+    os.truncate(file, 500)
+    assert not RunFolder(run).record(CellId("tiny", "random", 0), record["key"])
+    del record["scores_bytes"]
+    (cell / "record.json").write_text(json.dumps(record))
+    assert main(["report", "--output-dir", str(run)]) == 2
+    assert f"error: {file}: damaged; delete {cell}, and the command" in capsys.readouterr().err
+
+
 OWN = "from tests.fakes import Prompted\n\n\nclass Mine(Prompted):\n    pass\n"
 
 
@@ -421,6 +468,51 @@ def test_kept_cells_of_other_code_are_counted_and_fitted_again_if_asked_for(fini
     assert run_suite(*flags, "--fresh", "--dry-run").stdout.count(": to run") == 3
     assert "and kept" not in run_suite(*flags, "--fresh").stderr
     assert json.loads(file.read_text())["code"] != "another"
+
+
+def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(finished, tmp_path, run_suite):
+    suite, whole = finished
+    run = shutil.copytree(whole, tmp_path / "run")
+    command = ("--suite", suite, "--output-dir", run, "--jobs", 1)
+    other = (*command, "--set", "tests.fakes:Prompted.seconds=4.0")
+    before = (run / "manifest.json").read_bytes()
+    process = start(*other, "--fresh")
+    while (run / "manifest.json").read_bytes() == before or len(list(run.rglob(".outdated"))) > 1:
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.rstrip().endswith("stopped; the same command without --fresh goes on from here")
+    assert "0 of 1 seeds" in (run / "leaderboard.md").read_text()
+    assert not (run / "significance.md").exists() and not list((run / "figures").iterdir())
+    assert run_suite(*command, "--dry-run").stdout.count(": finished") == 3
+    assert run_suite(*other, "--dry-run").stdout.splitlines()[-1] == "tests.fakes:Prompted on tiny, seed 0: to run"
+    answer = run_suite(*other)
+    assert answer.returncode == 0 and "2 finished earlier and kept" in answer.stderr
+    assert run_suite(*other, "--dry-run").stdout.count(": finished") == 3
+
+
+def test_fresh_fit_that_fails_leaves_what_was_there(suite_file, tmp_path, run_suite):
+    flags = ("--suite", suite_file, "--methods", "tests.fakes:Tunable", "--output-dir", tmp_path / "r")
+    assert run_suite(*flags).returncode == 0
+    assert run_suite(*flags, "--fresh", "--set", "tests.fakes:Tunable.flaw='nan'").returncode == 1
+    assert run_suite(*flags, "--dry-run").stdout.count(": finished") == 1
+
+
+def test_cells_that_a_command_leaves_out_of_the_tables_are_counted_and_come_back_when_named(
+    finished, tmp_path, run_suite
+):
+    suite, whole = finished
+    run = shutil.copytree(whole, tmp_path / "run")
+    rows = (run / "leaderboard.csv").read_text()
+    answer = run_suite("--suite", suite, "--methods", "popularity", "--output-dir", run)
+    said = "2 finished cells of other commands are in no table of this one, the first random on tiny, seed 0: "
+    assert said in answer.stderr
+    assert [row["method"] for row in csv.DictReader((run / "leaderboard.csv").open())] == ["popularity"]
+    answer = run_suite("--suite", suite, "--output-dir", run)
+    assert "3 finished earlier and kept" in answer.stderr and "in no table" not in answer.stderr
+    assert (run / "leaderboard.csv").read_text() == rows
 
 
 def test_report_finds_the_run_of_a_suite_file_by_the_name_in_it(finished, tmp_path, run_suite):
@@ -512,6 +604,7 @@ def test_method_that_cannot_run_has_a_row_with_its_reason(suite_file, tmp_path, 
         ("Broken", "failed: RuntimeError: the loss is not a number"),
         ("Undefined", "not finite"),
         ("Unreported", "fit returns a FitReport, not 3"),
+        ("Uncounted", "failed: TypeError: interactions in a FitReport is a whole number, not None"),
         ("Suicidal", "exit code -9"),
         ("Refused", "failed: RuntimeError: refused: nobody answers |"),
     ],

@@ -3,6 +3,7 @@
 import errno
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.store import SCHEMA, CellId, RunFolder, StoreError, to_json, write_atomically
@@ -14,8 +15,10 @@ def finish(run: RunFolder, key: str = "k", text: str = "new") -> None:
     with run.writing(CELL) as folder:
         (folder / "scores.txt").write_text(text)
         (folder / "records.csv").write_text("condition\nclean\nclean\n")
-        size = (folder / "records.csv").stat().st_size
-        (folder / "record.json").write_text(json.dumps({"key": key, "schema": SCHEMA, "records_bytes": size}))
+        (folder / "scores").mkdir()
+        (folder / "scores" / "000.npy").write_text("scores")
+        sizes = {"records_bytes": (folder / "records.csv").stat().st_size, "scores_bytes": {"000.npy": 6}}
+        (folder / "record.json").write_text(json.dumps({"key": key, "schema": SCHEMA, **sizes}))
 
 
 @pytest.fixture
@@ -64,6 +67,7 @@ def test_finished_cell_replaces_an_older_one_of_another_key(run):
         ("records.csv", "condition\n"),
         ("records.csv", "condition\nclean\n"),
         ("records.csv", None),
+        ("scores/000.npy", "scor"),
     ],
 )
 def test_cell_with_a_damaged_file_is_not_finished_and_the_file_is_named_once(run, caplog, name, content):
@@ -76,12 +80,30 @@ def test_cell_with_a_damaged_file_is_not_finished_and_the_file_is_named_once(run
     assert run.record(CELL, "k") is not None
 
 
-def test_removed_cell_is_not_finished(run):
+def test_cell_without_its_scores_or_their_sizes_is_finished(run):
     finish(run)
-    run.remove(CELL)
-    run.remove(CELL)
-    assert run.record(CELL, "k") is None
-    assert not list(run.path.rglob(".partial-*"))
+    record = run.record(CELL, "k")
+    (run.cell(CELL) / "record.json").write_text(json.dumps({k: record[k] for k in ("key", "schema")}))
+    (run.cell(CELL) / "scores" / "000.npy").write_text("scor")
+    assert run.record(CELL, "k") is not None
+    finish(run)
+    (run.cell(CELL) / "scores" / "000.npy").unlink()
+    assert run.record(CELL, "k") is not None
+
+
+def test_cell_that_is_to_be_fitted_again_stays_until_it_is(run):
+    finish(run, key="a", text="old")
+    run.outdate(CELL, "a")
+    assert run.record(CELL, "a") is None and run.stored(CELL) and run.outdated(CELL, "a")
+    run.outdate(CELL, "b")  # one of other settings is to replace it: it still counts as what it is
+    assert run.record(CELL, "a") is not None and run.outdated(CELL, "b")
+    finish(run, key="b")
+    assert run.record(CELL, "b") is not None and not run.outdated(CELL, "b")
+
+
+def test_there_is_nothing_to_fit_again_where_nothing_is(run):
+    run.outdate(CELL, "a")
+    assert not run.cell(CELL).exists() and not run.outdated(CELL, "a")
 
 
 def test_leftovers_of_a_killed_run_are_cleared_away(tmp_path):
@@ -90,9 +112,20 @@ def test_leftovers_of_a_killed_run_are_cleared_away(tmp_path):
     leftover.mkdir(parents=True)
     (leftover / "record.json").write_text("{}")
     (run.path / ".partial-leaderboard.md").write_text("half")
+    for place in ("figures", "tuned", "tuning/data/method"):
+        (run.path / place).mkdir(parents=True)
+        (run.path / place / ".partial-file").write_text("half")
     with run.opened():
         assert not list(run.path.rglob(".partial-*"))
         assert run.record(CELL, "k") is None
+
+
+def test_what_a_run_in_a_subfolder_is_writing_is_left_alone(run):
+    other = RunFolder(run.path / "robustness")
+    with other.opened(), other.writing(CELL) as folder:
+        with RunFolder(run.path.parent).opened():
+            pass
+        assert folder.exists()
 
 
 def test_two_writers_of_one_folder_are_refused(run):
@@ -132,4 +165,6 @@ def test_reader_never_sees_half_a_file(tmp_path):
 
 def test_json_has_sorted_keys_and_null_for_what_is_not_a_number():
     assert json.loads(to_json({"b": float("nan"), "a": (1, 2)})) == {"a": [1, 2], "b": None}
+    numbers = {"n": np.int64(3), "yes": np.bool_(True), "f": np.float32(0.5), "none": np.float32("nan")}
+    assert json.loads(to_json(numbers)) == {"n": 3, "yes": True, "f": 0.5, "none": None}
     assert to_json({"b": 1, "a": 2}).index('"a"') < to_json({"b": 1, "a": 2}).index('"b"')

@@ -285,6 +285,14 @@ def test_defaults_outside_the_search_space_are_refused(planned, monkeypatch):
         search(planned(), trials=2).execute(quiet)
 
 
+def test_none_is_searched_only_where_it_is_the_default_that_a_file_without_it_means(planned, monkeypatch):
+    monkeypatch.setattr(Tunable, "space", {"skill": (0.1, None)})
+    with pytest.raises(TuningError, match=r"the search space of skill holds None, .*, beside the default 0\.1: make"):
+        search(planned(), trials=2)
+    monkeypatch.setattr(Tunable.__init__, "__defaults__", (0.0, None, "none"))
+    assert search(planned(), trials=2).defaults() == {"skill": None}
+
+
 def test_proposals_depend_on_seed_method_and_earlier_trials_alone():
     space = {"rate": (1e-3, 1e-2, None), "size": (16, 32, 64), "pooling": ("mean", "max")}
     trials = [tuning.Trial({"rate": None, "size": 16, "pooling": "mean"}, "failed")]
