@@ -94,7 +94,11 @@ def _how_to_run(group: Group) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     group.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     group.add_argument(
-        "--batch-size", type=_batch_size, default=None, metavar="N|auto", help="prompts per forward pass"
+        "--batch-size",
+        type=_batch_size,
+        default=None,
+        metavar="N|auto",
+        help="most prompts per forward pass, fewer where they are long; default: as many as fill it well",
     )
     group.add_argument(
         "--jobs", type=_count, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
