@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -18,13 +19,19 @@ def _hashed(text: str) -> float:
 
 @dataclass
 class Prompted:
-    """Scores by a hash of the whole prompt: deterministic, and changed by any change of the prompt."""
+    """Scores by a hash of the whole prompt: deterministic, and changed by any change of the prompt.
+
+    Fitting takes some seconds, and waits while a file exists.
+    """
 
     seconds: float = 0.0
+    hold: str = ""
     info = MethodInfo("prompted", "a hash of the prompt", roles=frozenset({"recommend"}))
 
     def fit(self, task: Task, seed: int) -> FitReport:
         time.sleep(self.seconds)
+        while self.hold and Path(self.hold).exists():
+            time.sleep(0.05)
         return FitReport(epochs=1, converged=True, interactions=len(task.train.items))
 
     def score(self, requests: Requests) -> FloatArray:

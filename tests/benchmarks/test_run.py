@@ -474,7 +474,9 @@ def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(fi
     suite, whole = finished
     run = shutil.copytree(whole, tmp_path / "run")
     command = ("--suite", suite, "--output-dir", run, "--jobs", 1)
-    other = (*command, "--set", "tests.fakes:Prompted.seconds=4.0")
+    hold = tmp_path / "hold"
+    hold.touch()
+    other = (*command, "--set", f"tests.fakes:Prompted.hold={hold}")
     before = (run / "manifest.json").read_bytes()
     process = start(*other, "--fresh")
     while (run / "manifest.json").read_bytes() == before or len(list(run.rglob(".outdated"))) > 1:
@@ -482,6 +484,7 @@ def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(fi
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
+    hold.unlink()
     assert process.returncode == 130
     assert errors.rstrip().endswith("stopped; the same command without --fresh goes on from here")
     assert "0 of 1 seeds" in (run / "leaderboard.md").read_text()
