@@ -242,6 +242,14 @@ class Tunable(Prompted):
         return noise + (np.nan if self.flaw == "nan" else self.skill) * (requests.candidates == chosen[:, None])
 
 
+@dataclass
+class Undecided(Tunable):
+    """Has a setting that is None unless somebody chooses."""
+
+    skill: float | None = None
+    space: ClassVar[Space] = {"skill": (0.1, None)}
+
+
 class Suicidal(Prompted):
     """Dies as a process that ran out of memory does."""
 

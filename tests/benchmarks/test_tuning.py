@@ -289,8 +289,8 @@ def test_none_is_searched_only_where_it_is_the_default_that_a_file_without_it_me
     monkeypatch.setattr(Tunable, "space", {"skill": (0.1, None)})
     with pytest.raises(TuningError, match=r"the search space of skill holds None, .*, beside the default 0\.1: make"):
         search(planned(), trials=2)
-    monkeypatch.setattr(Tunable.__init__, "__defaults__", (0.0, None, "none"))
-    assert search(planned(), trials=2).defaults() == {"skill": None}
+    undecided = planned(overrides={"methods": ["tests.fakes:Undecided"], "settings": {}})
+    assert search(undecided, trials=2).defaults() == {"skill": None}
 
 
 def test_proposals_depend_on_seed_method_and_earlier_trials_alone():
