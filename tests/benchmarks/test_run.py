@@ -478,6 +478,7 @@ def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(fi
     hold.touch()
     other = (*command, "--set", f"tests.fakes:Prompted.hold={hold}")
     before = (run / "manifest.json").read_bytes()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
     process = start(*other, "--fresh")
     while (run / "manifest.json").read_bytes() == before or len(list(run.rglob(".outdated"))) > 1:
         time.sleep(0.05)
