@@ -12,6 +12,7 @@ from data.prompts.library import templates
 from data.prompts.template import Template, parse
 from methods.base import NotRunnable
 from methods.lm.prompts import PromptError
+from methods.lm.scoring import ScoringError
 from methods.lrgd.attention import Material, Strength
 from methods.lrgd.demonstrations import Demonstration
 from methods.lrgd.icl import IclScorer, Query, encode, parts, write
@@ -58,6 +59,12 @@ def test_pieces_give_the_tokens_of_the_whole_prompt(query, shots):
     )
     whole, glued_pieces = (encode(replace(make_encoder(), local=local), glued, ["Red"]) for local in (False, True))
     assert np.array_equal(whole.ids, glued_pieces.ids) and whole.owner.max() == shots - 1
+
+
+def test_a_start_token_belongs_to_no_demonstration_though_nothing_stands_before_them(query):
+    bare = replace(query, template=replace(DEMONSTRATE[1], parts=DEMONSTRATE[1].parts[1:]))
+    whole, pieces = (encode(replace(make_encoder(), local=local), bare, ["Red"]) for local in (False, True))
+    assert whole.owner[:2].tolist() == pieces.owner[:2].tolist() == [-1, 0]
 
 
 def test_a_long_prompt_loses_its_first_demonstrations_and_then_its_oldest_items(query):
@@ -152,6 +159,17 @@ def test_a_change_of_demonstrations_leaves_prompts_without_them_alone_but_for_al
     np.testing.assert_array_equal(
         scorer.answer_likelihood([prompt], Strength(eps=0.5, beta=0.5), material), scorer.answer_likelihood([prompt])
     )
+
+
+def test_scores_that_are_no_numbers_name_the_prompt(query):
+    encoder = make_encoder()
+    model = make_decoder(encoder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[encoder.word("Alien")[0]] = float("nan")
+    prompts = [encode(encoder, query, ["Red Love", title]) for title in ("Blue", "Alien Love")]
+    # Attention has all answers of a prompt side by side: none of them is a number.
+    with pytest.raises(ScoringError, match=r"2 of 4 scores are not a number.*Iron Space.*Red Love'. Try --dtype"):
+        IclScorer(model, encoder).answer_likelihood(prompts)
 
 
 def test_a_model_without_known_attention_is_refused():
