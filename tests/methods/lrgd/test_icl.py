@@ -16,6 +16,7 @@ from methods.lm.scoring import ScoringError
 from methods.lrgd.attention import Material, Strength
 from methods.lrgd.demonstrations import Demonstration
 from methods.lrgd.icl import IclScorer, Query, encode, parts, write
+from methods.lrgd.packed import Packed
 from tests.methods.lm.small import WORDS
 from tests.methods.lrgd.world import DEMONSTRATE, make_decoder, make_encoder, make_world
 
@@ -115,6 +116,18 @@ def test_likelihood_is_that_of_whole_prompts(tmp_path, query, family, batch_size
     scores = IclScorer(model, encoder, batch_size, workers=2).answer_likelihood(prompts)
     np.testing.assert_allclose(scores, expected, atol=1e-3)
     assert scores[0, 0] == pytest.approx(scores[0, 3], abs=1e-4)
+
+
+def test_many_answers_are_computed_in_blocks(query, monkeypatch):
+    encoder = make_encoder()
+    titles = [f"{word} Space Love Alien"[:length] for word in WORDS for length in (5, 12, 30)]
+    prompts = [encode(encoder, one, titles) for one in (query, replace(query, history=(1,)))]
+    scorer = IclScorer(make_decoder(encoder), encoder)
+    whole, groups = scorer.answer_likelihood(prompts), [prompt.group for prompt in prompts]
+    assert len(Packed.of(groups).blocks) == 2
+    monkeypatch.setattr("methods.lrgd.packed.MOST", 8)
+    assert max(len(block.mask) for block in Packed.of(groups).blocks) < 8 + max(map(len, groups[0].suffixes))
+    np.testing.assert_allclose(scorer.answer_likelihood(prompts), whole, atol=1e-5)
 
 
 def test_answers_of_one_token_need_no_suffix(query):
