@@ -8,6 +8,7 @@ import pytest
 from data.histories import Histories
 from methods.base import NotRunnable, Showing
 from methods.lrgd.attention import Strength
+from methods.lrgd.icl import encode
 from methods.lrgd.method import Lrgd, random, stage1, zero_shot
 from methods.lrgd.robust import Grid, choose, ndcg_at_10, worst
 from methods.registry import create, fixed
@@ -128,6 +129,26 @@ def test_users_who_have_chosen_everything_have_no_wrong_choices(task):
     method = Lrgd(**{**SMALL, "negatives": len(task.train)})
     method.fit(replace(task, train=everything), 0)
     assert np.isfinite(method.score(task.valid)).all()
+
+
+def test_wrong_choices_have_no_title_that_the_user_has_chosen(task, monkeypatch):
+    titles = task.catalogue.titles[:16] * 2  # every title is that of two items
+    shared = replace(task, catalogue=replace(task.catalogue, titles=titles))
+    asked = []
+
+    def encoded(encoder, query, answers):
+        asked.extend([query] if list(answers) == ["x"] else [])
+        return encode(encoder, query, answers)
+
+    monkeypatch.setattr("methods.lrgd.icl.encode", encoded)
+    Lrgd(**{**SMALL, "negatives": len(task.train)}).fit(shared, 0)
+    shown = [(query, one) for query in asked for one in query.demonstrations]
+    assert len(shown) > 20
+    for query, one in shown:
+        assert titles[one.choice] not in {titles[item] for item in query.history}
+    alike = replace(task, catalogue=replace(task.catalogue, titles=("Red Space",) * 32))
+    with pytest.raises(NotRunnable, match="share no items, titles do not tell items apart"):
+        Lrgd(**SMALL).fit(alike, 0)
 
 
 def test_where_nothing_can_be_demonstrated_stage_two_cannot_run(task):
