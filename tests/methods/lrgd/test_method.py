@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.metrics import ndcg, rank_of_positive
 from data.histories import Histories
 from methods.base import NotRunnable, Showing
 from methods.lrgd.attention import Strength
@@ -215,6 +216,14 @@ def test_a_strength_is_kept_only_where_it_is_strictly_better():
     choice = choose(lambda s: -abs(s.alpha - 0.1) - abs(s.eps - 0.2), Grid((0.05, 0.1), (0.5,), (0.2, 0.4)))
     assert choice.strength == Strength(alpha=0.1, eps=0.2) and choice.trials == 6
     assert choice.quality == 0.0 and choice.plain == pytest.approx(-0.3)
+
+
+def test_ndcg_is_that_of_the_suite_with_ties_too():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(12, size=(400, 20)).astype(float), rng.integers(20, size=400)
+    rank = rank_of_positive(scores, positive)
+    assert (rank == 9.5).any()
+    np.testing.assert_array_equal(ndcg_at_10(scores, positive), ndcg(rank, 10))
 
 
 def test_quality_is_that_of_the_worst_template():
