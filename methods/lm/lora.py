@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,6 +60,18 @@ def add_lora(model: PreTrainedModel, lora: Lora, seed: int = 0) -> "PeftModel":
             return get_peft_model(model, config)
         except ValueError as error:
             raise BackboneError(f"{kind} models have no layers {', '.join(targets)} to adapt: {error}") from error
+
+
+def save_adapters(model: "PeftModel", folder: Path) -> None:
+    """Write the adapters, and only them, into a folder."""
+    model.save_pretrained(str(folder))
+
+
+def load_adapters(model: PreTrainedModel, folder: Path) -> "PeftModel":
+    """The model with the adapters of a folder."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder)).eval()
 
 
 def inner(model: "PeftModel") -> PreTrainedModel:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from methods.lm.backbone import BackboneError
-from methods.lm.lora import Lora, add_lora, inner, merged
+from methods.lm.lora import Lora, add_lora, inner, load_adapters, merged, save_adapters
 from methods.lm.prompts import Encoder
 from methods.lm.scoring import Scorer
 from tests.methods.lm.small import FAMILIES, make_model, make_tokenizer
@@ -53,6 +53,13 @@ def test_only_adapters_learn():
     model = add_lora(make_model("llama", 100), Lora())
     learnt = {name.split(".")[-3] for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learnt == {"lora_A", "lora_B"}
+
+
+def test_saved_adapters_come_back(task, tmp_path):
+    model = tuned("llama")
+    save_adapters(model, tmp_path / "adapters")
+    back = load_adapters(make_model("llama", len(make_tokenizer())), tmp_path / "adapters")
+    np.testing.assert_array_equal(odds(inner(back), task), odds(inner(model), task))
 
 
 def test_a_model_without_the_layers_is_refused():
