@@ -129,6 +129,11 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
+def _settled(difference: FloatArray) -> FloatArray:
+    """Differences without float noise: it must neither break ties between ranks nor pass for an effect."""
+    return difference.round(12)
+
+
 def effect_size(difference: FloatArray) -> float:
     """Cohen's d for paired values: mean difference over its standard deviation (n - 1).
 
@@ -143,10 +148,11 @@ def effect_size(difference: FloatArray) -> float:
     >>> effect_size(np.array([1.0, 2.0, 3.0]))
     2.0
     """
-    if difference.size < 2 or not difference.any():
+    settled = _settled(difference)
+    if settled.size < 2 or not settled.any():
         return float("nan")
-    if np.ptp(difference) == 0:  # the computed deviation of equal floats is not always 0
-        return float(np.copysign(np.inf, difference[0]))
+    if np.ptp(settled) == 0:  # the computed deviation of equal floats is not always 0
+        return float(np.copysign(np.inf, settled[0]))
     return float(difference.mean() / difference.std(ddof=1))
 
 
@@ -183,7 +189,7 @@ def wilcoxon_p(difference: FloatArray) -> float:
     """
     from scipy.stats import wilcoxon  # half a second to import
 
-    settled = difference.round(12)  # float noise must not break ties between ranks
+    settled = _settled(difference)
     return float(wilcoxon(settled).pvalue) if settled.any() else float("nan")
 
 

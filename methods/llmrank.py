@@ -171,13 +171,14 @@ def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntA
     (1, 1, 1)
     """
     position = {_plain(title): n for n, title in reversed(list(enumerate(titles)))}
+    numbered = {str(n): n - 1 for n in range(1, len(titles) + 1)}  # int() refuses endless digits
     numbers = re.fullmatch(r"[\d\s,;.)\[\]>]*", answer)
     pieces = re.findall(r"\d+", answer) if numbers else answer.split("\n")
     ranked: dict[int, None] = {}
     for entry in filter(None, (piece.strip(" \t.,;[]()>*-") for piece in pieces)):
         number, title = re.fullmatch(r"(\d*)[.):]?\s*(.*)", entry, re.DOTALL).groups()  # type: ignore[union-attr]
         named = position.get(_plain(entry), position.get(_plain(title)) if title else None)
-        place = int(number) - 1 if number and not title and 1 <= int(number) <= len(titles) else None
+        place = numbered.get(number.lstrip("0")) if not title else None
         first, second = (place, named) if numbers else (named, place)
         found = second if first is None else first
         if found is None:

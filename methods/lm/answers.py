@@ -10,12 +10,12 @@ from typing import Literal, Protocol
 Problem = Literal["empty", "refused", "truncated", "non-text"]
 
 REFUSAL = re.compile(
-    r"i(['\u2019]m| am) (very |truly )?sorry\b|sorry,? (but )?i\b|as an ai\b"
+    r"i(['\u2019]m| am) (very |truly )?(?-i:sorry)\b|sorry,? (but )?i(['\u2019]\w+)? (?-i:[a-z])|as an ai\b"
     r"|(unfortunately,? )?i(['\u2019]m| am)? (can['\u2019]?t|cannot|can not|not able to|unable to) "
     r"(help|assist|provide|fulfil+|comply|describe|write|create|generate|answer|do)\b",
     re.IGNORECASE,
 )
-"""How answers begin that say no instead of answering; item texts do not begin like this."""
+"""How answers begin that say no instead of answering; item texts, which may begin with a title, do not."""
 
 
 class LlmError(RuntimeError):

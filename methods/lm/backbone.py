@@ -146,11 +146,11 @@ def floating(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Longest sequence of a model in tokens; 512 where neither model nor tokenizer says."""
+def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, unsaid: int = DEFAULT_WINDOW) -> int:
+    """Longest sequence of a model in tokens; ``unsaid`` where neither model nor tokenizer says."""
     told = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
     limits = [limit for limit in (*told, tokenizer.model_max_length) if limit and limit < 1e9]
-    return min(limits) if limits else DEFAULT_WINDOW
+    return min(limits) if limits else unsaid
 
 
 def quiet_transformers() -> None:

@@ -51,7 +51,7 @@ class LlmBudget:
         """A budget such as ``requests=1000,tokens=2e6,usd=5,usd-in=0.15,usd-out=0.6``; empty for no cap.
 
         Raises:
-            LlmError: for an unknown or repeated cap, a value that is not a positive number, or ``usd`` without prices.
+            LlmError: for an unknown or repeated cap, a value that is negative or no number, or ``usd`` without prices.
 
         >>> LlmBudget.parse("requests=1000,tokens=2e6").tokens
         2000000.0

@@ -1,5 +1,6 @@
 """A causal language model on this machine, from a Hugging Face id or folder."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,10 +35,14 @@ class LocalModel:
     def answers(self, prompts: Sequence[str], generation: Generation, attempts: int) -> tuple[list[Answer], int]:
         """Answers to prompts, through the model's chat template where it has one.
 
+        An answer ends at the latest where the model's window does.
+
         Raises:
-            LlmError: if the model cannot be loaded.
+            LlmError: if the model cannot be loaded, or a prompt fills its window.
         """
         import torch
+
+        from methods.lm.backbone import window
 
         tokenizer, model = self._loaded
         batch = tokenizer(
@@ -47,6 +52,9 @@ class LocalModel:
             add_special_tokens=not tokenizer.chat_template,
         )
         batch = batch.to(self.device)
+        length, limit = batch["input_ids"].shape[1], window(model.config, tokenizer, unsaid=sys.maxsize)
+        if length >= limit:
+            raise LlmError(f"a prompt of {length} tokens leaves no room for an answer of {self.name!r}: {limit} fit")
         sampling = (
             {"do_sample": False}
             if generation.temperature == 0
@@ -55,8 +63,11 @@ class LocalModel:
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(generation.seed)
             written = model.generate(
-                **batch, max_new_tokens=generation.max_tokens, pad_token_id=tokenizer.pad_token_id, **sampling
-            )[:, batch["input_ids"].shape[1] :]
+                **batch,
+                max_new_tokens=min(generation.max_tokens, limit - length),
+                pad_token_id=tokenizer.pad_token_id,
+                **sampling,
+            )[:, length:]
         ends = _end_tokens(model, tokenizer)
         lengths_in = batch["attention_mask"].sum(dim=1).tolist()
         return [self._answer(row, ends, length) for row, length in zip(written.tolist(), lengths_in, strict=True)], 1

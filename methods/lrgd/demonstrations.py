@@ -67,7 +67,8 @@ def check_from_training(demonstrations: Sequence[Demonstration], train: Historie
 FADING = 0.8
 """Weight of an item of the user relative to the next later one.
 
-Ranking validation lists by evidence alone, without a model, gives NDCG@10 0.370 with it and 0.345 with 1."""
+Ranking the validation lists of ml-100k by evidence alone, without a model, gives NDCG@10 0.370 with it and 0.345 with
+1: ``python -m pytest tests/methods/lrgd/test_demonstrations.py -k evidence_alone`` measures both."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch
 from methods.lm.layout import Group
 from methods.lm.prompts import BREAKS, Encoder, PromptError, as_ids
-from methods.lm.scoring import Scorer, target_logits
+from methods.lm.scoring import Scorer, ScoringError, target_logits
 from methods.lrgd.attention import UNCHANGED, Material, Step, Strength, step_implementation
 from methods.lrgd.demonstrations import Demonstration
 from methods.lrgd.effect import Shown
@@ -147,12 +147,13 @@ def _by_stretches(encoder: Encoder, texts: Sequence[str]) -> tuple[IntArray, Int
 
 
 def _by_offsets(encoder: Encoder, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
-    """Tokens of texts in a row and the number of the text in which each begins."""
+    """Tokens of texts in a row and the number of the text in which each begins; special tokens are of the first."""
     whole = "".join(texts)
     found = encoder.tokenizer(whole, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
     ids = encoder.encode([whole])[0]
-    starts = np.array([start for start, _ in found["offset_mapping"][: len(ids)]])
-    return as_ids(ids), np.searchsorted(np.cumsum([len(text) for text in texts])[:-1], starts, side="right")
+    starts, ends = np.array(found["offset_mapping"][: len(ids)]).T
+    stretch = np.searchsorted(np.cumsum([len(text) for text in texts])[:-1], starts, side="right")
+    return as_ids(ids), np.where(starts == ends, 0, stretch)
 
 
 def _cue(asked: str) -> str:
@@ -183,6 +184,9 @@ class IclScorer(Scorer):
             prompts: with the same number of answers each.
             strength: how much the dual step is changed.
             material: what the changes are made of; needed where something is changed.
+
+        Raises:
+            ScoringError: if a value is not a number, with the prompt.
         """
         groups = [prompt.group for prompt in prompts]
 
@@ -198,7 +202,19 @@ class IclScorer(Scorer):
             return self._read(states, parts)
 
         with step_implementation(self.model):
-            return self._run(groups, read)
+            scores = self._run(groups, read)
+        self._check(scores, prompts)
+        return scores
+
+    def _check(self, scores: FloatArray, prompts: Sequence[Prompt]) -> None:
+        bad = np.argwhere(np.isnan(scores))
+        if len(bad):
+            row, column = bad[0].tolist()
+            text = self.encoder.tokenizer.decode([*prompts[row].ids, *prompts[row].answers[column]])
+            raise ScoringError(
+                f"{len(bad)} of {scores.size} scores are not a number; the first is that of {text!r}. "
+                "Try --dtype float32"
+            )
 
     @staticmethod
     def _step(prompts: Sequence[Prompt], packed: Packed, strength: Strength, material: Material) -> Step:

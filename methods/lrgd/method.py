@@ -199,14 +199,17 @@ class Lrgd:
         return replace(choice, strength=self._strength, plain=quality(UNCHANGED) if given else choice.plain)
 
     def _negative(self, task: Task, backbone: "Backbone", seed: int) -> "Tensor":
-        """Mean value of the tokens of demonstrations that end in an item not chosen by the user they are shown to."""
+        """Mean value of the tokens of demonstrations that end in an item not chosen by the user they are shown to.
+
+        Items can share a title: a demonstration that would end in one of the user's is left out.
+        """
         import torch
 
         from methods.lrgd.attention import mean_values
         from methods.lrgd.icl import Query, encode
         from methods.lrgd.record import record
 
-        rng = generator(seed, "lrgd negatives")
+        rng, titles = generator(seed, "lrgd negatives"), task.catalogue.titles
         items, means, weights = np.unique(task.train.items), [], []
         able = np.flatnonzero(task.train.lengths > 1)
         for user in able[rng.permutation(len(able))[: self.negatives]].tolist():
@@ -215,7 +218,12 @@ class Lrgd:
                 continue
             wrong = rng.choice(others, self.shots)
             shown = self.selector.demonstrations(user)
-            demonstrations = tuple(replace(one, choice=int(c)) for one, c in zip(shown, wrong, strict=False))
+            chosen = {titles[item] for item in task.train[user].tolist()}
+            demonstrations = tuple(
+                replace(one, choice=item)
+                for one, item in zip(shown, wrong.tolist(), strict=False)
+                if titles[item] not in chosen
+            )
             template = task.templates[ROLE][int(rng.integers(len(task.templates[ROLE])))]
             history = tuple(task.train[user][-task.history_length :].tolist())
             prompt = encode(backbone.encoder(), Query(template, task.catalogue, history, demonstrations), ["x"])
@@ -228,7 +236,7 @@ class Lrgd:
         if not means:
             raise NotRunnable(
                 f"{self.info.name}: there is nothing to demonstrate, because training histories are too short or share "
-                "no items, or because no demonstration fits into the model's window"
+                "no items, titles do not tell items apart, or no demonstration fits into the model's window"
             )
         return sum(mean * weight for mean, weight in zip(means, weights, strict=True)) / sum(weights)  # type: ignore[return-value]
 

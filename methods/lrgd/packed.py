@@ -17,10 +17,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from data.types import IntArray
 from methods.lm.layout import Group
 
+MOST = 2048
+"""Tokens of suffixes behind which a new block begins: attention and masks grow with the square of a block."""
+
 
 @dataclass(frozen=True)
 class Block:
-    """Where one group stands in the sequence.
+    """Where one group stands in the sequence, or its prefix and some of many suffixes.
 
     Args:
         prefix: start and end of its prefix.
@@ -40,7 +43,7 @@ class Packed:
     Args:
         ids: token ids, shape ``[1, n]``.
         positions: position of every token within its own sequence, shape ``[1, n]``.
-        blocks: one per group.
+        blocks: one per group; several where its suffixes have more than :data:`MOST` tokens.
     """
 
     ids: Tensor
@@ -56,12 +59,14 @@ class Packed:
         places: list[IntArray] = [np.arange(len(group.prefix)) for group in groups]
         blocks, start, end = [], 0, sum(len(group.prefix) for group in groups)
         for group in groups:
-            lengths = np.array([len(suffix) for suffix in group.suffixes])
-            within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            places.append(len(group.prefix) + within)
-            bounds = (start, start + len(group.prefix)), (end, end + len(within))
-            blocks.append(Block(*bounds, _mask(len(group.prefix), lengths, within).to(device, dtype)))
-            start, end = bounds[0][1], bounds[1][1]
+            every = np.array([len(suffix) for suffix in group.suffixes])
+            for lengths in np.split(every, np.flatnonzero(np.diff(np.cumsum(every) // MOST)) + 1):
+                within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+                places.append(len(group.prefix) + within)
+                bounds = (start, start + len(group.prefix)), (end, end + len(within))
+                blocks.append(Block(*bounds, _mask(len(group.prefix), lengths, within).to(device, dtype)))
+                end = bounds[1][1]
+            start = bounds[0][1]
         rows = [torch.from_numpy(array)[None].to(device) for array in (ids, np.concatenate(places))]
         return cls(rows[0], rows[1], tuple(blocks))
 

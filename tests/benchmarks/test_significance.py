@@ -128,6 +128,12 @@ def test_differences_that_are_all_the_same_are_an_infinite_effect() -> None:
     assert t_p(np.full(7, -0.1)) == 0
 
 
+def test_float_noise_is_no_effect() -> None:
+    noise = np.array([0.1 + 0.2 - 0.3, 0.0, 0.3 - 0.1 - 0.2])
+    assert noise.any() and np.isnan([effect_size(noise), t_p(noise)]).all()
+    assert effect_size(noise - 0.2) == -np.inf and t_p(noise - 0.2) == 0
+
+
 def test_one_user_has_no_effect_size() -> None:
     assert np.isnan([effect_size(np.array([0.4])), t_p(np.array([0.4]))]).all()
 

@@ -11,6 +11,10 @@ from methods.lm.answers import Generation, judge, key
     [
         ("A quiet film about trains.", "stop", None),
         ("Sorry, Wrong Number is a thriller.", "stop", None),
+        ("Sorry I Missed You is a drama.", "stop", None),
+        ("I'm Sorry, We Have a Baby\nAlien", "stop", None),
+        ("Sorry, I\u2019d rather not.", "stop", "refused"),
+        ("sorry, but I can't", "stop", "refused"),
         ("  \n", "stop", "empty"),
         (None, "stop", "empty"),
         (None, "tool_calls", "non-text"),

@@ -73,6 +73,21 @@ def test_a_local_model_that_never_ends_is_truncated(folder: Path) -> None:
     assert answer.tokens_in == 5
 
 
+def test_a_local_model_answers_within_its_window(folder: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=8, bos_token_id=1, eos_token_id=2)
+    ).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    (answer,), _ = LocalModel(str(tmp_path)).answers(["the film"], Generation(max_tokens=50), 1)
+    assert answer.tokens_in == 4 and 0 < answer.tokens_out <= 4
+    with pytest.raises(LlmError, match=r"prompt of 8 tokens leaves no room for an answer of .*: 8 fit"):
+        LocalModel(str(tmp_path)).answers(["a film", "the quiet story about trains the"], Generation(), 1)
+
+
 def test_a_missing_local_model_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(LlmError, match="cannot be loaded"):
         LlmClient(LocalModel(str(tmp_path / "none")), cache=tmp_path / "a").ask(["p"])

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.protocol import Protocol, prepare
 from data.histories import Histories
-from methods.base import valid_targets
+from methods.base import Compute, valid_targets
 from methods.lrgd.demonstrations import (
     FADING,
     Demonstration,
@@ -20,6 +21,7 @@ from methods.lrgd.demonstrations import (
     pool,
     training_queries,
 )
+from methods.lrgd.robust import ndcg_at_10
 from tests.methods.lrgd.world import make_world
 
 TRAIN = Histories.of([np.array([1, 2, 3, 4, 5]), np.array([2, 3, 9, 4]), np.array([7, 8, 2, 3, 6]), np.array([5])])
@@ -87,6 +89,18 @@ def test_evidence_is_that_of_its_definition():
             expected.append(similar * shared * (user != 6))
     np.testing.assert_allclose(Neighbours(train, 20).evidence(6, latest, shown), expected, atol=1e-12)
     assert max(expected) > 0
+
+
+@pytest.mark.parametrize(("fading", "quality"), [(FADING, 0.370), (1.0, 0.345)])
+def test_evidence_alone_ranks_better_where_later_items_count_more(monkeypatch, fading, quality):
+    pytest.importorskip("recbole")
+    monkeypatch.setattr("methods.lrgd.demonstrations.FADING", fading)
+    task = prepare("ml-100k", Protocol(), {}).task(Compute())
+    neighbours, valid, items = Neighbours(task.train, task.catalogue.n_items), task.valid, task.train.items
+    found = (neighbours.evidence(u, h, PoolSize().shown) for u, h in zip(valid.users, valid.histories, strict=True))
+    support = np.array([np.bincount(items, evidence, task.catalogue.n_items) for evidence in found])
+    scores = np.take_along_axis(support, valid.candidates, axis=1)
+    assert ndcg_at_10(scores, task.valid_positive).mean() == pytest.approx(quality, abs=5e-4)
 
 
 def test_without_evidence_nothing_is_shown():

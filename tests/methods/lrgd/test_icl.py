@@ -12,9 +12,11 @@ from data.prompts.library import templates
 from data.prompts.template import Template, parse
 from methods.base import NotRunnable
 from methods.lm.prompts import PromptError
+from methods.lm.scoring import ScoringError
 from methods.lrgd.attention import Material, Strength
 from methods.lrgd.demonstrations import Demonstration
 from methods.lrgd.icl import IclScorer, Query, encode, parts, write
+from methods.lrgd.packed import Packed
 from tests.methods.lm.small import WORDS
 from tests.methods.lrgd.world import DEMONSTRATE, make_decoder, make_encoder, make_world
 
@@ -58,6 +60,12 @@ def test_pieces_give_the_tokens_of_the_whole_prompt(query, shots):
     )
     whole, glued_pieces = (encode(replace(make_encoder(), local=local), glued, ["Red"]) for local in (False, True))
     assert np.array_equal(whole.ids, glued_pieces.ids) and whole.owner.max() == shots - 1
+
+
+def test_a_start_token_belongs_to_no_demonstration_though_nothing_stands_before_them(query):
+    bare = replace(query, template=replace(DEMONSTRATE[1], parts=DEMONSTRATE[1].parts[1:]))
+    whole, pieces = (encode(replace(make_encoder(), local=local), bare, ["Red"]) for local in (False, True))
+    assert whole.owner[:2].tolist() == pieces.owner[:2].tolist() == [-1, 0]
 
 
 def test_a_long_prompt_loses_its_first_demonstrations_and_then_its_oldest_items(query):
@@ -110,6 +118,18 @@ def test_likelihood_is_that_of_whole_prompts(tmp_path, query, family, batch_size
     assert scores[0, 0] == pytest.approx(scores[0, 3], abs=1e-4)
 
 
+def test_many_answers_are_computed_in_blocks(query, monkeypatch):
+    encoder = make_encoder()
+    titles = [f"{word} Space Love Alien"[:length] for word in WORDS for length in (5, 12, 30)]
+    prompts = [encode(encoder, one, titles) for one in (query, replace(query, history=(1,)))]
+    scorer = IclScorer(make_decoder(encoder), encoder)
+    whole, groups = scorer.answer_likelihood(prompts), [prompt.group for prompt in prompts]
+    assert len(Packed.of(groups).blocks) == 2
+    monkeypatch.setattr("methods.lrgd.packed.MOST", 8)
+    assert max(len(block.mask) for block in Packed.of(groups).blocks) < 8 + max(map(len, groups[0].suffixes))
+    np.testing.assert_allclose(scorer.answer_likelihood(prompts), whole, atol=1e-5)
+
+
 def test_answers_of_one_token_need_no_suffix(query):
     encoder = make_encoder()
     scorer = IclScorer(make_decoder(encoder), encoder)
@@ -152,6 +172,17 @@ def test_a_change_of_demonstrations_leaves_prompts_without_them_alone_but_for_al
     np.testing.assert_array_equal(
         scorer.answer_likelihood([prompt], Strength(eps=0.5, beta=0.5), material), scorer.answer_likelihood([prompt])
     )
+
+
+def test_scores_that_are_no_numbers_name_the_prompt(query):
+    encoder = make_encoder()
+    model = make_decoder(encoder)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[encoder.word("Alien")[0]] = float("nan")
+    prompts = [encode(encoder, query, ["Red Love", title]) for title in ("Blue", "Alien Love")]
+    # Attention has all answers of a prompt side by side: none of them is a number.
+    with pytest.raises(ScoringError, match=r"2 of 4 scores are not a number.*Iron Space.*Red Love'. Try --dtype"):
+        IclScorer(model, encoder).answer_likelihood(prompts)
 
 
 def test_a_model_without_known_attention_is_refused():

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.metrics import ndcg, rank_of_positive
 from data.histories import Histories
 from methods.base import NotRunnable, Showing
 from methods.lrgd.attention import Strength
+from methods.lrgd.icl import encode
 from methods.lrgd.method import Lrgd, random, stage1, zero_shot
 from methods.lrgd.robust import Grid, choose, ndcg_at_10, worst
 from methods.registry import create, fixed
@@ -130,6 +132,26 @@ def test_users_who_have_chosen_everything_have_no_wrong_choices(task):
     assert np.isfinite(method.score(task.valid)).all()
 
 
+def test_wrong_choices_have_no_title_that_the_user_has_chosen(task, monkeypatch):
+    titles = task.catalogue.titles[:16] * 2  # every title is that of two items
+    shared = replace(task, catalogue=replace(task.catalogue, titles=titles))
+    asked = []
+
+    def encoded(encoder, query, answers):
+        asked.extend([query] if list(answers) == ["x"] else [])
+        return encode(encoder, query, answers)
+
+    monkeypatch.setattr("methods.lrgd.icl.encode", encoded)
+    Lrgd(**{**SMALL, "negatives": len(task.train)}).fit(shared, 0)
+    shown = [(query, one) for query in asked for one in query.demonstrations]
+    assert len(shown) > 20
+    for query, one in shown:
+        assert titles[one.choice] not in {titles[item] for item in query.history}
+    alike = replace(task, catalogue=replace(task.catalogue, titles=("Red Space",) * 32))
+    with pytest.raises(NotRunnable, match="share no items, titles do not tell items apart"):
+        Lrgd(**SMALL).fit(alike, 0)
+
+
 def test_where_nothing_can_be_demonstrated_stage_two_cannot_run(task):
     alone = Histories.of(row if user == 0 else row[:1] for user, row in enumerate(task.train))
     with pytest.raises(NotRunnable, match="lrgd: there is nothing to demonstrate"):
@@ -194,6 +216,14 @@ def test_a_strength_is_kept_only_where_it_is_strictly_better():
     choice = choose(lambda s: -abs(s.alpha - 0.1) - abs(s.eps - 0.2), Grid((0.05, 0.1), (0.5,), (0.2, 0.4)))
     assert choice.strength == Strength(alpha=0.1, eps=0.2) and choice.trials == 6
     assert choice.quality == 0.0 and choice.plain == pytest.approx(-0.3)
+
+
+def test_ndcg_is_that_of_the_suite_with_ties_too():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(12, size=(400, 20)).astype(float), rng.integers(20, size=400)
+    rank = rank_of_positive(scores, positive)
+    assert (rank == 9.5).any()
+    np.testing.assert_array_equal(ndcg_at_10(scores, positive), ndcg(rank, 10))
 
 
 def test_quality_is_that_of_the_worst_template():
