@@ -18,6 +18,7 @@ from data.histories import Histories
 from data.random import generator
 from data.types import FloatArray, IntArray
 from methods.lm.scoring import ScoringError
+from methods.ranks import mid_rank, ndcg
 
 Vectors = npt.NDArray[np.float32]
 
@@ -219,7 +220,6 @@ def quality(model: TextRecommender, vectors: Vectors, valid: Validation) -> tupl
     found = scores(model, item_vectors(model, vectors), valid.users, valid.candidates)
     if bad := int((~np.isfinite(found)).sum()):
         raise ScoringError(f"{bad} of {found.size} validation scores are not finite. Try a lower rate")
-    target = np.take_along_axis(found, valid.positive[:, None], axis=1)
-    rank = (found > target).sum(axis=1) + ((found == target).sum(axis=1) - 1) / 2
+    rank = mid_rank(found, valid.positive)
     auc = 1 - rank / (found.shape[1] - 1)
-    return float(auc.mean()), float(np.where(rank < 10, 1 / np.log2(rank + 2), 0.0).mean())
+    return float(auc.mean()), float(ndcg(rank).mean())

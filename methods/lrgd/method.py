@@ -179,19 +179,19 @@ class Lrgd:
         """Set the strength: given values as they are, others chosen for the worst seen template."""
         from methods.lm.tuning import valid_sample
         from methods.lrgd.attention import UNCHANGED, Material, Strength
-        from methods.lrgd.robust import GRID, choose, ndcg_at_10, worst
+        from methods.lrgd.robust import GRID, choose, worst
+        from methods.ranks import mid_rank, ndcg
 
         negative = self._negative(task, backbone, seed)
         self._material = Material.of(backbone.model, backbone.window, negative, seed)
         given = {name: getattr(self, name) for name in STRENGTHS if getattr(self, name) is not None}
         requests, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
-        positive = np.zeros(len(requests), np.int64)
         rows = ({ROLE: (template,) * len(requests)} for template in task.templates[ROLE])
         worded = [self._prompts(replace(requests, templates=templates)) for templates in rows]
 
         def quality(strength: Strength) -> float:
             each = (self.scorer.answer_likelihood(prompts, strength, self._material) for prompts in worded)
-            return worst([ndcg_at_10(scores, positive) for scores in each])
+            return worst([ndcg(mid_rank(scores)) for scores in each])
 
         grid = replace(GRID, **{name: () for name in given})
         choice = choose(lambda strength: quality(replace(strength, **given)), grid)

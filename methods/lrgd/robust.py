@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from data.types import FloatArray, IntArray
+from data.types import FloatArray
 from methods.lrgd.attention import UNCHANGED, Strength
 
 
@@ -66,18 +64,6 @@ def choose(quality: Callable[[Strength], float], grid: Grid = GRID) -> Choice:
             if value > reached:
                 best, reached = tried, value
     return Choice(best, reached, plain, trials)
-
-
-def ndcg_at_10(scores: FloatArray, positive: IntArray) -> FloatArray:
-    """NDCG@10 of each row with one right candidate; ties count half a rank, and one for the tenth place is no hit.
-
-    >>> ndcg_at_10(np.array([[3.0, 1.0, 2.0]]), np.array([2])).round(3).tolist()
-    [0.631]
-    """
-    own = np.take_along_axis(scores, positive[:, None], axis=1)
-    rank = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
-    result: FloatArray = np.where(rank <= 9, 1 / np.log2(rank + 2), 0.0)
-    return result
 
 
 def worst(qualities: Sequence[FloatArray]) -> float:

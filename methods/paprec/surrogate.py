@@ -1,8 +1,7 @@
 """The metric that accepts triggers."""
 
-import numpy as np
-
 from data.types import FloatArray, IntArray
+from methods.ranks import mid_rank, ndcg
 
 PERFECT = 2.0
 """Surrogate of a list whose positive is first: nobody who has it can improve."""
@@ -16,11 +15,9 @@ def surrogate(scores: FloatArray, positive: IntArray | int = 0, k: int = 5) -> F
         positive: column of the right one, one number or shape ``[lists]``.
         k: cut-off (5 in the paper).
 
+    >>> import numpy as np
     >>> surrogate(np.array([[3.0, 1.0, 2.0], [1.0, 3.0, 2.0]]), k=2).tolist()
     [2.0, 0.0]
     """
-    places = np.broadcast_to(positive, len(scores))[:, None]
-    own = np.take_along_axis(scores, places, axis=1)
-    rank = (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
-    values: FloatArray = np.where(rank <= k - 1, 1 + 1 / np.log2(rank + 2), 0.0)
-    return values
+    rank = mid_rank(scores, positive)
+    return (rank <= k - 1) + ndcg(rank, k)

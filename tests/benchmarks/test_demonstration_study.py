@@ -9,7 +9,7 @@ from benchmarks import demonstration_study
 from benchmarks.demonstration_study import VARIANTS, List, Variant, main, study, table
 from methods.base import Showing
 from methods.lrgd.method import similar
-from methods.lrgd.robust import ndcg_at_10
+from methods.ranks import mid_rank, ndcg
 from methods.registry import create
 from tests.methods.lrgd.world import make_world
 
@@ -30,7 +30,7 @@ def test_every_list_is_ranked_behind_every_number_of_demonstrations(task):
         row = task.catalogue.user_ids.index(one.user)
         at = int(np.flatnonzero(task.valid.users == row)[0])
         asked = replace(task.valid.select(np.array([at])), showing=Showing(one.demonstrations))
-        assert one.ndcg == pytest.approx(ndcg_at_10(method.score(asked), task.valid_positive[[at]])[0])
+        assert one.ndcg == pytest.approx(ndcg(mid_rank(method.score(asked), task.valid_positive[[at]]))[0])
 
 
 def test_variants_are_rows_with_settings_of_their_own():

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import effect_study
 from benchmarks.effect_study import Effect, Quality, correlations, main, study
 from methods.lrgd.method import stage1
-from methods.lrgd.robust import ndcg_at_10
+from methods.ranks import mid_rank, ndcg
 from tests.methods.lrgd.world import make_world
 
 SMALL = {"backbone_steps": 2, "training_steps": 2, "own": 2, "others": 4, "targets": 1}
@@ -57,7 +57,7 @@ def test_quality_is_that_of_the_list_behind_the_shown_set(found, method, task, m
     for one in qualities:
         shown = tuple(demonstrations[n] for n in rng.permutation(len(demonstrations))[:2].tolist())
         scores = method.scorer.answer_likelihood([method.prompt(asked, 0, shown)])
-        assert one.ndcg == pytest.approx(ndcg_at_10(scores, task.valid_positive[[row]])[0])
+        assert one.ndcg == pytest.approx(ndcg(mid_rank(scores, task.valid_positive[[row]]))[0])
 
 
 def test_correlations_are_means_over_users(found):

@@ -21,7 +21,7 @@ from methods.lrgd.demonstrations import (
     pool,
     training_queries,
 )
-from methods.lrgd.robust import ndcg_at_10
+from methods.ranks import mid_rank, ndcg
 from tests.methods.lrgd.world import make_world
 
 TRAIN = Histories.of([np.array([1, 2, 3, 4, 5]), np.array([2, 3, 9, 4]), np.array([7, 8, 2, 3, 6]), np.array([5])])
@@ -100,7 +100,7 @@ def test_evidence_alone_ranks_better_where_later_items_count_more(monkeypatch, f
     found = (neighbours.evidence(u, h, PoolSize().shown) for u, h in zip(valid.users, valid.histories, strict=True))
     support = np.array([np.bincount(items, evidence, task.catalogue.n_items) for evidence in found])
     scores = np.take_along_axis(support, valid.candidates, axis=1)
-    assert ndcg_at_10(scores, task.valid_positive).mean() == pytest.approx(quality, abs=5e-4)
+    assert ndcg(mid_rank(scores, task.valid_positive)).mean() == pytest.approx(quality, abs=5e-4)
 
 
 def test_without_evidence_nothing_is_shown():

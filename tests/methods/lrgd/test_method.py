@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.metrics import ndcg, rank_of_positive
 from data.histories import Histories
 from methods.base import NotRunnable, Showing
 from methods.lrgd.attention import Strength
 from methods.lrgd.icl import encode
 from methods.lrgd.method import Lrgd, random, stage1, zero_shot
-from methods.lrgd.robust import Grid, choose, ndcg_at_10, worst
+from methods.lrgd.robust import Grid, choose, worst
+from methods.ranks import mid_rank, ndcg
 from methods.registry import create, fixed
 from tests.methods.lrgd.world import make_world
 
@@ -218,15 +218,6 @@ def test_a_strength_is_kept_only_where_it_is_strictly_better():
     assert choice.quality == 0.0 and choice.plain == pytest.approx(-0.3)
 
 
-def test_ndcg_is_that_of_the_suite_with_ties_too():
-    rng = np.random.default_rng(0)
-    scores, positive = rng.integers(12, size=(400, 20)).astype(float), rng.integers(20, size=400)
-    rank = rank_of_positive(scores, positive)
-    assert (rank == 9.5).any()
-    np.testing.assert_array_equal(ndcg_at_10(scores, positive), ndcg(rank, 10))
-
-
 def test_quality_is_that_of_the_worst_template():
-    good, bad = (ndcg_at_10(np.array([[2.0, 1.0, 0.0]]), np.array([column])) for column in (0, 2))
+    good, bad = (ndcg(mid_rank(np.array([[2.0, 1.0, 0.0]]), column)) for column in (0, 2))
     assert good == 1.0 and worst([good, bad, good]) == bad[0] == pytest.approx(0.5)
-    assert ndcg_at_10(np.zeros((1, 3)), np.array([1]))[0] == pytest.approx(1 / np.log2(3))
