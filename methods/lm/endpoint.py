@@ -2,8 +2,9 @@
 
 The package itself waits and tries again on 408, 409, 429, 5xx, time-outs and broken connections: doubling
 pauses with jitter, or what Retry-After says, up to two minutes. Here is added what it leaves out: answers
-that are no valid JSON, and counting attempts. Base URL and key come from the environment variables
-OPENAI_BASE_URL and OPENAI_API_KEY; they are neither logged nor stored nor shown in messages.
+that are no valid JSON, parameters that a model does not take, and counting attempts. Base URL and key come
+from the environment variables OPENAI_BASE_URL and OPENAI_API_KEY; they are neither logged nor stored nor
+shown in messages.
 """
 
 import json
@@ -11,8 +12,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,12 @@ from methods.lm.answers import Answer, Generation, LlmError, judge
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types.chat import ChatCompletion
+
+log = logging.getLogger(__name__)
+
+INSTEAD: Mapping[str, str | None] = {"max_tokens": "max_completion_tokens", "temperature": None, "seed": None}
+"""What is sent where an endpoint refuses a parameter: another name for it, or nothing. Reasoning models refuse the
+first two, other servers do not know the new name."""
 
 RESUME = "all answers so far are kept: run the same command again to go on"
 
@@ -41,6 +48,7 @@ class Endpoint:
     retries: int = 6
     timeout: float = 120.0
     batch_size: int = 1
+    _refused: set[str] = field(default_factory=set, init=False, repr=False)
 
     def answers(self, prompts: Sequence[str], generation: Generation, attempts: int) -> tuple[list[Answer], int]:
         """The answer to one prompt.
@@ -49,9 +57,9 @@ class Endpoint:
             LlmError: if the endpoint cannot be reached, refuses the key or the model, or keeps failing.
         """
         (prompt,) = prompts
-        body = request_body(self.model, prompt, generation)
         used = 0
         while used < attempts:
+            body = request_body(self.model, prompt, generation, self._refused)
             answer, taken = self._attempt(body, attempts - used)
             used += taken
             if answer is not None:
@@ -75,17 +83,20 @@ class Endpoint:
         return openai.OpenAI(base_url=url or None, api_key=secret or "none", timeout=self.timeout)
 
     def _attempt(self, body: dict[str, Any], attempts: int) -> tuple[Answer | None, int]:
-        """An answer, or None for one that is no valid completion; and the requests it took."""
+        """An answer, or None for one that is no valid completion or whose request must be another; and the requests."""
         import openai
 
         client = self._client.with_options(max_retries=attempts - 1)
         try:
             raw = client.chat.completions.with_raw_response.create(**body)
         except openai.BadRequestError as error:
+            # the request says itself how many came before it
+            taken = int(error.request.headers.get("x-stainless-retry-count", 0)) + 1
             if error.code in ("content_filter", "content_policy_violation"):
-                # the request says itself how many came before it
-                before = int(error.request.headers.get("x-stainless-retry-count", 0))
-                return Answer(str(error.code), "refused"), before + 1
+                return Answer(str(error.code), "refused"), taken
+            if error.param in body and error.param in INSTEAD:
+                self._do_without(error.param)
+                return None, taken
             raise LlmError(self._explain(error)) from None
         except openai.OpenAIError as error:
             raise LlmError(self._explain(error)) from None
@@ -94,6 +105,12 @@ class Endpoint:
             return answer, raw.retries_taken + 1
         except (json.JSONDecodeError, UnicodeDecodeError, openai.APIResponseValidationError, TypeError, AttributeError):
             return None, raw.retries_taken + 1
+
+    def _do_without(self, parameter: str) -> None:
+        if parameter not in self._refused:
+            self._refused.add(parameter)
+            instead = INSTEAD[parameter] or "what it takes by default"
+            log.warning("%s does not take %s: asked with %s instead", self.model, parameter, instead)
 
     def _explain(self, error: Exception) -> str:
         """What went wrong, without what must not be shown; the cause is not chained, it holds the request."""
@@ -114,14 +131,16 @@ class Endpoint:
         return f"the endpoint does not answer ({detail}); {RESUME}"
 
 
-def request_body(model: str, prompt: str, generation: Generation) -> dict[str, Any]:
-    """A chat completion request."""
+def request_body(
+    model: str, prompt: str, generation: Generation, refused: Collection[str] = frozenset()
+) -> dict[str, Any]:
+    """A chat completion request, without the parameters that the model has refused."""
+    wanted = {name: getattr(generation, name) for name in INSTEAD}
+    sent = {INSTEAD[name] if name in refused else name: value for name, value in wanted.items()}
     return {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": generation.max_tokens,
-        "temperature": generation.temperature,
-        "seed": generation.seed,
+        **{name: value for name, value in sent.items() if name is not None},
     }
 
 

@@ -24,7 +24,8 @@ def completion(text: object, finish: str = "stop", **message: object) -> dict[st
 class FaultServer:
     """Plays ``faults`` one per request, in order; then answers ``Answer to <prompt>``.
 
-    A fault is a name (429, 500, 401, malformed, html, slow, cut-off) or a completion to send.
+    Requests with a parameter in ``refuses`` are refused. A fault is a name (429, 500, 401, malformed, html, slow,
+    cut-off) or a completion to send.
     """
 
     def __init__(self, faults: list[str | dict[str, Any]] | None = None, pause: float = 0.0) -> None:
@@ -33,6 +34,8 @@ class FaultServer:
         self.times: list[float] = []
         self.prompts: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.refuses: set[str] = set()
         self.most_at_once = 0
         self.answer: Callable[[str], dict[str, Any]] = lambda prompt: completion(f"Answer to {prompt}")
         self._now = 0
@@ -63,13 +66,19 @@ class FaultServer:
                 with server._lock:
                     server.times.append(time.monotonic())
                     server.prompts.append(prompt)
+                    server.bodies.append(body)
                     server.headers.append({name.lower(): value for name, value in self.headers.items()})
                     server._now += 1
                     server.most_at_once = max(server.most_at_once, server._now)
                     fault = server.faults.pop(0) if server.faults else None
                 time.sleep(server.pause)
                 try:
-                    self.play(fault, prompt)
+                    refused = sorted(server.refuses & set(body))
+                    if refused:
+                        error = {"message": f"{refused[0]} is not supported with this model", "param": refused[0]}
+                        self.send(400, json.dumps({"error": error}).encode())
+                    else:
+                        self.play(fault, prompt)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # the client gave up waiting
                 finally:

@@ -155,6 +155,26 @@ def test_an_unusable_answer_is_asked_once_more(tmp_path: Path, server: FaultServ
     assert [(entry.prompt, entry.attempt, entry.problem) for entry in asked.ledger] == [("p", 1, problem)]
 
 
+def test_parameters_that_a_model_refuses_are_left_out_or_go_by_another_name(
+    tmp_path: Path, server: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.refuses = {"max_tokens", "temperature"}
+    assert client(tmp_path, parallel=1).ask(PROMPTS) == ANSWERS
+    assert len(server.bodies) == len(PROMPTS) + 2
+    assert server.bodies[-1].keys() == {"model", "messages", "max_completion_tokens", "seed"}
+    assert server.bodies[-1]["max_completion_tokens"] == server.bodies[0]["max_tokens"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "m does not take max_tokens: asked with max_completion_tokens instead",
+        "m does not take temperature: asked with what it takes by default instead",
+    ]
+
+
+def test_another_parameter_that_is_refused_is_named(tmp_path: Path, server: FaultServer) -> None:
+    server.refuses = {"max_tokens", "max_completion_tokens"}
+    with pytest.raises(LlmError, match="max_completion_tokens is not supported"):
+        client(tmp_path, parallel=1).ask(["p"])
+
+
 def test_after_two_unusable_answers_there_is_none_and_the_ledger_survives(tmp_path: Path, server: FaultServer) -> None:
     server.faults = [completion(""), completion("I cannot help you.")]
     for _ in range(2):
