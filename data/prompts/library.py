@@ -32,7 +32,7 @@ def read_templates(path: Path) -> tuple[Template, ...]:
             or slot, a slot the role has no value for, one it requires and the text lacks, or an id used twice.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TemplateError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
