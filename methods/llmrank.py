@@ -46,6 +46,7 @@ class ListLedger:
         out_of_catalogue: entries that are no candidate.
         duplicates: entries named before.
         missing: candidates not named.
+        candidates: candidates asked about.
     """
 
     lists: int = 0
@@ -53,6 +54,17 @@ class ListLedger:
     out_of_catalogue: int = 0
     duplicates: int = 0
     missing: int = 0
+    candidates: int = 0
+
+    @property
+    def note(self) -> str:
+        """How many candidates the answers leave out, if any.
+
+        >>> ListLedger(missing=3, candidates=100).note
+        '3 of 100 candidates are in no answer and share the last places'
+        """
+        said = f"{self.missing:,} of {self.candidates:,} candidates are in no answer and share the last places"
+        return said if self.missing else ""
 
 
 @dataclass
@@ -187,6 +199,7 @@ def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntA
         else:
             ranked[found] = None
     ledger.lists += 1
+    ledger.candidates += len(titles)
     ledger.missing += len(titles) - len(ranked)
     return np.array(list(ranked), np.int64)
 
