@@ -212,12 +212,21 @@ def _instead(accepts: Sequence[Architecture]) -> str:
     return f"; embedded ones are {', '.join(fitting)}" if fitting else ""
 
 
+def means_folder(name: str) -> bool:
+    """Whether a name can only be that of a folder: ids of the hub have at most one slash, and no dot before it.
+
+    >>> means_folder("./qwen"), means_folder("models/qwen/1"), means_folder("Qwen/Qwen2.5-0.5B")
+    (True, True, False)
+    """
+    return (os.sep in name and name.count("/") != 1) or name.startswith((".", "~", "/"))
+
+
 def source_of(name: str, revision: str | None = None) -> dict[str, Any]:
     """Where to load from: a folder, files fetched before, or the hub if it can be reached; for ``from_pretrained``."""
     if Path(name).is_dir():
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
     source = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
-    if (os.sep in name and name.count("/") != 1) or name.startswith((".", "~", "/")):
+    if means_folder(name):
         raise BackboneError(f"no folder {name!r} to load a model from; embedded backbones are {', '.join(RECIPES)}")
     return source | {"local_files_only": not _hub_reachable()}
 
