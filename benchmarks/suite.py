@@ -142,7 +142,8 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     if path is None or not path.exists():
         near = difflib.get_close_matches(name, available(), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise SuiteError(f"no suite {name!r}: {hint}suites are {', '.join(available())}, or the path of a .toml file")
+        what = "file" if name.endswith(".toml") else "suite"
+        raise SuiteError(f"no {what} {name!r}: {hint}suites are {', '.join(available())}, or the path of a .toml file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -201,6 +201,11 @@ def test_whole_numbers_stand_for_shares_and_ratings(tmp_path):
     assert found.families == {"typos": (1.0,)}
 
 
+def test_suite_file_that_is_not_there_is_called_a_file(tmp_path):
+    with pytest.raises(SuiteError, match=r"no file '.*smoke\.toml'"):
+        suite.load(str(tmp_path / "smoke.toml"))
+
+
 def test_a_folder_is_no_suite_file(tmp_path):
     (tmp_path / "x.toml").mkdir()
     with pytest.raises(SuiteError, match=r"x\.toml: cannot be read: Is a directory"):
