@@ -58,13 +58,13 @@ class ListLedger:
 
     @property
     def note(self) -> str:
-        """How many candidates the answers leave out, if any.
+        """Which share of the candidates the answers leave out, if any.
 
-        >>> ListLedger(missing=3, candidates=100).note
-        '3 of 100 candidates are in no answer and share the last places'
+        >>> ListLedger(missing=3, candidates=2000).note
+        'answers leave out 0.15 % of the candidates, which share the last place'
         """
-        said = f"{self.missing:,} of {self.candidates:,} candidates are in no answer and share the last places"
-        return said if self.missing else ""
+        share = 100 * self.missing / max(self.candidates, 1)
+        return f"answers leave out {share:.3g} % of the candidates, which share the last place" if share else ""
 
 
 @dataclass

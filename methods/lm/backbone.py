@@ -253,21 +253,22 @@ def _loaded(auto: Any, name: str, source: Mapping[str, Any]) -> Any:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         if isinstance(error, RuntimeError | SafetensorError):
-            reason = f"its weights are damaged or do not fit its configuration ({_first_line(error)})"
+            reason = f"its weights are damaged or do not fit its configuration ({first_line(error)})"
         elif Path(name).is_dir():
-            reason = f"the folder does not hold it ({_first_line(error)})"
+            reason = f"the folder does not hold it ({first_line(error)})"
         elif source["local_files_only"]:
             reason = (
                 f"{name!r} is no folder here, its revision {source['revision']!r} was not fetched before, "
                 "and the hub cannot be reached"
             )
         else:
-            reason = f"{name!r} is no folder here, and the hub answers: {_first_line(error)}"
+            reason = f"{name!r} is no folder here, and the hub answers: {first_line(error)}"
         raise BackboneError(
             f"cannot load backbone {name!r}: {reason}. {hint}"
             f"Embedded backbones, which need no network: {', '.join(RECIPES)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without the lists that follow."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

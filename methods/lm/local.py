@@ -1,5 +1,6 @@
 """A causal language model on this machine, from a Hugging Face id or folder."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,8 +35,10 @@ class LocalModel:
     def answers(self, prompts: Sequence[str], generation: Generation, attempts: int) -> tuple[list[Answer], int]:
         """Answers to prompts, through the model's chat template where it has one.
 
+        An answer ends where the window of the model does.
+
         Raises:
-            LlmError: if the model cannot be loaded.
+            LlmError: if the model cannot be loaded, or has no window for a prompt and an answer.
         """
         import torch
 
@@ -46,6 +49,7 @@ class LocalModel:
             padding=True,
             add_special_tokens=not tokenizer.chat_template,
         )
+        room = self._room(batch["input_ids"].shape[1])
         batch = batch.to(self.device)
         sampling = (
             {"do_sample": False}
@@ -54,12 +58,23 @@ class LocalModel:
         )
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(generation.seed)
-            written = model.generate(
-                **batch, max_new_tokens=generation.max_tokens, pad_token_id=tokenizer.pad_token_id, **sampling
-            )[:, batch["input_ids"].shape[1] :]
+            most = min(generation.max_tokens, room)
+            written = model.generate(**batch, max_new_tokens=most, pad_token_id=tokenizer.pad_token_id, **sampling)[
+                :, batch["input_ids"].shape[1] :
+            ]
         ends = _end_tokens(model, tokenizer)
         lengths_in = batch["attention_mask"].sum(dim=1).tolist()
         return [self._answer(row, ends, length) for row, length in zip(written.tolist(), lengths_in, strict=True)], 1
+
+    def _room(self, longest: int) -> int:
+        """Tokens that the window has left for answers to prompts of at most so many."""
+        _, model = self._loaded
+        window = getattr(model.config, "max_position_embeddings", None)
+        if not window:
+            return sys.maxsize
+        if longest >= window:
+            raise LlmError(f"a prompt has {longest} tokens, and the window of the local model {self.name!r} {window}")
+        return int(window - longest)
 
     def _answer(self, ids: list[int], ends: set[int], tokens_in: int) -> Answer:
         tokenizer, _ = self._loaded
@@ -80,14 +95,14 @@ class LocalModel:
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from methods.lm.backbone import BackboneError, source_of
+        from methods.lm.backbone import BackboneError, first_line, source_of
 
         try:
             source = source_of(self.name)
             tokenizer: Any = AutoTokenizer.from_pretrained(**source, padding_side="left")
             model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=self.dtype)
         except (OSError, ValueError, BackboneError) as error:
-            raise LlmError(f"the local model {self.name!r} cannot be loaded: {error}") from error
+            raise LlmError(f"the local model {self.name!r} cannot be loaded: {first_line(error)}") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         return tokenizer, model.to(self.device).eval()

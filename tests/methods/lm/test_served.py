@@ -73,6 +73,24 @@ def test_a_local_model_that_never_ends_is_truncated(folder: Path) -> None:
     assert answer.tokens_in == 5
 
 
+def test_a_local_model_writes_no_further_than_its_window_and_refuses_what_does_not_fit(folder: Path) -> None:
+    local = LocalModel(str(folder))
+    (answer,), _ = local.answers(["film " * 508], Generation(max_tokens=12), 1)  # and <s> and a colon around them
+    assert (answer.tokens_in, answer.tokens_out, answer.problem) == (510, 2, "truncated")
+    with pytest.raises(LlmError, match=r"a prompt has 514 tokens, and the window of the local model .* 512"):
+        local.answers(["film", "film " * 512], Generation(max_tokens=12), 1)
+
+
+def test_an_encoder_decoder_is_no_local_model_in_one_line(tmp_path: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer, T5Config
+
+    T5Config(d_model=8, num_layers=1, num_heads=1).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    with pytest.raises(LlmError, match="cannot be loaded") as error:
+        LocalModel(str(tmp_path)).answers(["film"], Generation(), 1)
+    assert "\n" not in str(error.value)
+
+
 def test_a_missing_local_model_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(LlmError, match="cannot be loaded"):
         LlmClient(LocalModel(str(tmp_path / "none")), cache=tmp_path / "a").ask(["p"])
