@@ -313,6 +313,13 @@ def test_every_pair_is_compared_but_where_the_outcome_is_known_beforehand(finish
     assert (rows[-1]["a"], rows[-1]["b"]) == ("tests.fakes:Prompted", "no drop")  # once, not for every still method
 
 
+def test_one_comparison_is_counted_as_one(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    shutil.rmtree(next((run / "cells").glob("*/*Prompted*")))
+    (results,) = load(RunFolder(run))
+    assert "over the 1 comparison of this table" in comparisons(results).caption
+
+
 def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp_path):
     run = shutil.copytree(finished[1], tmp_path / "run")
     manifest = json.loads((run / "manifest.json").read_text())
