@@ -149,7 +149,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "settings": dict(cell.settings),
                 "info": asdict(method.info)
                 | {key: sorted(getattr(method.info, key)) for key in ("roles", "learns", "needs")},
-                "fit": asdict(_noted(report, scored.shortened)),
+                "fit": asdict(_noted(report, scored.shortened, scored.unusable)),
                 "ledger": scored.ledger,
                 "seconds": seconds | {"score": scored.seconds},
                 "memory": peak_memory(),
@@ -196,12 +196,14 @@ class _Scored:
         seconds: per 1000 rankings.
         shortened: prompts cut to the model's window.
         ledger: what was wrong with answers, where the method counts it.
+        unusable: the same in words for the note of the row; empty if nothing was.
         audits: of the cell.
     """
 
     seconds: float
     shortened: int
     ledger: dict[str, Any] | None
+    unusable: str
     audits: list[audits.Audit]
 
 
@@ -232,6 +234,7 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
 
     shortened = _shortened(method) - before
     ledger = asdict(method.ledger) if hasattr(method, "ledger") else None
+    unusable = str(getattr(getattr(method, "ledger", None), "note", ""))
 
     def afresh(shown: Requests) -> FloatArray:
         getattr(method, "forget", lambda: None)()
@@ -239,7 +242,7 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
 
     rescored = audits.rescoring(afresh, requests, cell.conditions, cell.id.seed)
     checks = [*invariance.audits(), *demonstrations.audits(), *rescored]
-    return _Scored(elapsed / (len(requests) * len(cell.conditions)) * 1000, shortened, ledger, checks)
+    return _Scored(elapsed / (len(requests) * len(cell.conditions)) * 1000, shortened, ledger, unusable, checks)
 
 
 def _shortened(method: Method) -> int:
@@ -248,10 +251,10 @@ def _shortened(method: Method) -> int:
     return getattr(encoder, "shortened", 0)
 
 
-def _noted(report: FitReport, shortened: int) -> FitReport:
-    """The report, with a note on prompts that were shortened if there are any."""
+def _noted(report: FitReport, shortened: int, unusable: str) -> FitReport:
+    """The report, with a note on prompts that were shortened and on answers that could not be used if there are any."""
     said = f"{count(shortened, 'prompt')} shortened to the model's window" if shortened else ""
-    return replace(report, note="; ".join(filter(None, (report.note, said))))
+    return replace(report, note="; ".join(filter(None, (report.note, said, unusable))))
 
 
 def for_roles(requests: Requests, method: Method) -> Requests:
@@ -284,6 +287,8 @@ def _scores(method: Method, requests: Requests) -> FloatArray:
     if np.shape(scores) != expected:
         found = "nothing" if scores is None else f"shape {np.shape(scores)}"
         raise ValueError(f"{method.info.name}: score returns one number per candidate, shape {expected}, not {found}")
+    if np.iscomplexobj(scores):
+        raise ValueError(f"{method.info.name}: scores are complex numbers, which have no order")
     return np.asarray(scores, np.float64)
 
 

@@ -91,6 +91,8 @@ def run(options: Namespace) -> int:
     device = plan.choose_device(options.device)
     if options.executor == "serial" and (options.jobs or 1) > 1:
         raise UsageError(f"--jobs {options.jobs} needs --executor processes: serial runs one method after the other")
+    if options.backbone:
+        _check_backbone(options.backbone)
     if options.revision:
         _check_revision(options.revision, options.backbone)
     jobs, threads = plan.choose_jobs(1 if options.executor == "serial" else options.jobs, device)
@@ -136,6 +138,14 @@ def run(options: Namespace) -> int:
         except KeyboardInterrupt:
             how = "without --fresh goes" if options.fresh else "goes"
             raise KeyboardInterrupt(f"the same command {how} on from here") from None
+
+
+def _check_backbone(backbone: str) -> None:
+    """See that a folder is there; whether the hub has a model, the methods find out that need one."""
+    from methods.lm.backbone import means_folder
+
+    if means_folder(backbone) and not Path(backbone).is_dir():
+        raise UsageError(f"--backbone {backbone}: no such folder")
 
 
 def _check_revision(revision: str, backbone: str | None) -> None:
@@ -320,7 +330,11 @@ def _bar(made: plan.Plan, waiting: Sequence[executors.Job]) -> Iterator[_Bar]:
 def report(options: Namespace) -> int:
     """Write all tables and figures of a run folder again, from its records alone."""
     folder = _folder(options)
-    folder.read_manifest()
+    outcomes = folder.read_manifest().get("outcomes", {})
+    found = load(folder)
+    known = len(outcomes) >= sum(len(results.seeds) * len(results.missing) for results in found)
+    if not known and not any(results.methods for results in found):
+        raise UsageError(f"{folder.path}: no method of this run is finished here: its tables stay as they are")
     with folder.opened():
         return _conclude(folder)
 
@@ -378,17 +392,20 @@ def _suites() -> Iterator[tuple[str, str]]:
 
 def _conditions() -> Iterator[tuple[str, str]]:
     from benchmarks.conditions import FAMILIES, expand
+    from data.prompts.library import templates
 
-    for condition in expand(dict.fromkeys(FAMILIES), {}):
-        described = condition.describe()
-        yield condition.name, f"{described['reach']}"
+    unseen = {plan.SHARED: tuple(t for t in templates(plan.SHARED) if t.family == "unseen")}
+    changes = {"none": "nothing", "values": "histories or titles"}
+    for condition in expand(dict.fromkeys(FAMILIES), unseen):
+        reach = condition.perturbation.reach
+        yield condition.name, f"changes {changes.get(reach, reach)}"
 
 
 def _templates() -> Iterator[tuple[str, str]]:
     from data.prompts.library import roles, sets, templates
 
     for role in roles():
-        yield from ((template.id, template.source) for template in templates(role, sets()))
+        yield from ((template.id, template.source.replace("\n", "\\n")) for template in templates(role, sets()))
 
 
 RUN: dict[str, Callable[[Namespace], int]] = {"run": run, "list": list_, "report": report}

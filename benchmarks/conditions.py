@@ -217,6 +217,8 @@ def expand(families: Mapping[str, Grades], unseen: UnseenTemplates) -> tuple[Con
     for name, grades in {"clean": None, **families}.items():
         if name not in FAMILIES:
             raise ConditionError(f"no condition family {name!r}: {_choices(name, tuple(FAMILIES))}")
+        if grades is not None and not grades:
+            raise ConditionError(f"{name}: the list is empty; give true for what the family has by default, or false")
         for condition in FAMILIES[name].conditions(name, grades, unseen):
             if condition.name in conditions:
                 raise ConditionError(f"condition {condition.name!r} is asked for twice")

@@ -1,7 +1,7 @@
 """Whether demonstrations help, which, and what an embedded backbone has to learn for it.
 
 ``python -m benchmarks.demonstration_study --output-dir FOLDER`` ranks the validation lists of ml-100k behind none to
-eight of LRGD's demonstrations, in the variants of :data:`VARIANTS`. Writes ``lists.csv`` (one row per list),
+eight of LRGD's demonstrations, in several variants. Writes ``lists.csv`` (one row per list),
 ``made.json`` (with what) and ``table.md``, which shows the NDCG@10 without demonstrations and what some of them change;
 ``--redraw`` makes the table again, without a model.
 """

@@ -19,7 +19,7 @@ from data.split import SPLITS, Split, SplitError
 from data.types import IntArray
 from methods.base import Compute, Requests, Task
 
-Natural = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=1, strict=True)]
 MOST_VALID = 999
 """Negatives of a validation list beside full ranking: more would cost what they tell no more about."""
 
@@ -48,9 +48,9 @@ class Protocol:
     history_length: Natural = 10
     users: Natural | None = None
     valid_users: Natural | None = None
-    min_rating: float = 4.0
+    min_rating: Annotated[float, Field(strict=True, allow_inf_nan=False)] = 4.0
     min_count: Natural = 5
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
 
 
 @dataclass(frozen=True)

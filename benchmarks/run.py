@@ -70,7 +70,14 @@ def _what_to_run(group: Group) -> None:
     group.add_argument(
         "--limit", type=_count, metavar="N", help="like --users, for trying out: marked as not reportable"
     )
-    group.add_argument("--set", action="append", default=[], metavar="METHOD.SETTING=VALUE", dest="settings")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.SETTING=VALUE",
+        dest="settings",
+        help="a setting of a method or of all that a pattern matches, such as sasrec.epochs=3; may be repeated",
+    )
 
 
 def _search(group: Group) -> None:

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
 from benchmarks.conditions import ConditionError, Grades, expand
 from benchmarks.perturbations.base import PerturbationError
@@ -31,13 +31,20 @@ class Statistics(BaseModel, frozen=True, extra="forbid"):
         against: the method that all others are compared with; without it, every pair is compared.
     """
 
-    draws: int = Field(default=10_000, ge=99)
-    resamples: int = Field(default=2_000, ge=99)
-    level: float = Field(default=0.95, gt=0, lt=1)
+    draws: int = Field(default=10_000, ge=99, strict=True)
+    resamples: int = Field(default=2_000, ge=99, strict=True)
+    level: float = Field(default=0.95, gt=0, lt=1, strict=True)
     against: str = ""
 
 
-TYPES = {"tuple_type": "a list", **dict.fromkeys(("bool_type", "bool_parsing"), "true or false")}
+TYPES = {
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+}
 """Kind of error -> what may stand there, in the words of a suite file."""
 SHOULD = "Input should be "
 
@@ -84,13 +91,13 @@ class Suite(BaseModel):
     description: str = ""
     datasets: Annotated[tuple[str, ...], AfterValidator(_once)] = ("ml-100k",)
     methods: Annotated[tuple[str, ...], AfterValidator(_some)]
-    seeds: Annotated[tuple[int, ...], AfterValidator(_once)] = (0,)
+    seeds: Annotated[tuple[StrictInt, ...], AfterValidator(_once)] = (0,)
     protocol: Protocol = Protocol()
-    conditions: dict[str, tuple[float | str, ...] | bool] = {}
+    conditions: dict[str, tuple[StrictBool | float | str, ...] | StrictBool] = {}
     settings: dict[str, dict[str, Any]] = {}
     templates: tuple[Path, ...] = ()
     statistics: Statistics = Statistics()
-    limit: int | None = Field(default=None, ge=2)
+    limit: int | None = Field(default=None, ge=2, strict=True)
 
     @property
     def families(self) -> dict[str, Grades]:
@@ -135,9 +142,10 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     if path is None or not path.exists():
         near = difflib.get_close_matches(name, available(), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise SuiteError(f"no suite {name!r}: {hint}suites are {', '.join(available())}, or the path of a .toml file")
+        what = "file" if name.endswith(".toml") else "suite"
+        raise SuiteError(f"no {what} {name!r}: {hint}suites are {', '.join(available())}, or the path of a .toml file")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -168,14 +176,14 @@ def _check_against(path: Path, against: str) -> None:
 def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Settings by the names of methods, for those of names and patterns.
 
-    >>> _by_method({"ganprompt/mmd": {"rate": 0.1}, "ganprompt/m*": {"rate": 0.2, "distance": "euclidean"}})
+    >>> _by_method({"ganprompt/mmd": {"rate": 0.1}, "ganprompt/m*": {"rate": 0.2}})
     {'ganprompt/mmd': {'rate': 0.1}}
     """
     found: dict[str, dict[str, Any]] = {}
     for key in sorted(settings, key=lambda key: key in names([key])):  # patterns first
         rows = names([key])
         for setting, value in settings[key].items():
-            if not any(setting in {*settings_of(name), *(fixed(name) if name != key else ())} for name in rows):
+            if not any(setting in settings_of(name) for name in rows):  # or it would do nothing
                 check_setting(rows[0], setting)
             if isinstance(value, float) and not math.isfinite(value):  # TOML has inf and nan, records have not
                 raise SuiteError(f"settings.{key}.{setting}: a finite number is needed, not {value!r}")
@@ -229,8 +237,9 @@ def _sentence(where: str, problems: Sequence[Mapping[str, Any]]) -> str:
         near = difflib.get_close_matches(last, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"unknown key {where}: {hint}keys are {', '.join(known)}"
-    choices = [TYPES.get(problem["type"]) or problem["msg"].removeprefix(SHOULD) for problem in problems]
+    found = (TYPES.get(problem["type"]) or problem["msg"].removeprefix(SHOULD) for problem in problems)
+    choices = list(dict.fromkeys(found))
     if first["msg"].startswith(SHOULD):
         choices[0] = SHOULD + choices[0]
-    found = "" if first["type"] == "missing" else f", not {first['input']!r}"
-    return f"{where}: {' or '.join(choices).removeprefix('Value error, ')}{found}"
+    but = "" if first["type"] == "missing" else f", not {first['input']!r}"
+    return f"{where}: {' or '.join(choices).removeprefix('Value error, ')}{but}"

@@ -164,7 +164,13 @@ class Requests:
         )
 
     def prompt(self, role: Role, row: int) -> Prompt:
-        """The prompt of one row; ``{target}`` and other slots that are not the history stay open."""
+        """The prompt of one row; ``{target}`` and other slots that are not the history stay open.
+
+        Raises:
+            LookupError: for a role that these requests have no templates of.
+        """
+        if role not in self.templates:
+            raise LookupError(f"no templates of role {role!r} here: a method names its roles in its MethodInfo")
         titles = [self.catalogue.titles[item] for item in self.histories[row].tolist()]
         return self.templates[role][row].fill(self.catalogue.domain, {"history": titles})
 
@@ -214,16 +220,16 @@ class FitReport:
 class Method(Protocol):
     """A recommender. Constructed with its settings as keyword arguments.
 
-    A method whose answers can be unusable keeps a dataclass of counts in an attribute ``ledger``, which is stored
-    with the results. One that asks a language model may have ``estimate(task, shown) -> str``, which says without
-    asking what fitting and scoring the shown requests would take. One with the role ``demonstrate`` has
-    ``demonstrated(requests) -> Sequence[Sequence[Demonstrated]]``, what it shows in every row when it scores these
-    requests; an audit checks it. One whose settings ``--tune`` shall choose declares them in ``space: Space``. A
-    row ``family/variant`` runs with those chosen for the family; one built on another method names it in
-    ``tuned_as``. One that keeps scores to give them again has ``forget()``. One that finds something to look at
-    keeps texts or bytes by plain file name in ``artifacts``: files beside its results, of other names than theirs. One
-    that cuts prompts to the window of its model counts them in ``scorer.encoder.shortened``; the note of its row says
-    how many it did in scoring.
+    A method whose answers can be unusable keeps a dataclass of counts in an attribute ``ledger``, which is stored with
+    the results; what its ``note`` says goes into that of the row. One that asks a language model may have
+    ``estimate(task, shown) -> str``, which says without asking what fitting and scoring the shown requests would take.
+    One with the role ``demonstrate`` has ``demonstrated(requests) -> Sequence[Sequence[Demonstrated]]``, what it shows
+    in every row when it scores these requests; an audit checks it. One whose settings ``--tune`` shall choose declares
+    them in ``space: Space``. A row ``family/variant`` runs with those chosen for the family; one built on another
+    method names it in ``tuned_as``. One that keeps scores to give them again has ``forget()``. One that finds
+    something to look at keeps texts or bytes by plain file name in ``artifacts``: files beside its results, of other
+    names than theirs. One that cuts prompts to the window of its model counts them in ``scorer.encoder.shortened``;
+    the note of its row says how many it did in scoring.
     """
 
     info: MethodInfo

@@ -46,6 +46,7 @@ class ListLedger:
         out_of_catalogue: entries that are no candidate.
         duplicates: entries named before.
         missing: candidates not named.
+        candidates: candidates asked about.
     """
 
     lists: int = 0
@@ -53,6 +54,17 @@ class ListLedger:
     out_of_catalogue: int = 0
     duplicates: int = 0
     missing: int = 0
+    candidates: int = 0
+
+    @property
+    def note(self) -> str:
+        """Which share of the candidates the answers leave out, if any.
+
+        >>> ListLedger(missing=3, candidates=2000).note
+        'answers leave out 0.15 % of the candidates, which share the last place'
+        """
+        share = 100 * self.missing / max(self.candidates, 1)
+        return f"answers leave out {share:.3g} % of the candidates, which share the last place" if share else ""
 
 
 @dataclass
@@ -188,6 +200,7 @@ def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntA
         else:
             ranked[found] = None
     ledger.lists += 1
+    ledger.candidates += len(titles)
     ledger.missing += len(titles) - len(ranked)
     return np.array(list(ranked), np.int64)
 

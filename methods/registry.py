@@ -128,7 +128,7 @@ def check_setting(name: str, setting: str) -> None:
 def fixed(name: str) -> frozenset[str]:
     """Settings that make a row what it is: those a partial gives, or those of its family that a subclass does not take.
 
-    Of a user's own partial, they are defaults like others.
+    The name of a row is one of them. Of a user's own partial, they are defaults like others.
 
     Raises:
         MethodError: for an unknown name or a module that does not hold it.
@@ -136,11 +136,12 @@ def fixed(name: str) -> frozenset[str]:
     factory = _factory(name)
     if name not in REGISTRY:
         return frozenset()
+    named = {"row"}.intersection(inspect.signature(factory).parameters)
     if isinstance(factory, partial):
-        return frozenset(factory.keywords)
+        return frozenset(factory.keywords).union(named)
     classes = [each for each in getattr(factory, "__mro__", ()) if hasattr(each, "__dataclass_fields__")]
     family = {setting for each in classes for setting in inspect.signature(each).parameters}
-    return frozenset(family.difference(inspect.signature(factory).parameters))
+    return frozenset(family.difference(inspect.signature(factory).parameters)).union(named)
 
 
 def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
@@ -153,8 +154,9 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
         check_setting(name, setting)
         if not fits(value, kind := annotation(_factory(name), setting)):
             raise MethodError(f"method {name!r}: {setting} is {words(kind)}, not {value!r}")
+    factory = _factory(name)
     try:
-        method: Method = _factory(name)(**(settings or {}))
+        method: Method = factory(**(settings or {}))
     except (Exception, SystemExit) as error:
         raise MethodError(f"method {name!r}: {_told(error)}") from error
     _check_contract(name, method)

@@ -11,6 +11,7 @@ from benchmarks.report.results import PRIMARY, Results
 from benchmarks.report.table import Column, Table, percent
 from data.random import generator
 from data.types import FloatArray
+from methods.base import count
 
 NO_DROP = "no drop"
 """Whom a drop is compared with where the other method, whose prompt no template moves, has none."""
@@ -54,7 +55,7 @@ def comparisons(results: Results) -> Table:
         SIGNIFICANCE,
         rows,
         f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
-        f"permutation test; Holm p: adjusted over the {len(rows)} comparisons of this table; brackets: "
+        f"permutation test; Holm p: adjusted over the {count(len(rows), 'comparison')} of this table; brackets: "
         f"{percent(statistics['level'])} bootstrap interval over {results.resampled}. p takes templates and seeds "
         f"({', '.join(map(str, results.seeds))}) as given, so that an interval may hold 0 where p is small: the "
         "difference is then one on these templates or seeds. drop = clean - unseen, a difference where the leaderboard "

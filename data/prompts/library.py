@@ -1,5 +1,6 @@
 """The templates of the suite, read from the TOML files beside this module."""
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib import resources
@@ -32,7 +33,7 @@ def read_templates(path: Path) -> tuple[Template, ...]:
             or slot, a slot the role has no value for, one it requires and the text lacks, or an id used twice.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TemplateError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -130,13 +131,26 @@ def templates(role: Role, further: Iterable[Path | str] = ()) -> tuple[Template,
         raise TemplateError(f"no templates for role {role!r}; roles with templates are {', '.join(roles())}")
     paths = [own]
     for one in further:
-        paths += sorted((_folder() / one).glob("*.toml")) if str(one) in sets() else [Path(one)]
+        paths += sorted((_folder() / one).glob("*.toml")) if str(one) in sets() else [_file(str(one))]
     found = [t for path in paths for t in read_templates(path) if t.role == role]
     try:
         check_disjoint(found)
     except TemplateError as error:
         raise TemplateError(f"{', '.join(path.name for path in paths)}: {error}") from error
     return tuple(found)
+
+
+def _file(name: str) -> Path:
+    """A file of templates.
+
+    Raises:
+        TemplateError: if there is none, and the name is more likely to be that of a set.
+    """
+    if not name.endswith(".toml") and not Path(name).exists():
+        near = difflib.get_close_matches(name, sets(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise TemplateError(f"no templates {name!r}: {hint}give {', '.join(sets())} or the path of a .toml file")
+    return Path(name)
 
 
 def check_disjoint(templates: Sequence[Template]) -> None:

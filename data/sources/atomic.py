@@ -152,11 +152,16 @@ def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
     """The data set of a folder with one ``.inter`` file and, with the same stem, an ``.item`` file.
 
     Raises:
-        DataError: for a folder without exactly one ``.inter`` file, or a file that cannot be used.
+        DataError: for a folder without exactly one ``.inter`` file, one with an ``.item`` file of another name alone,
+            or a file that cannot be used.
     """
     found = sorted(folder.glob("*.inter"))
     if len(found) != 1:
         raise DataError(f"{folder}: expected one .inter file, found {[path.name for path in found] or 'none'}")
     item_file = found[0].with_suffix(".item")
+    if not item_file.exists() and (others := sorted(folder.glob("*.item"))):
+        raise DataError(
+            f"{others[0]}: rename it to {item_file.name}: it does not belong to {found[0].name} by its name"
+        )
     texts = read_texts(item_file) if item_file.exists() else ItemTexts({}, {}, item_file)
     return build(found[0].stem, read_interactions(found[0]), texts, Domain(), min_rating, min_count)

@@ -212,12 +212,21 @@ def _instead(accepts: Sequence[Architecture]) -> str:
     return f"; embedded ones are {', '.join(fitting)}" if fitting else ""
 
 
+def means_folder(name: str) -> bool:
+    """Whether a name can only be that of a folder: ids of the hub have at most one slash, and no dot before it.
+
+    >>> means_folder("./qwen"), means_folder("models/qwen/1"), means_folder("Qwen/Qwen2.5-0.5B")
+    (True, True, False)
+    """
+    return (os.sep in name and name.count("/") != 1) or name.startswith((".", "~", "/"))
+
+
 def source_of(name: str, revision: str | None = None) -> dict[str, Any]:
     """Where to load from: a folder, files fetched before, or the hub if it can be reached; for ``from_pretrained``."""
     if Path(name).is_dir():
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
     source = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
-    if (os.sep in name and name.count("/") != 1) or name.startswith((".", "~", "/")):
+    if means_folder(name):
         raise BackboneError(f"no folder {name!r} to load a model from; embedded backbones are {', '.join(RECIPES)}")
     return source | {"local_files_only": not _hub_reachable()}
 
@@ -244,21 +253,22 @@ def _loaded(auto: Any, name: str, source: Mapping[str, Any]) -> Any:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         if isinstance(error, RuntimeError | SafetensorError):
-            reason = f"its weights are damaged or do not fit its configuration ({_first_line(error)})"
+            reason = f"its weights are damaged or do not fit its configuration ({first_line(error)})"
         elif Path(name).is_dir():
-            reason = f"the folder does not hold it ({_first_line(error)})"
+            reason = f"the folder does not hold it ({first_line(error)})"
         elif source["local_files_only"]:
             reason = (
                 f"{name!r} is no folder here, its revision {source['revision']!r} was not fetched before, "
                 "and the hub cannot be reached"
             )
         else:
-            reason = f"{name!r} is no folder here, and the hub answers: {_first_line(error)}"
+            reason = f"{name!r} is no folder here, and the hub answers: {first_line(error)}"
         raise BackboneError(
             f"cannot load backbone {name!r}: {reason}. {hint}"
             f"Embedded backbones, which need no network: {', '.join(RECIPES)}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without the lists that follow."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

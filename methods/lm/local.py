@@ -91,14 +91,14 @@ class LocalModel:
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from methods.lm.backbone import BackboneError, source_of
+        from methods.lm.backbone import BackboneError, first_line, source_of
 
         try:
             source = source_of(self.name)
             tokenizer: Any = AutoTokenizer.from_pretrained(**source, padding_side="left")
             model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=self.dtype)
         except (OSError, ValueError, BackboneError) as error:
-            raise LlmError(f"the local model {self.name!r} cannot be loaded: {error}") from error
+            raise LlmError(f"the local model {self.name!r} cannot be loaded: {first_line(error)}") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         return tokenizer, model.to(self.device).eval()

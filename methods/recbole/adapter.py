@@ -160,7 +160,7 @@ class RecBoleModel(Declared):
     ) -> FitReport:
         """What training took, and the passes ``before`` it with their own loss and negatives."""
         if not trained.stopped:
-            notes = (f"stopped at the limit of {trained.epochs} epochs, not by early stopping", *notes)
+            notes = (f"stopped at the limit of {count(trained.epochs, 'epoch')}, not by early stopping", *notes)
         drawn = str(self.negatives or "all items")
         return FitReport(
             before + trained.epochs,

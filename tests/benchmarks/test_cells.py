@@ -1,10 +1,10 @@
-"""What a method says of its fit."""
+"""What a method says of its fit, and what it gives as scores."""
 
 import numpy as np
 import pytest
 
-from benchmarks.cells import checked
-from methods.base import FitReport
+from benchmarks.cells import checked, score
+from methods.base import FitReport, MethodInfo
 
 
 def test_numbers_of_numpy_in_a_report_become_pythons():
@@ -27,3 +27,26 @@ def test_numbers_of_numpy_in_a_report_become_pythons():
 def test_field_of_another_type_in_a_report_is_refused(field, value, kind):
     with pytest.raises(TypeError, match=f"{field} in a FitReport is {kind}, not {value!r}"):
         checked(FitReport(**{field: value}))
+
+
+class Complex:
+    """Scores without an order."""
+
+    info = MethodInfo("complex", "none")
+
+    def fit(self, task, seed):
+        """Nothing to learn."""
+
+    def score(self, requests):
+        """Complex numbers."""
+        return np.ones(requests.candidates.shape) * 1j
+
+
+def test_scores_without_an_order_are_refused(toy):
+    with pytest.raises(ValueError, match="complex: scores are complex numbers"):
+        score(Complex(), toy)
+
+
+def test_a_prompt_of_a_role_that_the_method_has_not_is_an_error_that_says_so(toy):
+    with pytest.raises(LookupError, match="no templates of role 'choose' here: a method names its roles"):
+        toy.prompt("choose", 0)

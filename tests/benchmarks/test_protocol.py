@@ -150,6 +150,17 @@ def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
         (f"{X}seed = 3", "unknown key seed: did you mean 'seeds'?"),
         (f"{X}[protocol]\nnegative = 3", "unknown key protocol.negative: did you mean"),
         (f"{X}[statistics]\ndraws = 3", "statistics.draws: Input should be greater"),
+        (f"{X}[conditions]\ntypos = [true]", "typos: a grade is a share between 0 and 1, not True"),
+        (f"{X}[conditions]\ndemonstration-count = [true]", "demonstration-count: a number is 0, 1, 2, ..., not True"),
+        (f"{X}[conditions]\ntypos = []", "typos: the list is empty"),
+        (f"{X}[conditions]\ntypos = [[1]]", "typos: Input should be true or false or a number or a text, not [1]"),
+        (f"{X}seeds = [true]", "seeds: Input should be a whole number, not True"),
+        (f"{X}limit = '3'", "limit: Input should be a whole number, not '3'"),
+        (f"{X}[protocol]\nnegatives = true", "protocol.negatives: Input should be a whole number or 'full', not True"),
+        (f"{X}[protocol]\nmin_rating = nan", "protocol.min_rating: Input should be a finite number, not nan"),
+        (f"{X}[protocol]\nmin_rating = true", "protocol.min_rating: Input should be a number, not True"),
+        (f"{X}[statistics]\nlevel = '0.9'", "statistics.level: Input should be a number, not '0.9'"),
+        (f"{X}[settings]\nepochs = 3", "settings.epochs: Input should be a table, not 3"),
         (f"{X}[protocol]\nusers = 0", "protocol.users: Input should be greater"),
         (f"{X}[protocol]\nnegatives = 0", "Input should be greater than or equal to 1"),
         (f"{X}[protocol]\nnegatives = 0", "greater than or equal to 1 or 'full', not 0"),
@@ -174,6 +185,25 @@ def test_unusable_suite_file_is_an_error_that_names_the_key(tmp_path, content, s
         suite.load(str(tmp_path / "x.toml"))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_before_a_suite_is_none_of_it(tmp_path):
+    (tmp_path / "x.toml").write_text('name = "x"\nmethods = ["random"]\n', encoding="utf-8-sig")
+    assert suite.load(str(tmp_path / "x.toml")).name == "x"
+
+
+def test_whole_numbers_stand_for_shares_and_ratings(tmp_path):
+    (tmp_path / "x.toml").write_text(
+        'name = "x"\nmethods = ["random"]\nprotocol.min_rating = 1\nconditions.typos = [1]'
+    )
+    found = suite.load(str(tmp_path / "x.toml"))
+    assert found.protocol == Protocol(min_rating=1.0) and isinstance(found.protocol.min_rating, float)
+    assert found.families == {"typos": (1.0,)}
+
+
+def test_suite_file_that_is_not_there_is_called_a_file(tmp_path):
+    with pytest.raises(SuiteError, match=r"no file '.*smoke\.toml'"):
+        suite.load(str(tmp_path / "smoke.toml"))
 
 
 def test_a_folder_is_no_suite_file(tmp_path):
@@ -202,7 +232,7 @@ def test_command_line_wins_over_the_suite_file_key_by_key():
 def test_settings_of_patterns_reach_every_row_but_for_what_it_is_about(tmp_path, suite_file):
     overrides = {
         "methods": ["llmrec/eng", "llmrec/all", "random"],
-        "settings": {"llmrec/eng": {"negatives": 2}, "llmrec/*": {"negatives": 3, "epochs": 7, "strategy": "title"}},
+        "settings": {"llmrec/eng": {"negatives": 2}, "llmrec/*": {"negatives": 3, "epochs": 7}},
     }
     chosen = with_llm(suite.load(str(suite_file), overrides), "recorded:x", None, "run")
     found = {cell.id.method: cell.settings for cell in make_plan(chosen, Compute(), tmp_path).cells}
@@ -212,14 +242,19 @@ def test_settings_of_patterns_reach_every_row_but_for_what_it_is_about(tmp_path,
 
 
 def test_settings_of_patterns_leave_out_what_a_subclass_does_not_take():
-    given = {"paprec*": {"budget": 20, "top": 3, "personal": True}, "llmrec*": {"strategy": "eng", "epochs": 7}}
+    given = {"paprec*": {"budget": 20, "top": 3, "personal": True}, "llmrec*": {"epochs": 7}}
     found = suite.load("smoke", {"settings": given}).settings
     assert found["paprec"].items() >= given["paprec*"].items()
     assert found["paprec/random"] == {"top": 3, "personal": True} and found["paprec/shared"] == {"budget": 20, "top": 3}
-    assert found["llmrec"].keys() == {"epochs"}
     assert all(create(name, found[name]) for name in names(list(given)))
     with pytest.raises(MethodError, match="'paprec/manual' has no setting 'watch'"):
         create("paprec/manual", suite.load("smoke", {"settings": {"paprec/*": {"watch": 1}}}).settings["paprec/manual"])
+
+
+@pytest.mark.parametrize(("pattern", "setting"), [("llmrec*", "strategy"), ("ganprompt*", "row"), ("lrgd", "row")])
+def test_a_setting_that_no_row_of_a_pattern_takes_is_refused(pattern, setting):
+    with pytest.raises(MethodError, match=f"{setting} makes the row what it is and cannot be set"):
+        suite.load("smoke", {"settings": {pattern: {setting: "eng"}}})
 
 
 def test_patterns_of_the_command_line_win_over_names_in_the_file():

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from benchmarks import suite
 from benchmarks.protocol import Protocol
+from benchmarks.report.leaderboard import LEADERBOARD
 from benchmarks.report.readme import beside, impossible, published, shortened
 from tests.conftest import ROOT
 
@@ -40,6 +41,14 @@ def test_first_places_are_those_of_the_papers_figures():
 def test_quoted_bounds_say_what_they_rest_on():
     lines = impossible(PAPER).splitlines()[2:]
     assert [("quoted" in line) for line in lines] == ["missing" in figure for figure in PAPER["impossible"]]
+
+
+def test_every_column_of_the_leaderboard_is_explained():
+    section = README.partition("## What is measured")[2].partition("\n## ")[0]
+    heads = {title for row in section.splitlines() for title in row.split("|")[1:2] for title in title.split(",")}
+    titles = {column.title for column in LEADERBOARD if not column.detail and column.key != "method"}
+    assert not titles.difference(map(str.strip, heads))
+    assert all(f"`{column.key}`" in section for column in LEADERBOARD if column.detail)
 
 
 def test_suite_holds_every_baseline_of_the_readme():

@@ -17,6 +17,7 @@ import pytest
 
 import benchmarks
 from benchmarks import plan, suite
+from benchmarks.conditions import FAMILIES
 from benchmarks.report import figures
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
@@ -87,6 +88,13 @@ def test_list_names_what_there_is(run_suite, what):
     answer = run_suite("list", what)
     assert answer.returncode == 0
     assert len(answer.stdout.splitlines()) >= 2
+    assert all(line.startswith("  ") for line in answer.stdout.splitlines())  # one thing a line
+
+
+def test_list_names_all_families_of_conditions(run_suite):
+    listed = run_suite("list", "conditions").stdout
+    assert all(f"  {family}" in listed for family in FAMILIES)
+    assert "unseen/recommend-unseen-01" in listed
 
 
 @pytest.mark.parametrize(
@@ -127,6 +135,7 @@ def test_list_names_what_there_is(run_suite, what):
         (["list", "--methods", "bpr", "datasets"], "list takes no --methods"),
         (["list", "metods"], "there are methods"),
         (["report", "--output-dir", "nowhere-at-all"], "no run here"),
+        (["--backbone", "./nowhere"], "--backbone ./nowhere: no such folder"),
         (["--output-dir", ""], "--output-dir: the name of a folder is needed"),
     ],
 )
@@ -302,6 +311,13 @@ def test_every_pair_is_compared_but_where_the_outcome_is_known_beforehand(finish
     assert [row["quantity"] for row in rows] == ["clean"] * 3 + ["unseen"] * 2 + ["drop"]
     assert all("tests.fakes:Prompted" in (row["a"], row["b"]) for row in rows[3:])
     assert (rows[-1]["a"], rows[-1]["b"]) == ("tests.fakes:Prompted", "no drop")  # once, not for every still method
+
+
+def test_one_comparison_is_counted_as_one(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    shutil.rmtree(next((run / "cells").glob("*/*Prompted*")))
+    (results,) = load(RunFolder(run))
+    assert "over the 1 comparison of this table" in comparisons(results).caption
 
 
 def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp_path):
@@ -546,6 +562,15 @@ def test_interrupt_while_importing_ends_the_command_quietly(monkeypatch, capsys)
     monkeypatch.setattr(sys, "meta_path", [Interrupt()])
     assert main(["list"]) == 130
     assert capsys.readouterr().err.startswith("stopped")
+
+
+def test_report_leaves_the_tables_of_a_folder_without_its_cells(finished, tmp_path, run_suite):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    shutil.rmtree(run / "cells")
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    answer = run_suite("report", "--output-dir", run)
+    assert answer.returncode == 2 and "no method of this run is finished here" in answer.stderr
+    assert before == {path: path.read_bytes() for path in before}
 
 
 def test_report_rebuilds_the_tables_without_a_model(finished, run_suite):

@@ -67,6 +67,15 @@ def test_unusable_item_texts_are_an_error(tmp_path, item, sentence):
     assert sentence in str(error.value)
 
 
+def test_item_file_of_another_name_is_not_passed_over(tmp_path):
+    folder_with(tmp_path, rows(("u", "i", 1)))
+    (tmp_path / "items.item").write_text("item_id:token\ttitle:token_seq\ni\tA\n")
+    with pytest.raises(DataError, match=r"items\.item: rename it to shop\.item"):
+        load(tmp_path)
+    (tmp_path / "items.item").unlink()
+    assert load(tmp_path).catalogue.titles == ("i",)
+
+
 def test_items_without_text_get_their_id_and_are_counted(tmp_path):
     item = "item_id:token\ttitle:token_seq\na\tApple\nb\t\nd\t&nbsp;\n"
     dataset = load(folder_with(tmp_path, rows(("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "d", 4)), item))

@@ -311,3 +311,14 @@ def test_known_words_are_those_of_seen_recommend_templates_in_another_order(role
             for seen in everything
             if seen.family == "seen"
         )
+
+
+def test_set_that_is_not_there_is_answered_with_its_neighbour() -> None:
+    with pytest.raises(TemplateError, match="no templates 'known-word': did you mean 'known-words'"):
+        templates("recommend", ["known-word"])
+
+
+def test_a_byte_order_mark_before_templates_is_none_of_them(tmp_path: Path) -> None:
+    text = f'role = "recommend"\n[[template]]\nid = "mine"\nfamily = "unseen"\ntext = "{UNSEEN[0].source}"\n'
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8-sig")
+    assert [template.id for template in read_templates(tmp_path / "mine.toml")] == ["mine"]

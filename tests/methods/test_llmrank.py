@@ -40,6 +40,8 @@ def test_answers_are_read_and_their_faults_counted(
     ledger = ListLedger()
     assert read_ranking(answer, TITLES, ledger).tolist() == expected
     assert (ledger.out_of_catalogue, ledger.duplicates, ledger.missing) == faults
+    said = f"answers leave out {100 * faults[2] / len(TITLES):.3g} % of the candidates, which share the last place"
+    assert ledger.note == (said if faults[2] else "")
 
 
 def test_numbers_are_those_of_the_candidates_though_a_title_is_a_number() -> None:

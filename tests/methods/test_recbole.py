@@ -85,6 +85,10 @@ def fitted(name: str, task: Task, seed: int = 0, **settings: Any) -> RecBoleMode
     return model
 
 
+def test_a_note_on_one_epoch_is_in_the_singular(task: Task) -> None:
+    assert "limit of 1 epoch," in create("bpr", {**SMALL, "epochs": 1}).fit(task, seed=0).note
+
+
 @pytest.mark.parametrize("name", [*GENERAL, *SEQUENTIAL])
 def test_every_model_fits_and_scores_all_candidates_the_untrained_item_too(
     name: str, task: Task, requests: Requests

@@ -88,6 +88,16 @@ def test_a_local_model_answers_within_its_window(folder: Path, tmp_path: Path) -
         LocalModel(str(tmp_path)).answers(["a film", "the quiet story about trains the"], Generation(), 1)
 
 
+def test_an_encoder_decoder_is_no_local_model_in_one_line(tmp_path: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer, T5Config
+
+    T5Config(d_model=8, num_layers=1, num_heads=1).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    with pytest.raises(LlmError, match="cannot be loaded") as error:
+        LocalModel(str(tmp_path)).answers(["film"], Generation(), 1)
+    assert "\n" not in str(error.value)
+
+
 def test_a_missing_local_model_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(LlmError, match="cannot be loaded"):
         LlmClient(LocalModel(str(tmp_path / "none")), cache=tmp_path / "a").ask(["p"])
