@@ -62,9 +62,10 @@ def read_file(path: Path, required: Sequence[str]) -> AtomicFile:
     header = [column.partition(":")[0] for column in next(rows, (0, [""]))[1]]
     missing = [column for column in required if column not in header]
     if missing:
+        order = "; for data without times, number the rows of each user in their order" * ("timestamp" in missing)
         raise DataError(
             f"{path}: no column {', '.join(missing)}; the header names {', '.join(header)} "
-            "(expected tab-separated name:type, such as user_id:token)"
+            f"(expected tab-separated name:type, such as user_id:token){order}"
         )
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"{path}: the header names {', '.join(repeated)} more than once")

@@ -33,6 +33,7 @@ def load(folder: Path, **options: object):
     ("inter", "sentence"),
     [
         (rows((1, 2), header="user_id:token\titem_id:token"), "no column timestamp; the header names user_id, item_id"),
+        (rows((1, 2), header="user_id:token\titem_id:token"), "without times, number the rows of each user"),
         (rows(("u", "i", "noon")), "shop.inter:2: timestamp is 'noon', not a finite number"),
         (rows(("u", "i", 1), ("u", "j", "nan")), "shop.inter:3: timestamp is 'nan', not a finite number"),
         (rows(("u", "i", 1), ("u", "", 2)), "shop.inter:3: item_id is empty"),
