@@ -332,8 +332,8 @@ def report(options: Namespace) -> int:
     folder = _folder(options)
     outcomes = folder.read_manifest().get("outcomes", {})
     found = load(folder)
-    known = len(outcomes) >= sum(len(results.seeds) * len(results.missing) for results in found)
-    if not known and not any(results.methods for results in found):
+    failed = len(outcomes) >= sum(len(results.seeds) * len(results.missing) for results in found)
+    if not failed and not any(results.methods for results in found):  # where all failed, tables say why
         raise UsageError(f"{folder.path}: no method of this run is finished here: its tables stay as they are")
     with folder.opened():
         return _conclude(folder)
