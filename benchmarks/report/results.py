@@ -1,5 +1,6 @@
 """What a run folder holds, as arrays."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -182,7 +183,8 @@ def _read(path: Path) -> Records:
     import pandas as pd
 
     columns = {"condition", "user", "candidates", "train_count", "rank", "ties"}
-    table = pd.read_csv(path, usecols=columns.__contains__, dtype={"user": str}, keep_default_na=False)
+    text = io.StringIO(path.read_text(encoding="utf-8"))  # pandas takes Ctrl-C while it reads a file for damage to it
+    table = pd.read_csv(text, usecols=columns.__contains__, dtype={"user": str}, keep_default_na=False)
     clean = table[table["condition"] == table["condition"].iloc[0]]
     ranks, ties = (table[key].to_numpy(float).reshape(-1, len(clean)) for key in ("rank", "ties"))
     # older records lack the training count

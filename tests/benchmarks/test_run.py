@@ -496,7 +496,10 @@ def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(fi
     before = (run / "manifest.json").read_bytes()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
     process = start(*other, "--fresh")
-    while (run / "manifest.json").read_bytes() == before or len(list(run.rglob(".outdated"))) > 1:
+    cells = [run / "cells" / "tiny" / method / "seed-0" for method in ("random", "popularity")]
+    while (run / "manifest.json").read_bytes() == before or not all(
+        (cell / "record.json").exists() and not (cell / ".outdated").exists() for cell in cells
+    ):
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
