@@ -116,6 +116,15 @@ def test_t_and_wilcoxon_are_those_of_scipy(users: int) -> None:
     assert effect_size(a - b) * np.sqrt(users) == pytest.approx(ttest_rel(a, b).statistic)
 
 
+@pytest.mark.parametrize("users", [1, 2, 6, 10, 13, 14])
+def test_wilcoxon_of_few_users_with_ties_is_that_of_scipy(users: int) -> None:
+    from scipy.stats import wilcoxon
+
+    for difference in generator(users).choice([0, 0.1, -0.1, 0.2, 0.3, -0.3, 0.5], (4, users)):
+        if difference.any():
+            assert wilcoxon_p(difference) == pytest.approx(wilcoxon(difference).pvalue, abs=1e-12)
+
+
 @pytest.mark.filterwarnings("error")
 def test_differences_that_are_all_zero_leave_parametric_tests_undefined() -> None:
     zero = np.zeros(12)
