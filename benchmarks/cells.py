@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from benchmarks import audits, metrics
+from benchmarks import audits, kept_fits, metrics
 from benchmarks.conditions import Condition
 from benchmarks.protocol import Problem
 from benchmarks.provenance import code, peak_memory, reset_peak_memory
@@ -32,6 +32,9 @@ FIT_SHARE = 0.6
 ASKING = ("llm_run", "llm_budget")
 """Settings that say where and for how much an LLM was asked; no result depends on them."""
 
+RECORDED = "recorded"
+"""How the setting ``llm`` begins where no LLM is asked."""
+
 Progress = Callable[[float, str], None]
 
 
@@ -46,6 +49,7 @@ class Cell:
         conditions: clean first.
         compute: where to compute; the cache folder and the thread count are not part of the key.
         run: the run folder.
+        keep: whether its fit is kept in the cache, and one that is kept there is used.
     """
 
     id: CellId
@@ -54,6 +58,7 @@ class Cell:
     conditions: tuple[Condition, ...]
     compute: Compute
     run: Path
+    keep: bool = False
 
     @property
     def key(self) -> str:
@@ -82,6 +87,16 @@ class Cell:
         if ":" in self.id.method:
             found["source"] = _source(self.id.method, method)
         return found
+
+    @property
+    def fit_file(self) -> Path:
+        """Where the cache has its fit: one file for all cells that fit the same."""
+        asking = not str(self.settings.get("llm", RECORDED)).startswith(RECORDED)
+        settings = to_json(self.settings if asking else _but_for(ASKING, self.settings, {}))
+        own = _but_for(self.problem.fingerprints, self.fingerprints, {})
+        learned = (self.id.method, self.id.seed, settings, self.problem.learnable, own, self.machine)
+        key = fingerprint(*learned, kept_fits.surroundings())
+        return self.compute.cache / "fits" / f"{self.id.folder}-{key[:16]}.pickle"
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -117,7 +132,7 @@ class Outcome:
 
     Args:
         status: ``finished``, ``not run`` (something it needs is missing) or ``failed``.
-        reason: why there are no numbers; empty if there are.
+        reason: why there are no numbers, or what went wrong all the same; empty if nothing did.
     """
 
     status: str
@@ -132,12 +147,9 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
     """
     log, made_with = logging.getLogger(__name__), code()
     try:
-        method = create(cell.id.method, cell.settings)
         progress(0.0, "fitting")
-        reset_peak_memory()
-        started = time.perf_counter()
-        report = checked(method.fit(cell.problem.task(cell.compute), cell.id.seed))
-        seconds = {"fit": time.perf_counter() - started}
+        fit, flaw = _fitted(cell)
+        method = fit.method
         with RunFolder(cell.run).writing(cell.id) as folder:
             scored = _score_conditions(cell, method, folder, progress)
             record = {
@@ -149,10 +161,10 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "settings": dict(cell.settings),
                 "info": asdict(method.info)
                 | {key: sorted(getattr(method.info, key)) for key in ("roles", "learns", "needs")},
-                "fit": asdict(_noted(report, scored.shortened, scored.unusable)),
+                "fit": asdict(_noted(fit.report, scored.shortened, scored.unusable)),
                 "ledger": scored.ledger,
-                "seconds": seconds | {"score": scored.seconds},
-                "memory": peak_memory(),
+                "seconds": {"fit": fit.seconds, "score": scored.seconds},
+                "memory": {place: max(peak, fit.memory.get(place, 0.0)) for place, peak in peak_memory().items()},
                 "code": made_with,
                 "records_bytes": (folder / "records.csv").stat().st_size,
                 "scores_bytes": {file.name: file.stat().st_size for file in (folder / "scores").iterdir()},
@@ -168,7 +180,30 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
     except NotRunnable as reason:
         log.warning("%s: not run: %s", cell.id, reason)
         return Outcome("not run", str(reason))
-    return Outcome("finished")
+    return Outcome("finished", flaw)
+
+
+def _fitted(cell: Cell) -> tuple[kept_fits.Fit, str]:
+    """The fit that the cache has, or one made now; and why it could not be kept there, empty if it was or need not be.
+
+    Raises:
+        NotRunnable: if something it needs is not there.
+    """
+    task = cell.problem.task(cell.compute)
+    reset_peak_memory()
+    if cell.keep and (kept := kept_fits.load(cell.fit_file, task)):
+        return kept, ""
+    method = create(cell.id.method, cell.settings)
+    started = time.perf_counter()
+    report = checked(method.fit(task, cell.id.seed))
+    fit = kept_fits.Fit(method, report, time.perf_counter() - started, peak_memory())
+    try:
+        if cell.keep:
+            kept_fits.save(cell.fit_file, fit, task)
+    except kept_fits.FitError as error:
+        logging.getLogger(__name__).warning("%s: %s", cell.id, error)
+        return fit, str(error)
+    return fit, ""
 
 
 def checked(report: object) -> FitReport:

@@ -116,14 +116,18 @@ def run(options: Namespace) -> int:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
     if options.tune and options.fresh:
         raise UsageError(f"--fresh is not for --tune: to search again, delete {folder.path / 'tuning'}")
+    if options.keep_fits and (options.tune or options.fresh):
+        other = "--tune" if options.tune else "--fresh"
+        kept = compute.cache / "fits"
+        raise UsageError(f"--keep-fits is not for {other}, which fits anew: to renew kept fits, delete {kept}")
     if options.tuned and not options.tune and not all(place.is_dir() for place in where):
         raise UsageError(f"--tuned {options.tuned}: no such folder")
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
-        made = plan.make_plan(chosen, compute, folder.path, tuned)
+        made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits)
         return _dry_tune(made, trials) if options.tune else _dry_run(made, folder, options.fresh)
     with folder.opened():
-        made = plan.make_plan(chosen, compute, folder.path, tuned)
+        made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits)
         for name in made.problems:
             if where and not (options.tune or made.tuned[name]):
                 print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
@@ -280,7 +284,8 @@ def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
         else:
             method = create(cell.id.method, cell.settings)
             estimate = getattr(method, "estimate", None)
-            state = "to run" if estimate is None else f"to run, {estimate(*cell.shown(method))}"
+            state = "to score, its fit is kept" if cell.keep and cell.fit_file.exists() else "to run"
+            state += "" if estimate is None else f", {estimate(*cell.shown(method))}"
         print(f"{cell.id}: {state}")
     if not fresh:
         _refuse_to_replace(made, folder)

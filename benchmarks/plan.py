@@ -86,7 +86,7 @@ class Plan:
         }
 
 
-def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] = ()) -> Plan:
+def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] = (), keep_fits: bool = False) -> Plan:
     """Read the data, draw the candidates, expand conditions, and list the cells.
 
     Args:
@@ -94,6 +94,7 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         compute: where to compute.
         run: the run folder.
         tuned: folders with tuned settings, which go below those of the suite.
+        keep_fits: whether fits are kept in the cache, and those kept there are used.
 
     Raises:
         TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
@@ -115,7 +116,7 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
             settings = {**(best.settings if best else {}), **suite.settings.get(name, {})}
             for seed in suite.seeds:
                 cell = CellId(problem.dataset.name, name, seed)
-                cells.append(Cell(cell, settings, problem.for_roles(own), conditions, compute, run))
+                cells.append(Cell(cell, settings, problem.for_roles(own), conditions, compute, run, keep_fits))
     return Plan(
         suite,
         {problem.dataset.name: problem for problem in problems},

@@ -83,6 +83,13 @@ class Problem:
         wording = {str(role): fingerprint([_identity(t) for t in group]) for role, group in self.templates.items()}
         return {"data": fingerprint(*lists, self.protocol), **wording}
 
+    @property
+    def learnable(self) -> str:
+        """SHA-256 of all that :meth:`task` holds, but for where to compute; test lists and unseen templates are not."""
+        lists = (self.dataset.fingerprint, self.split.fingerprint, self.valid.fingerprint)
+        seen = {str(role): [_identity(template) for template in self.seen(role)] for role in self.templates}
+        return fingerprint(*lists, seen, self.protocol.history_length, self.protocol.seed)
+
     def for_roles(self, roles: Collection[Role]) -> "Problem":
         """The same problem with the templates of some roles only."""
         return replace(self, templates={role: group for role, group in self.templates.items() if role in roles})

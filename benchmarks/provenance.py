@@ -26,10 +26,15 @@ def describe() -> dict[str, Any]:
     """Version, commit, package versions, Python and machine, as JSON values."""
     return {
         **code(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": packages(),
         "python": platform.python_version(),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of the packages that results depend on; None for one that is not there."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 @cache

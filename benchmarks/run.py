@@ -116,6 +116,11 @@ def _how_to_run(group: Group) -> None:
         "--fresh", action="store_true", help="fit again what is finished; to go on after a stop, leave it out"
     )
     group.add_argument(
+        "--keep-fits",
+        action="store_true",
+        help="keep what methods have learned in the cache, and score with what is kept there instead of fitting again",
+    )
+    group.add_argument(
         "--cache-dir", type=Path, default=Path(".cache"), help="trained backbones, embeddings; default: .cache"
     )
 

@@ -1,11 +1,12 @@
 """Methods for testing the harness, named on the command line as ``tests.fakes:Name``."""
 
 import hashlib
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -114,6 +115,32 @@ class Forgetful(Prompted):
         for user, row in zip(requests.users.tolist(), requests.candidates, strict=True):
             self._known.setdefault(user, np.sin(len(requests) * row.astype(float)))
         return np.stack([self._known[user] for user in requests.users.tolist()])
+
+
+@dataclass
+class Noted(Prompted):
+    """Counts its fits in one file, and does not score while another is there."""
+
+    log: str = ""
+    stop: str = ""
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        with Path(self.log).open("a") as file:
+            file.write("fit\n")
+        self._seed = seed
+        return FitReport(epochs=3, note="fitted")
+
+    def score(self, requests: Requests) -> FloatArray:
+        if Path(self.stop).exists():
+            raise RuntimeError("the current has failed")
+        return super().score(requests) + self._seed
+
+
+@dataclass
+class Closed(Prompted):
+    """Holds what cannot be stored."""
+
+    lock: Any = field(default_factory=threading.Lock, init=False)
 
 
 class Refused(Prompted):

@@ -206,13 +206,9 @@ class LlmRec:
         templates = {template.id: template for template in library.templates(ROLE)} | given
         self._unseen = {t.replaces: t for t in templates.values() if t.family == "unseen" and t.replaces}
         self._templates = templates
+        walk = partial(important_neighbours, task.train, catalogue.n_items)
         return ItemTexts(
-            client,
-            catalogue,
-            templates,
-            lambda: important_neighbours(
-                task.train, catalogue.n_items, self.neighbours, self.restart, self.neighbour_score
-            ),
+            client, catalogue, templates, partial(walk, self.neighbours, self.restart, self.neighbour_score)
         )
 
     def _encode(self, requests: Requests, templates: Sequence[Template]) -> npt.NDArray[np.float32]:

@@ -24,14 +24,19 @@ QUICK = {
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
+def make_worded_task(tmp_path, **where):
+    """A task with templates of all roles."""
+    task = make_titled_task(tmp_path, users=USERS, **where)
+    further = {"attribute": SEEN, "demonstrate": DEMONSTRATE}
+    valid = {**task.valid.templates, **{role: templates[:1] * USERS for role, templates in further.items()}}
+    return replace(task, templates={**task.templates, **further}, valid=replace(task.valid, templates=valid))
+
+
 @pytest.mark.parametrize("row", QUICK)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 def test_a_method_learns_and_scores(tmp_path, device, dtype, row):
-    task = make_titled_task(tmp_path, users=USERS, device=device, dtype=dtype)
-    further = {"attribute": SEEN, "demonstrate": DEMONSTRATE}
-    valid = {**task.valid.templates, **{role: templates[:1] * USERS for role, templates in further.items()}}
-    task = replace(task, templates={**task.templates, **further}, valid=replace(task.valid, templates=valid))
+    task = make_worded_task(tmp_path, device=device, dtype=dtype)
     method = create(row, QUICK[row])
     method.fit(task, seed=0)
     scores = method.score(task.valid)
