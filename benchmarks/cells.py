@@ -63,18 +63,17 @@ class Cell:
     @property
     def key(self) -> str:
         """Content key: a finished cell is used again only if nothing that could change it has changed."""
-        return self._key(self.settings, self.fingerprints)
+        return self._key(self.fingerprints)
 
-    def _key(self, settings: Mapping[str, Any], fingerprints: Mapping[str, str]) -> str:
+    def _key(self, fingerprints: Mapping[str, str]) -> str:
         conditions = [condition.describe() for condition in self.conditions]
-        written = to_json(dict(settings))
+        written = to_json(_but_for(ASKING, self.settings, {}))
         return fingerprint(SCHEMA, self.id.method, self.id.seed, written, fingerprints, conditions, self.machine)
 
     def may_replace(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record is this cell's but for the source of a user's own method, and :data:`ASKING`."""
-        settings = _but_for(ASKING, self.settings, record.get("settings", {}))
+        """Whether a record is this cell's but for the source of a user's own method."""
         fingerprints = _but_for(("source",), self.fingerprints, record.get("fingerprints", {}))
-        return bool(record["key"] == self._key(settings, fingerprints))
+        return bool(record["key"] == self._key(fingerprints))
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:

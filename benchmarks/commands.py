@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import executors, plan, provenance, suite, tuned_settings, tuning
+from benchmarks import executors, merging, plan, provenance, suite, tuned_settings, tuning
 from benchmarks.cells import Outcome
 from benchmarks.conditions import ConditionError
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
@@ -116,6 +116,8 @@ def run(options: Namespace) -> int:
         raise UsageError("--tune has nowhere to write its settings with --tuned none")
     if options.tune and options.fresh:
         raise UsageError(f"--fresh is not for --tune: to search again, delete {folder.path / 'tuning'}")
+    if options.part != (1, 1) and options.tune:
+        raise UsageError("--part is not for --tune: give every machine its own --methods")
     if options.keep_fits and (options.tune or options.fresh):
         other = "--tune" if options.tune else "--fresh"
         kept = compute.cache / "fits"
@@ -124,17 +126,17 @@ def run(options: Namespace) -> int:
         raise UsageError(f"--tuned {options.tuned}: no such folder")
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
-        made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits)
+        made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits, options.part)
         return _dry_tune(made, trials) if options.tune else _dry_run(made, folder, options.fresh)
     with folder.opened():
-        made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits)
+        made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits, options.part)
         for name in made.problems:
             if where and not (options.tune or made.tuned[name]):
                 print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
         if options.tune:
             return _tune(made, folder, trials, where[0], jobs, options.executor)
         if options.fresh:
-            for cell in made.cells:
+            for cell in made.own:
                 folder.outdate(cell.id, cell.key)
         _refuse_to_replace(made, folder)
         try:
@@ -238,8 +240,8 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     write.clear(folder)
     folder.write("manifest.json", to_json(manifest))
     kept = {cell.id: record for cell in made.cells if (record := folder.record(cell.id, cell.key))}
-    waiting = [cell for cell in made.cells if cell.id not in kept]
-    _say(made, folder, list(kept.values()))
+    waiting = [cell for cell in made.own if cell.id not in kept]
+    _say(made, folder, list(kept.values()), len(waiting))
     executors.log_to(folder.path / "run.log")
     if kept and waiting:
         write.write_leaderboard(folder)
@@ -254,7 +256,7 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     return _conclude(folder)
 
 
-def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]]) -> None:
+def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]], waiting: int) -> None:
     for name, problem in made.problems.items():
         facts = made.facts(problem)
         print(
@@ -267,6 +269,8 @@ def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]])
     kept = f", {len(finished)} finished earlier and kept" if finished else ""
     if others := sum(record.get("code") != provenance.code() for record in finished):
         kept += f", {others} of them made by other code: --fresh fits all again"
+    if others := len(made.cells) - len(finished) - waiting:
+        kept += f", {others} left to other parts"
     print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)
     if left := set(folder.finished()).difference(cell.id for cell in made.cells):
         print(
@@ -278,7 +282,7 @@ def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]])
 
 def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
     """Print each cell, whether it is finished, and what it would ask of a language model."""
-    for cell in made.cells:
+    for cell in made.own:
         if not fresh and folder.record(cell.id, cell.key) is not None:
             state = "finished"
         else:
@@ -344,6 +348,15 @@ def report(options: Namespace) -> int:
         return _conclude(folder)
 
 
+def merge(options: Namespace) -> int:
+    """Put the parts of a run into one folder, and write its tables and figures."""
+    parts = [RunFolder(Path(part).resolve()) for part in options.what]
+    with _folder(options).opened() as folder:
+        for unlike in merging.merge(parts, folder):
+            print(unlike, file=sys.stderr)
+        return _conclude(folder)
+
+
 def _conclude(folder: RunFolder) -> int:
     """Write everything, show the leaderboards, and say how the run ended."""
     started = time.perf_counter()
@@ -366,10 +379,11 @@ def list_(options: Namespace) -> int:
         "conditions": _conditions,
         "templates": _templates,
     }
-    if options.what is not None and options.what not in listings:
-        raise UsageError(f"no list of {options.what!r}; there are {', '.join(listings)}")
-    for name in [options.what] if options.what else listings:
-        if not options.what:
+    for name in options.what:
+        if name not in listings:
+            raise UsageError(f"no list of {name!r}; there are {', '.join(listings)}")
+    for name in options.what or listings:
+        if len(options.what) != 1:
             print(f"{name}:")
         for entry, text in listings[name]():
             print(f"  {entry:<24} {text}")
@@ -413,4 +427,4 @@ def _templates() -> Iterator[tuple[str, str]]:
         yield from ((template.id, template.source.replace("\n", "\\n")) for template in templates(role, sets()))
 
 
-RUN: dict[str, Callable[[Namespace], int]] = {"run": run, "list": list_, "report": report}
+RUN: dict[str, Callable[[Namespace], int]] = {"run": run, "list": list_, "report": report, "merge": merge}

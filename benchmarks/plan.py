@@ -41,6 +41,7 @@ class Plan:
         audits: what was checked of the data before anything is fitted.
         costs: expected seconds per method, for the progress bar.
         tuned: tuned settings in use, by data set and method.
+        part: which of how many parts is run here, such as ``(1, 8)``.
     """
 
     suite: Suite
@@ -50,6 +51,13 @@ class Plan:
     audits: tuple[audits.Audit, ...]
     costs: Mapping[str, float]
     tuned: Mapping[str, Mapping[str, tuned_settings.Best]]
+    part: tuple[int, int] = (1, 1)
+
+    @property
+    def own(self) -> tuple[Cell, ...]:
+        """The cells of the part, which costs about as much as the others."""
+        number, parts = self.part
+        return self.cells[number - 1 :: parts]
 
     def manifest(self) -> dict[str, Any]:
         """The plan as JSON values, for the run folder."""
@@ -86,7 +94,14 @@ class Plan:
         }
 
 
-def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] = (), keep_fits: bool = False) -> Plan:
+def make_plan(
+    suite: Suite,
+    compute: Compute,
+    run: Path,
+    tuned: Sequence[Path] = (),
+    keep_fits: bool = False,
+    part: tuple[int, int] = (1, 1),
+) -> Plan:
     """Read the data, draw the candidates, expand conditions, and list the cells.
 
     Args:
@@ -95,6 +110,7 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         run: the run folder.
         tuned: folders with tuned settings, which go below those of the suite.
         keep_fits: whether fits are kept in the cache, and those kept there are used.
+        part: which of how many parts is run here.
 
     Raises:
         TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
@@ -125,6 +141,7 @@ def make_plan(suite: Suite, compute: Compute, run: Path, tuned: Sequence[Path] =
         tuple(check for problem in problems for check in audits.of_problem(problem)),
         {name: method.info.cost for name, method in methods.items()},
         found,
+        part,
     )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 Group: TypeAlias = argparse._ArgumentGroup
-COMMANDS = ("run", "list", "report")
-READS = {"list": ("what",), "report": ("suite", "output_dir")}
+COMMANDS = ("run", "list", "report", "merge")
+READS = {"list": ("what",), "report": ("suite", "output_dir"), "merge": ("what", "suite", "output_dir")}
 """What commands other than run read of the command line."""
 
 DESCRIPTION = "Compare prompt-based and classical recommenders, and see whether the ranking holds under unseen prompts."
@@ -22,6 +22,7 @@ EPILOG = """examples:
   python -m benchmarks.run --suite robustness --datasets path/to/atomic-files --methods my.module:MyMethod sasrec
   python -m benchmarks.run list methods
   python -m benchmarks.run report --output-dir results/robustness
+  python -m benchmarks.run merge parts/1 parts/2 --output-dir results/robustness
 
 Running the same command again goes on where it was stopped. Exit status: 0 done, 1 a method failed,
 2 the command or its input is not usable, 3 an audit failed.
@@ -37,8 +38,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    top.add_argument("command", nargs="?", default="run", help="run (default), list or report")
-    top.add_argument("what", nargs="?", help="for list: methods, datasets, suites, conditions or templates")
+    top.add_argument("command", nargs="?", default="run", help="run (default), list, report or merge")
+    top.add_argument(
+        "what",
+        nargs="*",
+        help="for list: methods, datasets, suites, conditions or templates; for merge: the parts",
+    )
     _what_to_run(top.add_argument_group("what to run (the command line wins over the suite file)"))
     _search(top.add_argument_group("settings that are searched for"))
     _how_to_run(top.add_argument_group("how to run it"))
@@ -110,6 +115,13 @@ def _how_to_run(group: Group) -> None:
     group.add_argument(
         "--jobs", type=_count, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
     )
+    group.add_argument(
+        "--part",
+        type=_part,
+        default=(1, 1),
+        metavar="K/N",
+        help="run the K-th of N parts alone, in an --output-dir of its own, for merge to put together",
+    )
     group.add_argument("--executor", choices=("serial", "processes"), help="default: processes if more than one job")
     group.add_argument("--output-dir", type=_folder, help="default: results/<suite>")
     group.add_argument(
@@ -129,6 +141,13 @@ def _count(text: str, otherwise: str = "") -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1{otherwise}")
     return int(text)
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, slash, parts = text.partition("/")
+    if not slash or _count(part) > _count(parts):
+        raise argparse.ArgumentTypeError(f"{text} is not K/N with K from 1 to N, such as 1/8")
+    return int(part), int(parts)
 
 
 def _folder(text: str) -> Path:
@@ -182,9 +201,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         top.error(f"unknown argument {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
     if options.command not in COMMANDS:
         top.error(f"no command {options.command!r}: commands are {', '.join(COMMANDS)}")
-    if options.what is not None and options.command != "list":
-        meant = f"--suite {options.what}" if options.command == "run" else f"--output-dir {options.what}"
-        top.error(f"unknown argument {options.what!r}: did you mean {meant}?")
+    if options.what and "what" not in READS.get(options.command, ()):
+        meant = f"--suite {options.what[0]}" if options.command == "run" else f"--output-dir {options.what[0]}"
+        top.error(f"unknown argument {options.what[0]!r}: did you mean {meant}?")
+    if options.command == "merge" and not options.what:
+        top.error("merge needs the folders of the parts: merge parts/1 parts/2")
     if options.command in READS:
         others = (a for a in top._actions if a.option_strings and a.dest not in (*READS[options.command], "version"))
         given = [a.option_strings[0] for a in others if getattr(options, a.dest, a.default) != a.default]

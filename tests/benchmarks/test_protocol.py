@@ -121,17 +121,15 @@ def test_recorded_answers_are_in_the_fingerprints_of_the_methods_that_read_them(
     assert len(keys) == 3
 
 
-def test_where_and_for_how_much_an_llm_was_asked_keeps_no_cell_from_being_replaced(atomic, wording, tmp_path):
+def test_where_and_for_how_much_an_llm_was_asked_is_not_in_the_key(atomic, wording, tmp_path):
     def cell(**settings):
         settings = {"llm": "local:m", **settings}
         return Cell(CellId("tiny", "llmrec/eng", 0), settings, problem, (), Compute(), tmp_path)
 
     problem = made(atomic, wording)
     first = cell(llm_budget="requests=1", llm_run="a")
-    record = {"key": first.key, "settings": first.settings, "fingerprints": first.fingerprints}
-    for other in (cell(llm_budget="requests=9", llm_run="b"), cell()):
-        assert other.key != first.key and other.may_replace(record)
-    assert not cell(llm="local:other").may_replace(record)
+    assert cell(llm_budget="requests=9", llm_run="b").key == cell().key == first.key
+    assert cell(llm="local:other").key != first.key
 
 
 def test_prompt_keeps_the_target_open_for_every_candidate(atomic, wording):
