@@ -68,6 +68,9 @@ class Endpoint:
                 time.sleep(min(0.5 * 2**used, 8.0) * random.uniform(0.75, 1.0))
         raise LlmError(f"the endpoint's answers are no valid chat completions, {used} times in a row; {RESUME}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_client"}  # which has the key
+
     @cached_property
     def _client(self) -> "OpenAI":
         import openai

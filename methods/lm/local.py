@@ -87,6 +87,9 @@ class LocalModel:
         chat = [{"role": "user", "content": prompt}]
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_loaded"}
+
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,3 +1,4 @@
+import pickle
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def test_a_text_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     first = Encoder(cache=tmp_path).encode([*TEXTS, *TEXTS])
     monkeypatch.setattr(Encoder, "_forward", None)
     assert np.array_equal(Encoder(cache=tmp_path).encode(TEXTS[::-1]), first[3::-1])
+
+
+def test_an_encoder_is_stored_without_its_weights() -> None:
+    used = Encoder()
+    vectors = used.encode(["Alien"])
+    stored = pickle.dumps(used)
+    assert len(stored) < 1000
+    assert np.array_equal(pickle.loads(stored).encode(["Alien"]), vectors)
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -120,9 +121,10 @@ def test_key_and_url_are_neither_shown_nor_logged_nor_stored(
     server.faults = ["500"] * 2
     with pytest.raises(LlmError) as failure:
         client(tmp_path, retries=1).ask(["p"])
-    client(tmp_path).ask(["q"])
+    asked = client(tmp_path)
+    asked.ask(["q"])
     assert any(SECRET in header.get("authorization", "") for header in server.headers)
-    files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    files = b"".join(path.read_bytes() for path in tmp_path.iterdir()) + pickle.dumps(asked)
     shown = str(failure.value) + repr(failure.value.__cause__) + caplog.text + "".join(capfd.readouterr())
     for secret in (SECRET, server.url):
         assert secret not in shown

@@ -1,6 +1,7 @@
 """The client against a real server: ``transformers serve`` on loopback, with a small model made here."""
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def test_a_local_model_answers_the_same_alone_and_in_a_batch(tmp_path: Path, fol
     answers = asked.ask(prompts)
     assert answers == alone.ask(prompts)
     assert [entry.problem for entry in asked.ledger] == [entry.problem for entry in alone.ledger]
+
+
+def test_a_local_model_is_stored_without_its_weights(folder: Path) -> None:
+    asked = LocalModel(str(folder))
+    answers = asked.answers(["describe the film"], Generation(max_tokens=12), 1)
+    stored = pickle.dumps(asked)
+    assert len(stored) < 1000
+    assert pickle.loads(stored).answers(["describe the film"], Generation(max_tokens=12), 1) == answers
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
