@@ -93,14 +93,15 @@ class Cell:
         asking = not str(self.settings.get("llm", RECORDED)).startswith(RECORDED)
         settings = to_json(self.settings if asking else _but_for(ASKING, self.settings, {}))
         own = _but_for(self.problem.fingerprints, self.fingerprints, {})
-        learned = (self.id.method, self.id.seed, settings, self.problem.learnable, own, self.machine)
-        key = fingerprint(*learned, kept_fits.surroundings())
+        learned = (self.id.method, self.id.seed, settings, self.problem.learnable, own)
+        key = fingerprint(*learned, self.machine, self.compute.device, kept_fits.surroundings())
         return self.compute.cache / "fits" / f"{self.id.folder}-{key[:16]}.pickle"
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What of :class:`Compute` can change results."""
-        return asdict(replace(self.compute, cache=Path(), threads=0)) | {"cache": None}
+        """What of :class:`Compute` can change results; which of several GPUs does not."""
+        device = self.compute.device.partition(":")[0]
+        return asdict(replace(self.compute, device=device, cache=Path(), threads=0)) | {"cache": None}
 
     def execute(self, progress: Progress) -> "Outcome":
         """Fit and score, see :func:`run_cell`."""

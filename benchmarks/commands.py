@@ -134,7 +134,7 @@ def run(options: Namespace) -> int:
             if where and not (options.tune or made.tuned[name]):
                 print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
         if options.tune:
-            return _tune(made, folder, trials, where[0], jobs, options.executor)
+            return _tune(made, folder, trials, where[0], jobs, options.executor, device)
         if options.fresh:
             for cell in made.own:
                 folder.outdate(cell.id, cell.key)
@@ -186,14 +186,16 @@ def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
         )
 
 
-def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None) -> int:
+def _tune(
+    made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None, device: str
+) -> int:
     """Search the settings of every method that declares a space, and write the best after each method."""
     searches = tuning.searches(made.cells, trials)
     tuned_settings.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")
     failed, written = False, list[Path]()
     with _bar(made, searches) as bar:
-        for search, outcome in _executed(searches, bar, jobs, executor):
+        for search, outcome in _executed(searches, bar, jobs, executor, device):
             failed |= outcome.status == "failed"
             bar.ended(search, outcome)
             written = tuned_settings.write(searches, where)
@@ -215,12 +217,12 @@ def _dry_tune(made: plan.Plan, trials: int) -> int:
 
 
 def _executed(
-    waiting: Sequence[executors.Job], bar: "_Bar", jobs: int, executor: str | None
+    waiting: Sequence[executors.Job], bar: "_Bar", jobs: int, executor: str | None, device: str
 ) -> Iterator[tuple[executors.Job, Outcome]]:
     """Execute one after the other, or several processes side by side."""
     if executor == "serial" or (executor is None and jobs == 1):
         return executors.serial(waiting, bar.report)
-    return executors.processes(waiting, bar.report, jobs)
+    return executors.processes(waiting, bar.report, jobs, plan.choose_gpus(device))
 
 
 def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, executor: str | None) -> int:
@@ -246,7 +248,7 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     if kept and waiting:
         write.write_leaderboard(folder)
     with _bar(made, waiting) as bar:
-        for cell, outcome in _executed(waiting, bar, jobs, executor):
+        for cell, outcome in _executed(waiting, bar, jobs, executor, compute.device):
             if outcome.status != "finished":
                 outcomes[str(cell.id)] = {"status": outcome.status, "reason": outcome.reason}
                 folder.write("manifest.json", to_json(manifest))

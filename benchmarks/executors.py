@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -62,36 +63,42 @@ def serial(cells: Sequence[Job], report: Report) -> Iterator[tuple[Job, Outcome]
         yield cell, attempt(cell, lambda fraction, stage, cell=cell: report(cell, fraction, stage))  # type: ignore[misc]
 
 
-def processes(cells: Sequence[Job], report: Report, jobs: int) -> Iterator[tuple[Job, Outcome]]:
+def processes(
+    cells: Sequence[Job], report: Report, jobs: int, gpus: Sequence[str] = ()
+) -> Iterator[tuple[Job, Outcome]]:
     """Up to ``jobs`` cells at a time, each in a fresh process that ends with its parent.
 
-    A process that dies (killed for its memory, say) is the outcome of its cell alone.
+    Each process sees one of the GPUs, that with the fewest processes. A process that dies (killed for its memory, say)
+    is the outcome of its cell alone.
 
     Raises:
         StoreError: if the run folder cannot be written.
     """
     context = multiprocessing.get_context("spawn")
-    waiting, running = list(cells), dict[Connection, tuple[Job, Any]]()
+    waiting, running = list(cells), dict[Connection, tuple[Job, Any, str | None]]()
+    free = deque(gpus[n % len(gpus)] if gpus else None for n in range(jobs))
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 cell = waiting.pop(0)
                 here, there = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(cell, there))
+                gpu = free.popleft()
+                process = context.Process(target=_child, args=(cell, there, gpu))
                 process.start()
                 there.close()
-                running[here] = (cell, process)
+                running[here] = (cell, process, gpu)
             ready = wait(list(running), timeout=1.0)
-            for connection, (cell, process) in list(running.items()):
+            for connection, (cell, process, gpu) in list(running.items()):
                 # what a killed process has started may hold its end of the pipe
                 if connection in ready or not process.is_alive():
                     outcome = _receive(connection, cell, process, report)
                     if outcome is not None:
+                        free.append(gpu)
                         yield running.pop(connection)[0], outcome
     finally:
-        for _, process in running.values():
+        for _, process, _ in running.values():
             process.kill()
-        for _, process in running.values():
+        for _, process, _ in running.values():
             process.join()  # who holds the run folder next meets no writer
 
 
@@ -123,7 +130,9 @@ def _end(process: Any) -> None:
         process.join()
 
 
-def _child(cell: Job, connection: Connection) -> None:
+def _child(cell: Job, connection: Connection, gpu: str | None) -> None:
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
     os.environ["TQDM_DISABLE"] = "1"
     log_to(cell.run / "run.log", streams=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()

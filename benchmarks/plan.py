@@ -230,8 +230,18 @@ def choose_device(device: str) -> str:
     return device
 
 
+def choose_gpus(device: str) -> tuple[str, ...]:
+    """The GPUs that processes are spread over, as CUDA_VISIBLE_DEVICES names them; none for ``cuda:1`` or a CPU."""
+    if device != "cuda":
+        return ()
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    return tuple(named.split(",")[: torch.cuda.device_count()])
+
+
 def choose_jobs(jobs: int | None, device: str) -> tuple[int, int]:
-    """Processes side by side and CPU threads of each; one process where all share one GPU."""
+    """Processes side by side and CPU threads of each; by default one process on every GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    chosen = jobs or (min(4, cores) if device == "cpu" else 1)
+    chosen = jobs or (min(4, cores) if device == "cpu" else max(1, len(choose_gpus(device))))
     return chosen, max(1, cores // chosen)

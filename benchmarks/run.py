@@ -113,7 +113,7 @@ def _how_to_run(group: Group) -> None:
         help="most prompts per forward pass, fewer where they are long; default: as many as fill it well",
     )
     group.add_argument(
-        "--jobs", type=_count, help="processes side by side; default: as many as the cores allow, 1 on a GPU"
+        "--jobs", type=_count, help="processes side by side; default: as many as the cores allow, or one on each GPU"
     )
     group.add_argument(
         "--part",

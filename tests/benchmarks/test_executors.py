@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import executors
+from benchmarks import executors, plan
 from benchmarks.cells import Outcome, Progress
 from benchmarks.executors import _receive, processes
 from benchmarks.store import CellId, StoreError
@@ -60,6 +60,47 @@ def test_process_that_is_killed_amid_a_message_is_the_outcome_of_its_cell_alone(
     killed = SimpleNamespace(join=lambda timeout: None, is_alive=lambda: False, exitcode=-9)
     outcome = _receive(here, Job(tmp_path, True), killed, lambda *_: None)
     assert outcome is not None and outcome.status == "failed" and "exit code -9" in outcome.reason
+
+
+@dataclass
+class Seeing(Job):
+    """Says which GPU its process sees, when as many others run."""
+
+    number: int = 0
+
+    def execute(self, progress: Progress) -> Outcome:
+        (self.run / str(self.number)).touch()
+        while len(list(self.run.iterdir())) < 4:
+            time.sleep(0.05)
+        return Outcome("finished", os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+def test_processes_are_spread_over_the_gpus(tmp_path):
+    jobs = [Seeing(tmp_path, False, number) for number in range(6)]
+    seen = [outcome.reason for _, outcome in processes(jobs, lambda *_: None, jobs=4, gpus=("2", "GPU-abc"))]
+    assert sorted(seen[:4]) == ["2", "2", "GPU-abc", "GPU-abc"]
+    assert set(seen) == {"2", "GPU-abc"}
+
+
+@pytest.mark.parametrize(
+    ("device", "named", "there", "gpus"),
+    [
+        ("cpu", "0,1", 2, ()),
+        ("cuda:1", None, 4, ()),
+        ("cuda", None, 3, ("0", "1", "2")),
+        ("cuda", "2,5", 2, ("2", "5")),
+        ("cuda", "2,9", 1, ("2",)),
+    ],
+)
+def test_gpus_are_those_that_the_process_may_use(monkeypatch, device, named, there, gpus):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    assert plan.choose_gpus(device) == gpus
+    if device != "cpu":
+        assert plan.choose_jobs(None, device)[0] == max(1, len(gpus))
+    assert plan.choose_jobs(7, device)[0] == 7
 
 
 @dataclass

@@ -125,6 +125,8 @@ def test_what_a_fit_depends_on_leads_to_another_file(cell, changes):
 def test_device_and_surroundings_lead_to_another_file(cell, monkeypatch):
     first = cell().fit_file
     assert cell(dtype="bfloat16").fit_file != first
+    assert cell(device="cuda:1").fit_file != cell(device="cuda").fit_file  # where it lies; its results are the same
+    assert cell(device="cuda:1").key == cell(device="cuda").key != cell().key
     monkeypatch.setattr(kept_fits, "packages", lambda: {"torch": "9.9"})
     kept_fits.surroundings.cache_clear()
     assert cell().fit_file != first
