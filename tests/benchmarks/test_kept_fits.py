@@ -16,7 +16,7 @@ from benchmarks.plan import make_plan, with_llm
 from methods.base import Compute, FitReport
 from methods.registry import create
 from tests.fakes import Closed, Prompted
-from tests.methods.test_devices import QUICK, TUNED, make_worded_task
+from tests.methods.test_devices import GPU, QUICK, TUNED, make_worded_task
 
 RECBOLE = ("bpr", "lightgcn", "caser", "din", "hgn", "gru4rec", "bert4rec", "sasrec", "s3rec")
 ROWS = {
@@ -45,11 +45,14 @@ def task(tmp_path):
     return make_worded_task(tmp_path)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_another_process_scores_with_a_kept_fit_as_the_method_itself(tmp_path, task, elsewhere, row):
-    method, path = create(row, ROWS[row]), tmp_path / "kept" / "fit.pickle"
-    fit = Fit(method, method.fit(task, seed=0), 1.5, {"host": 3.0})
-    kept_fits.save(path, fit, task)
+@pytest.mark.parametrize(
+    ("row", "device"),
+    [*((row, "cpu") for row in ROWS), *(pytest.param(row, "cuda", marks=GPU) for row in QUICK)],
+)
+def test_another_process_scores_with_a_kept_fit_as_the_method_itself(tmp_path, elsewhere, row, device):
+    task, path = make_worded_task(tmp_path, device=device), tmp_path / "kept" / "fit.pickle"
+    method = create(row, ROWS[row])
+    kept_fits.save(path, Fit(method, method.fit(task, seed=0), 1.5, {"host": 3.0}), task)
     assert np.array_equal(elsewhere.submit(scores_of_kept, path, task).result(), method.score(task.valid))
 
 
