@@ -52,10 +52,12 @@ class Candidates:
         """The positive item of every row, shape ``[rows]``."""
         return np.take_along_axis(self.items, self.positive[:, None], axis=1)[:, 0]
 
-    @property
+    @cached_property
     def competing(self) -> IntArray:
         """Number of competing candidates per row, shape ``[rows]``."""
-        return np.full(len(self), self.items.shape[1]) if self.mask is None else self.mask.sum(axis=1)
+        counts = np.full(len(self), self.items.shape[1]) if self.mask is None else self.mask.sum(axis=1)
+        counts.setflags(write=False)
+        return counts
 
     def select(self, rows: IntArray) -> "Candidates":
         """The given rows, in the given order."""

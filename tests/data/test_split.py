@@ -136,6 +136,7 @@ def test_full_ranking_masks_what_the_user_touched():
     assert lists.mask.tolist() == [[False, False, True, True, True, True]]
     assert lists.targets.tolist() == [2]
     assert lists.competing.tolist() == [4]
+    assert lists.competing is lists.competing  # read for every user: counted once, not users x users x items
 
 
 def test_histories_select_shorten_and_append():
@@ -159,6 +160,7 @@ def test_what_all_methods_share_cannot_be_written_into():
         lists.items,
         lists.positive,
         lists.mask,
+        lists.competing,
     ):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
