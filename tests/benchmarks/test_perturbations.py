@@ -585,7 +585,7 @@ def test_injecting_reaches_every_place() -> None:
 
 def test_injecting_without_enough_items_is_an_error_that_says_why(toy: Requests) -> None:
     everything = np.broadcast_to(np.arange(toy.catalogue.n_items), (3, toy.catalogue.n_items))
-    with pytest.raises(PerturbationError, match=r"6 items to insert, but only 0 .* use sampled negatives"):
+    with pytest.raises(PerturbationError, match=r"6 items to insert, but only 0 .* use fewer negatives"):
         HistoryInject(1.0).apply(replace(toy, candidates=everything), 1)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import suite
 from benchmarks.cells import Cell, score
+from benchmarks.perturbations.base import PerturbationError
 from benchmarks.plan import make_plan, with_llm
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
@@ -227,6 +228,16 @@ def test_command_line_wins_over_the_suite_file_key_by_key():
     assert changed.protocol.negatives == 7
     assert changed.protocol.users == plain.protocol.users
     assert changed.methods == ("random",)
+
+
+def test_too_few_items_to_inject_are_refused_before_anything_is_fitted(suite_file, tmp_path):
+    def planned(negatives, grades):
+        overrides = {"protocol": {"negatives": negatives}, "conditions": {"history-inject": grades}}
+        return make_plan(suite.load(str(suite_file), overrides), Compute(), tmp_path)
+
+    with pytest.raises(PerturbationError, match=r"^tiny: history-inject: 10 items to insert, but only 1 .* fewer neg"):
+        planned(48, [0.1, 1.0])
+    assert planned(20, [1.0]) and planned(48, [0.1]) and planned("full", [1.0])
 
 
 def test_settings_of_patterns_reach_every_row_but_for_what_it_is_about(tmp_path, suite_file):
