@@ -87,6 +87,13 @@ def test_items_without_text_get_their_id_and_are_counted(tmp_path):
     )
 
 
+def test_item_texts_with_ids_of_another_form_are_not_passed_over(tmp_path):
+    inter = rows(("u", "2.0", 1), ("u", "3.0", 2), ("u", "4.0", 3))
+    with pytest.raises(DataError, match=r"shop\.item: none of its items .* ids here are such as '2', there '2\.0'"):
+        load(folder_with(tmp_path, inter, "item_id:token\ttitle:token_seq\n2\tA\n3\tB\n"))
+    assert load(folder_with(tmp_path, inter, "item_id:token\ttitle:token_seq\n")).catalogue.titles[0] == "2.0"
+
+
 def test_order_and_titles_that_tell_nothing_apart_are_noted(tmp_path):
     triples = [("u", "a", 5), ("u", "b", 5), ("u", "c", 5), ("v", "a", 6)]
     item = "item_id:token\ttitle:token_seq\n" + "".join(f"{i}\tThing\n" for i in "abc")
