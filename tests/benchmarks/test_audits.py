@@ -66,6 +66,12 @@ def test_unseen_template_that_repeats_a_seen_one_is_found(problem):
     assert failed(dataclasses.replace(problem, templates=spoiled)) == ["seen and unseen templates are disjoint"]
 
 
+def test_templates_of_different_roles_may_have_one_id(problem):
+    one = dataclasses.replace(problem.unseen("recommend")[0], id="mine-01")
+    other = dataclasses.replace(templates("sequential")[0], id="mine-01")
+    assert failed(dataclasses.replace(problem, templates={"recommend": (one,), "sequential": (other,)})) == []
+
+
 def test_method_without_prompt_that_moves_under_wording_is_found(problem):
     conditions = expand({"typos": [0.3], "history-drop": [0.3]}, {})
     requests = problem.test_requests()
