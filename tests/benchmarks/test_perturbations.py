@@ -616,6 +616,10 @@ def test_a_noisy_title_is_never_empty(title: str, severity: float, seed: int) ->
     assert TitleNoise(severity).perturb(title, rng(seed))
 
 
+def test_a_title_of_one_letter_never_becomes_empty() -> None:
+    assert all(TitleNoise(1.0).perturb("M", rng(seed)) for seed in range(20))
+
+
 def test_title_noise_leaves_blanks_and_punctuation() -> None:
     shown = TitleNoise(1.0).perturb("... !?", rng())
     assert shown == "... !?"

@@ -1,5 +1,6 @@
 """From a data set to requests: the same for everybody, and seeded."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
+from data.prompts.template import ListStyle
 from data.split import SplitError
 from methods.base import Compute, MethodInfo
 from methods.registry import MethodError, create, names
@@ -36,6 +38,11 @@ def test_sample_of_users_has_the_candidates_and_templates_it_has_among_all(atomi
     assert np.array_equal(everybody.test.items[rows], some.test.items)
     own = everybody.test_requests().select(rows).templates["recommend"]
     assert own == some.test_requests().templates["recommend"]
+
+
+def test_judged_users_depend_on_the_seed(atomic, wording):
+    first, second = made(atomic, wording, users=7), made(atomic, wording, users=7, seed=1)
+    assert first.test.users.tolist() != second.test.users.tolist()
 
 
 def test_judged_users_come_first_among_those_methods_tune_on(atomic, wording):
@@ -100,6 +107,8 @@ def test_templates_of_a_role_change_that_role_s_fingerprint_alone(atomic, wordin
     fewer = {"recommend": wording["recommend"][1:]}
     one, other = made(atomic, wording).fingerprints, made(atomic, fewer).fingerprints
     assert one["data"] == other["data"] and one["recommend"] != other["recommend"]
+    restyled = {"recommend": (replace(wording["recommend"][0], style=ListStyle("; ")), *wording["recommend"][1:])}
+    assert made(atomic, restyled).fingerprints["recommend"] != one["recommend"]
     two = {**wording, "augment": templates("augment")}
     assert made(atomic, two).for_roles(["recommend"]).fingerprints == one
 

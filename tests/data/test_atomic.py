@@ -217,3 +217,5 @@ def test_numeric_ids_are_ordered_as_numbers(tmp_path):
     assert dataset.catalogue.user_ids == ("9", "10")
     assert dataset.catalogue.item_ids == ("2", "11")
     assert np.array_equal(dataset.histories[0], [1])
+    padded = load(folder_with(tmp_path, rows(*(("1", "0" * zeros + "7", zeros) for zeros in (2, 0, 3, 1)))))
+    assert padded.catalogue.item_ids == ("0007", "007", "07", "7")  # equal numbers in one order in every process

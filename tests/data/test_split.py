@@ -110,6 +110,10 @@ def test_candidates_depend_on_seed_part_and_user_but_not_on_the_sample_of_users(
     other_part = candidates.sampled(dataset, split.test, np.arange(20), "valid", 1, 20)
     assert not np.array_equal(everybody.items, other_seed.items)
     assert not np.array_equal(everybody.items, other_part.items)
+    renamed = replace(dataset, catalogue=replace(dataset.catalogue, name="other"))
+    assert not np.array_equal(
+        everybody.items, candidates.sampled(renamed, split.test, np.arange(20), "test", 1, 20).items
+    )
 
 
 def test_position_of_the_positive_tells_nothing():
