@@ -143,6 +143,12 @@ def test_full_ranking_masks_what_the_user_touched():
     assert lists.competing is lists.competing  # read for every user: counted once, not users x users x items
 
 
+def test_full_ranking_names_a_user_who_has_touched_every_item():
+    dataset = dataset_of([[0, 1, 2], [2, 1, 0, 3]], n_items=4)
+    with pytest.raises(CandidateError, match="user 'u1' has touched every item: there is none to rank"):
+        candidates.full(dataset, np.array([2, 3]), np.array([0, 1]))
+
+
 def test_histories_select_shorten_and_append():
     histories = Histories.of(np.array(row) for row in ([1, 2, 3], [], [4]))
     assert [row.tolist() for row in histories.last(2)] == [[2, 3], [], [4]]
