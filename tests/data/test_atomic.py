@@ -176,6 +176,12 @@ def test_html_entities_are_decoded_and_a_byte_order_mark_is_skipped(tmp_path):
     assert dataset.catalogue.titles == ("Salt & Pepper 'n' Co",)
 
 
+def test_a_title_is_one_line_whatever_its_entities_decode_to(tmp_path):
+    item = "item_id:token\ttitle:token_seq\ni\tSalt&#10;and&#x2028;  Pepper&#13;\nj\t&#10;\n"
+    dataset = load(folder_with(tmp_path, rows(("u", "i", 1), ("u", "j", 2)), item))
+    assert dataset.catalogue.titles == ("Salt and   Pepper", "j")
+
+
 def test_an_id_on_many_lines_is_held_once(tmp_path):
     folder = folder_with(tmp_path, rows(("u-1", "i-1", 1), ("u-1", "i-2", 2)))
     first, second = atomic.read_file(folder / "shop.inter", ("user_id",)).columns["user_id"]
