@@ -11,6 +11,7 @@ from benchmarks import audits, tuned_settings
 from benchmarks.cells import Cell
 from benchmarks.conditions import Condition, Grades, expand
 from benchmarks.errors import UsageError
+from benchmarks.perturbations.base import PerturbationError
 from benchmarks.perturbations.history import HistoryInject
 from benchmarks.protocol import Problem, Protocol, prepare
 from benchmarks.store import SCHEMA, CellId
@@ -113,14 +114,17 @@ def make_plan(
         part: which of how many parts is run here.
 
     Raises:
-        TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError: as the names
-            or the data give cause.
+        TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError,
+            PerturbationError: as the names or the data give cause.
     """
     methods = {name: create(name, suite.settings.get(name)) for name in names(suite.methods)}
     roles = [role for method in methods.values() for role in method.info.roles | method.info.learns]
     wording = _templates(roles, suite.templates)
     problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
     _check_names(problems, suite.datasets)
+    shared = _conditions(suite, {SHARED: wording[SHARED]})
+    for problem in problems:
+        _check_pools(problem, shared, suite.seeds)
     found = {problem.dataset.name: _tuned(problem, methods, suite, compute, tuned) for problem in problems}
     cells = []
     for name, method in sorted(methods.items(), key=lambda item: _turn(item[1].info.cost)):
@@ -136,7 +140,7 @@ def make_plan(
     return Plan(
         suite,
         {problem.dataset.name: problem for problem in problems},
-        _conditions(suite, {SHARED: wording[SHARED]}),
+        shared,
         tuple(cells),
         tuple(check for problem in problems for check in audits.of_problem(problem)),
         {name: method.info.cost for name, method in methods.items()},
@@ -152,6 +156,25 @@ def _check_names(problems: Sequence[Problem], datasets: Sequence[str]) -> None:
         name = problem.dataset.name
         if first.setdefault(name, dataset) != dataset:
             raise DataError(f"{first[name]} and {dataset} are both called {name!r}: rename the files of one")
+
+
+def _check_pools(problem: Problem, conditions: Sequence[Condition], seeds: Sequence[int]) -> None:
+    """See that there are items to inject for every judged user, before methods are fitted for nothing.
+
+    Raises:
+        PerturbationError: naming the data set, if there are too few.
+    """
+    left = problem.dataset.catalogue.n_items - problem.test.items.shape[1]
+    if left >= 2 * problem.protocol.history_length:  # room for a history and as many items more
+        return
+    requests = problem.for_roles(()).test_requests()
+    for condition in conditions:
+        if condition.perturbation.family == INJECT:
+            try:
+                for seed in seeds:
+                    condition.apply(requests, seed)
+            except PerturbationError as error:
+                raise PerturbationError(f"{problem.dataset.name}: {error}") from error
 
 
 def _tuned(

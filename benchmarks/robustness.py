@@ -11,6 +11,7 @@ from data.types import BoolArray, FloatArray, IntArray
 TIE = 1e-12  # means closer than this differ by float rounding alone
 ROUNDING = 1e-6  # scores of one prompt in other batches differ by less, as a share of the largest (float32)
 FAR = 1e3  # times the median score: what is beyond was set, not computed
+PAIRWISE = 300  # candidates up to which comparing all pairs takes less time than SciPy's sorting
 
 
 def performance_drop_rate(clean: npt.ArrayLike, perturbed: npt.ArrayLike) -> FloatArray:
@@ -227,13 +228,26 @@ def kendall_tau(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> Flo
     >>> kendall_tau(np.array([[1.0, 2.0, 3.0]]), np.array([[3.0, 2.0, 1.0]])).tolist()
     [-1.0]
     """
-    from scipy.stats import kendalltau
-
     taus = []
     for first, second in zip(a.astype(np.float64), b.astype(np.float64), strict=True):
         competing = np.isfinite(first) & np.isfinite(second)
-        taus.append(kendalltau(first[competing], second[competing]).statistic)
+        taus.append(_tau_b(first[competing], second[competing]))
     return np.array(taus, np.float64)
+
+
+def _tau_b(a: FloatArray, b: FloatArray) -> float:
+    """Kendall's tau-b of one user's scores; of short lists in a fifth of SciPy's time, with the same bits."""
+    if len(a) > PAIRWISE:
+        from scipy.stats import kendalltau
+
+        return float(kendalltau(a, b).statistic)
+    first, second = a[:, None] > a, b[:, None] > b
+    untied = [np.count_nonzero(first), np.count_nonzero(second)]
+    if 0 in untied:
+        return float("nan")
+    concordant, discordant = np.count_nonzero(first & second), np.count_nonzero(first & second.T)
+    tau = (concordant - discordant) / np.sqrt(untied[0]) / np.sqrt(untied[1])
+    return float(np.clip(tau, -1, 1))
 
 
 def probability_first(values: FloatArray, *, draws: int = 10_000, rng: np.random.Generator) -> FloatArray:

@@ -52,10 +52,12 @@ class Candidates:
         """The positive item of every row, shape ``[rows]``."""
         return np.take_along_axis(self.items, self.positive[:, None], axis=1)[:, 0]
 
-    @property
+    @cached_property
     def competing(self) -> IntArray:
         """Number of competing candidates per row, shape ``[rows]``."""
-        return np.full(len(self), self.items.shape[1]) if self.mask is None else self.mask.sum(axis=1)
+        counts = np.full(len(self), self.items.shape[1]) if self.mask is None else self.mask.sum(axis=1)
+        counts.setflags(write=False)
+        return counts
 
     def select(self, rows: IntArray) -> "Candidates":
         """The given rows, in the given order."""
@@ -93,9 +95,7 @@ def sampled(
         user_id = dataset.catalogue.user_ids[user]
         untouched = np.setdiff1d(np.arange(dataset.catalogue.n_items), dataset.histories[user], assume_unique=True)
         if not len(untouched):
-            raise CandidateError(
-                f"{dataset.name}: user {user_id!r} has touched every item: there is none to rank beside the positive"
-            )
+            raise _alone(dataset, user)
         if len(untouched) < negatives:
             raise CandidateError(
                 f"{dataset.name}: user {user_id!r} has {len(untouched)} untouched items, fewer than the {negatives} "
@@ -110,10 +110,22 @@ def sampled(
 
 
 def full(dataset: Dataset, targets: IntArray, users: IntArray) -> Candidates:
-    """Every item of the catalogue in a row; items the user touched in any part do not compete."""
+    """Every item of the catalogue in a row; items the user touched in any part do not compete.
+
+    Raises:
+        CandidateError: if a user has touched every item.
+    """
     items = np.broadcast_to(np.arange(dataset.catalogue.n_items), (len(users), dataset.catalogue.n_items))
     mask = np.ones(items.shape, np.bool_)
     for row, user in enumerate(users.tolist()):
         mask[row, dataset.histories[user]] = False
     mask[np.arange(len(users)), targets[users]] = True
-    return Candidates(users, items, targets[users], mask)
+    lists = Candidates(users, items, targets[users], mask)
+    if (lists.competing == 1).any():
+        raise _alone(dataset, int(users[lists.competing.argmin()]))
+    return lists
+
+
+def _alone(dataset: Dataset, user: int) -> CandidateError:
+    who = f"{dataset.name}: user {dataset.catalogue.user_ids[user]!r}"
+    return CandidateError(f"{who} has touched every item: there is none to rank beside the positive")

@@ -119,14 +119,14 @@ class HistoryPerturbation:
 
     def apply(self, requests: Requests, seed: int) -> Requests:
         """The requests with every history changed."""
-        everything = np.arange(requests.catalogue.n_items)
         rows = []
         for user, history, candidates in zip(
             requests.users.tolist(), requests.histories, requests.candidates, strict=True
         ):
-            pool = np.setdiff1d(everything, np.concatenate([history, candidates]))
+            outside = np.ones(requests.catalogue.n_items, np.bool_)
+            outside[history] = outside[candidates] = False
             rng = generator(seed, self.family, requests.catalogue.user_ids[user])
-            rows.append(self.perturb(history, pool, rng))
+            rows.append(self.perturb(history, np.flatnonzero(outside), rng))
         return replace(requests, histories=Histories.of(rows))
 
 

@@ -77,13 +77,13 @@ class HistoryInject(Graded, HistoryPerturbation):
         """The history with further items.
 
         Raises:
-            PerturbationError: if the pool has too few items, as with full ranking, where all are candidates.
+            PerturbationError: if the pool has too few items.
         """
         number = len(draw_touched(len(history), self.severity, rng))
         if number > len(pool):
             raise PerturbationError(
                 f"{self.family}: {number} items to insert, but only {len(pool)} are neither in the history "
-                "nor candidates; use sampled negatives, or leave this family out"
+                "nor candidates; use fewer negatives, or leave this family out"
             )
         places = rng.integers(len(history) + 1, size=len(history))
         return np.insert(history, places[:number], rng.permutation(pool)[:number])

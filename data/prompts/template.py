@@ -108,7 +108,7 @@ class Template:
     """One way to word a request.
 
     Args:
-        id: unique name.
+        id: name, unique in its role.
         role: what the answer is used for.
         family: ``seen`` in training, or ``unseen``: only ever shown when judging.
         parts: wording and slots in order.

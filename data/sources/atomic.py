@@ -144,8 +144,8 @@ def read_texts(path: Path) -> ItemTexts:
 
 
 def _decoded(text: str) -> str:
-    """A text with its HTML entities decoded; empty where these are blanks and nothing else."""
-    decoded = html.unescape(text)
+    """A text with its HTML entities decoded, on one line; empty where these are blanks and nothing else."""
+    decoded = " ".join(html.unescape(text).splitlines())  # lists in prompts have a title a line
     return "" if decoded.isspace() else decoded
 
 

@@ -58,7 +58,7 @@ def build(
     (hex) of "user/item". All of this is counted in the notes of the data set.
 
     Raises:
-        DataError: if nothing is left.
+        DataError: if nothing is left, or none of the texts is of an item that is.
     """
     user_ids, user = _dense(rows.users)
     item_ids, item = _dense(rows.items)
@@ -164,7 +164,16 @@ def _indistinct(titles: Sequence[str], times: FloatArray, histories: Histories) 
 
 
 def _titles(item_ids: Sequence[str], texts: ItemTexts) -> tuple[tuple[str, ...], list[str]]:
-    """Titles with the id standing in where there is none, and notes that count these."""
+    """Titles with the id standing in where there is none, and notes that count these.
+
+    Raises:
+        DataError: if there are texts, and none is of these items.
+    """
+    if texts.titles and texts.titles.keys().isdisjoint(item_ids):
+        raise DataError(
+            f"{texts.path}: none of its items is left in the interactions; ids here are such as "
+            f"{next(iter(texts.titles))!r}, there {item_ids[0]!r}"
+        )
     without = [i for i in item_ids if not texts.titles.get(i)]
     groups = {
         "no text record": [i for i in without if i not in texts.titles],

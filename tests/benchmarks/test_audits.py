@@ -26,15 +26,21 @@ def test_sound_problem_passes(problem):
     assert failed(problem) == []
 
 
-def test_touched_candidate_is_found(problem):
-    items = problem.test.items.copy()
-    touched = problem.dataset.histories[int(problem.test.users[3])][0]
-    items[3, (problem.test.positive[3] + 1) % items.shape[1]] = touched
-    spoiled = Candidates(problem.test.users, items, problem.test.positive)
-    assert failed(dataclasses.replace(problem, test=spoiled)) == ["only the positive is in a part of the user"]
+@pytest.mark.parametrize("part", ["test", "valid"])
+def test_touched_candidate_is_found(problem, part):
+    lists = getattr(problem, part)
+    items = lists.items.copy()
+    touched = problem.dataset.histories[int(lists.users[3])][0]
+    items[3, (lists.positive[3] + 1) % items.shape[1]] = touched
+    spoiled = Candidates(lists.users, items, lists.positive)
+    assert failed(dataclasses.replace(problem, **{part: spoiled})) == ["only the positive is in a part of the user"]
 
 
-def test_test_item_in_a_training_history_is_found(problem):
+@pytest.mark.parametrize("judged", [True, False])
+def test_test_item_in_a_training_history_is_found(problem, judged):
+    if not judged:
+        others = np.flatnonzero(problem.test.users != 2)
+        problem = dataclasses.replace(problem, test=problem.test.select(others), valid=problem.valid.select(others))
     rows = list(problem.split.train)
     rows[2] = np.append(rows[2], problem.split.test[2])
     split = dataclasses.replace(problem.split, train=type(problem.split.train).of(rows))
@@ -64,6 +70,12 @@ def test_unseen_template_that_repeats_a_seen_one_is_found(problem):
     copied = dataclasses.replace(seen, id="copy", family="unseen").map_wording(str.upper)
     spoiled = {"recommend": (*problem.templates["recommend"], copied)}
     assert failed(dataclasses.replace(problem, templates=spoiled)) == ["seen and unseen templates are disjoint"]
+
+
+def test_templates_of_different_roles_may_have_one_id(problem):
+    one = dataclasses.replace(problem.unseen("recommend")[0], id="mine-01")
+    other = dataclasses.replace(templates("sequential")[0], id="mine-01")
+    assert failed(dataclasses.replace(problem, templates={"recommend": (one,), "sequential": (other,)})) == []
 
 
 def test_method_without_prompt_that_moves_under_wording_is_found(problem):

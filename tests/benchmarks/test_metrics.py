@@ -35,8 +35,8 @@ def test_rank_counts_better_candidates_and_half_of_the_equal_ones() -> None:
 
 
 def test_masked_candidates_do_not_compete_and_may_be_anything() -> None:
-    scores = np.array([[np.nan, 0.9, 0.5, 0.5, np.inf]])
-    mask = np.array([[False, True, True, True, False]])
+    scores = np.array([[np.nan, 0.9, 0.5, 0.5, np.inf, 0.5]])
+    mask = np.array([[False, True, True, True, False, False]])
     assert rank_of_positive(scores, np.array([2]), mask).tolist() == [1.5]
 
 

@@ -585,7 +585,7 @@ def test_injecting_reaches_every_place() -> None:
 
 def test_injecting_without_enough_items_is_an_error_that_says_why(toy: Requests) -> None:
     everything = np.broadcast_to(np.arange(toy.catalogue.n_items), (3, toy.catalogue.n_items))
-    with pytest.raises(PerturbationError, match=r"6 items to insert, but only 0 .* use sampled negatives"):
+    with pytest.raises(PerturbationError, match=r"6 items to insert, but only 0 .* use fewer negatives"):
         HistoryInject(1.0).apply(replace(toy, candidates=everything), 1)
 
 
@@ -614,6 +614,10 @@ def test_two_items_with_one_title_are_misspelt_differently(toy: Requests) -> Non
 @given(title=st.text(min_size=1, max_size=20), severity=grades, seed=seeds)
 def test_a_noisy_title_is_never_empty(title: str, severity: float, seed: int) -> None:
     assert TitleNoise(severity).perturb(title, rng(seed))
+
+
+def test_a_title_of_one_letter_never_becomes_empty() -> None:
+    assert all(TitleNoise(1.0).perturb("M", rng(seed)) for seed in range(20))
 
 
 def test_title_noise_leaves_blanks_and_punctuation() -> None:

@@ -1,5 +1,6 @@
 """From a data set to requests: the same for everybody, and seeded."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 
 from benchmarks import suite
 from benchmarks.cells import Cell, score
+from benchmarks.perturbations.base import PerturbationError
 from benchmarks.plan import make_plan, with_llm
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
+from data.prompts.template import ListStyle
 from data.split import SplitError
 from methods.base import Compute, MethodInfo
 from methods.registry import MethodError, create, names
@@ -35,6 +38,11 @@ def test_sample_of_users_has_the_candidates_and_templates_it_has_among_all(atomi
     assert np.array_equal(everybody.test.items[rows], some.test.items)
     own = everybody.test_requests().select(rows).templates["recommend"]
     assert own == some.test_requests().templates["recommend"]
+
+
+def test_judged_users_depend_on_the_seed(atomic, wording):
+    first, second = made(atomic, wording, users=7), made(atomic, wording, users=7, seed=1)
+    assert first.test.users.tolist() != second.test.users.tolist()
 
 
 def test_judged_users_come_first_among_those_methods_tune_on(atomic, wording):
@@ -99,6 +107,8 @@ def test_templates_of_a_role_change_that_role_s_fingerprint_alone(atomic, wordin
     fewer = {"recommend": wording["recommend"][1:]}
     one, other = made(atomic, wording).fingerprints, made(atomic, fewer).fingerprints
     assert one["data"] == other["data"] and one["recommend"] != other["recommend"]
+    restyled = {"recommend": (replace(wording["recommend"][0], style=ListStyle("; ")), *wording["recommend"][1:])}
+    assert made(atomic, restyled).fingerprints["recommend"] != one["recommend"]
     two = {**wording, "augment": templates("augment")}
     assert made(atomic, two).for_roles(["recommend"]).fingerprints == one
 
@@ -225,6 +235,16 @@ def test_command_line_wins_over_the_suite_file_key_by_key():
     assert changed.protocol.negatives == 7
     assert changed.protocol.users == plain.protocol.users
     assert changed.methods == ("random",)
+
+
+def test_too_few_items_to_inject_are_refused_before_anything_is_fitted(suite_file, tmp_path):
+    def planned(negatives, grades):
+        overrides = {"protocol": {"negatives": negatives}, "conditions": {"history-inject": grades}}
+        return make_plan(suite.load(str(suite_file), overrides), Compute(), tmp_path)
+
+    with pytest.raises(PerturbationError, match=r"^tiny: history-inject: 10 items to insert, but only 1 .* fewer neg"):
+        planned(48, [0.1, 1.0])
+    assert planned(20, [1.0]) and planned(48, [0.1]) and planned("full", [1.0])
 
 
 def test_settings_of_patterns_reach_every_row_but_for_what_it_is_about(tmp_path, suite_file):

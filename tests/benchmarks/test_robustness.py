@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
 from benchmarks.robustness import (
+    PAIRWISE,
     combined_performance_score,
     jaccard_at,
     kendall_tau,
@@ -149,6 +151,15 @@ def test_kendall_tau_is_the_cosine_of_the_signs_of_all_differences(levels: int, 
     assert kendall_tau(a, a) == pytest.approx(np.ones(10))
 
 
+@pytest.mark.parametrize("length", [2, 3, 33, 100, PAIRWISE + 1])
+@pytest.mark.parametrize("levels", [2, 20, 10**6])
+def test_kendall_tau_has_the_bits_of_scipy(levels: int, length: int) -> None:
+    a, b = np.random.default_rng(3).integers(levels, size=(2, 20, length)).astype(np.float32)
+    b[:5] = a[:5] / 8
+    expected = [kendalltau(first, second).statistic for first, second in zip(a, b, strict=True)]
+    assert np.array_equal(kendall_tau(a, b), expected, equal_nan=True)
+
+
 def test_items_that_do_not_compete_do_not_count_in_kendall_tau() -> None:
     a, b = np.random.default_rng(0).random((2, 3, 12))
     less = [np.where(np.arange(12) % 4 == 1, -np.inf, scores) for scores in (a, b)]
@@ -163,6 +174,11 @@ def test_kendall_tau_is_undefined_where_one_side_is_constant() -> None:
     varied, constant = np.array([[1.0, 2.0, 3.0]]), np.ones((1, 3))
     assert np.isnan(kendall_tau(varied, constant)).all()
     assert np.isnan(kendall_tau(constant, varied)).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_kendall_tau_of_a_list_of_one_is_undefined_without_a_warning() -> None:
+    assert np.isnan(kendall_tau(np.array([[1.0, -np.inf]]), np.array([[2.0, -np.inf]]))).all()
 
 
 def test_probability_first_is_the_share_of_resamples_won() -> None:

@@ -87,6 +87,13 @@ def test_items_without_text_get_their_id_and_are_counted(tmp_path):
     )
 
 
+def test_item_texts_with_ids_of_another_form_are_not_passed_over(tmp_path):
+    inter = rows(("u", "2.0", 1), ("u", "3.0", 2), ("u", "4.0", 3))
+    with pytest.raises(DataError, match=r"shop\.item: none of its items .* ids here are such as '2', there '2\.0'"):
+        load(folder_with(tmp_path, inter, "item_id:token\ttitle:token_seq\n2\tA\n3\tB\n"))
+    assert load(folder_with(tmp_path, inter, "item_id:token\ttitle:token_seq\n")).catalogue.titles[0] == "2.0"
+
+
 def test_order_and_titles_that_tell_nothing_apart_are_noted(tmp_path):
     triples = [("u", "a", 5), ("u", "b", 5), ("u", "c", 5), ("v", "a", 6)]
     item = "item_id:token\ttitle:token_seq\n" + "".join(f"{i}\tThing\n" for i in "abc")
@@ -169,6 +176,12 @@ def test_html_entities_are_decoded_and_a_byte_order_mark_is_skipped(tmp_path):
     assert dataset.catalogue.titles == ("Salt & Pepper 'n' Co",)
 
 
+def test_a_title_is_one_line_whatever_its_entities_decode_to(tmp_path):
+    item = "item_id:token\ttitle:token_seq\ni\tSalt&#10;and&#x2028;  Pepper&#13;\nj\t&#10;\n"
+    dataset = load(folder_with(tmp_path, rows(("u", "i", 1), ("u", "j", 2)), item))
+    assert dataset.catalogue.titles == ("Salt and   Pepper", "j")
+
+
 def test_an_id_on_many_lines_is_held_once(tmp_path):
     folder = folder_with(tmp_path, rows(("u-1", "i-1", 1), ("u-1", "i-2", 2)))
     first, second = atomic.read_file(folder / "shop.inter", ("user_id",)).columns["user_id"]
@@ -210,3 +223,5 @@ def test_numeric_ids_are_ordered_as_numbers(tmp_path):
     assert dataset.catalogue.user_ids == ("9", "10")
     assert dataset.catalogue.item_ids == ("2", "11")
     assert np.array_equal(dataset.histories[0], [1])
+    padded = load(folder_with(tmp_path, rows(*(("1", "0" * zeros + "7", zeros) for zeros in (2, 0, 3, 1)))))
+    assert padded.catalogue.item_ids == ("0007", "007", "07", "7")  # equal numbers in one order in every process

@@ -110,6 +110,10 @@ def test_candidates_depend_on_seed_part_and_user_but_not_on_the_sample_of_users(
     other_part = candidates.sampled(dataset, split.test, np.arange(20), "valid", 1, 20)
     assert not np.array_equal(everybody.items, other_seed.items)
     assert not np.array_equal(everybody.items, other_part.items)
+    renamed = replace(dataset, catalogue=replace(dataset.catalogue, name="other"))
+    assert not np.array_equal(
+        everybody.items, candidates.sampled(renamed, split.test, np.arange(20), "test", 1, 20).items
+    )
 
 
 def test_position_of_the_positive_tells_nothing():
@@ -136,6 +140,13 @@ def test_full_ranking_masks_what_the_user_touched():
     assert lists.mask.tolist() == [[False, False, True, True, True, True]]
     assert lists.targets.tolist() == [2]
     assert lists.competing.tolist() == [4]
+    assert lists.competing is lists.competing  # read for every user: counted once, not users x users x items
+
+
+def test_full_ranking_names_a_user_who_has_touched_every_item():
+    dataset = dataset_of([[0, 1, 2], [2, 1, 0, 3]], n_items=4)
+    with pytest.raises(CandidateError, match="user 'u1' has touched every item: there is none to rank"):
+        candidates.full(dataset, np.array([2, 3]), np.array([0, 1]))
 
 
 def test_histories_select_shorten_and_append():
@@ -159,6 +170,7 @@ def test_what_all_methods_share_cannot_be_written_into():
         lists.items,
         lists.positive,
         lists.mask,
+        lists.competing,
     ):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
