@@ -18,7 +18,7 @@ import pytest
 import benchmarks
 from benchmarks import plan, suite
 from benchmarks.conditions import FAMILIES
-from benchmarks.report import figures
+from benchmarks.report import figures, stability
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
 from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard
@@ -279,6 +279,17 @@ def test_every_table_says_that_its_numbers_are_not_to_be_relied_on(finished, tmp
     for text in [path.read_text() for path in tables]:
         assert " MIXED: " in text and " NOT REPORTABLE: " in text and " AUDIT FAILED: popularity: " in text
     assert (run / "index.html").read_text().count("NOT REPORTABLE") == 6
+
+
+def test_lists_that_no_condition_changes_are_compared_once(finished, tmp_path, monkeypatch):
+    (results,) = load(RunFolder(shutil.copytree(finished[1], tmp_path / "run")))
+    measure, compared = stability.STABILITY["rbo"], []
+    monkeypatch.setitem(stability.STABILITY, "rbo", lambda a, b: compared.append(a) or measure(a, b))
+    for method, expected in (("popularity", 1), ("tests.fakes:Prompted", len(results.unseen))):
+        found = stability.list_stability(results, method, results.unseen)
+        assert (found["rbo"] == pytest.approx(1.0)) == (method == "popularity")
+        assert len(compared) == expected
+        compared.clear()
 
 
 def test_tables_and_figures_of_a_run_are_removed_and_what_others_made_stays(finished, tmp_path):
