@@ -17,7 +17,7 @@ from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Ta
 from methods.checks import check_least, check_positive, check_shares
 from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
-from methods.llmrec.texts import ItemTexts
+from methods.llmrec.texts import ItemTexts, Neighbours, Once
 from methods.lm.answers import LlmError
 from methods.lm.client import LlmClient, NotAnswered
 from methods.lm.open import LlmChoice, open_client
@@ -116,7 +116,7 @@ class LlmRec:
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Collect the texts, encode them, train the recommender."""
-        self.prepare(task, self.open_encoder(task))
+        self.prepare(task, self.open_encoder(task), self.open_neighbours(task))
         return self.train(task, seed)
 
     def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
@@ -126,7 +126,7 @@ class LlmRec:
         if self.strategy == "title":
             return "asks nothing"
         try:
-            texts = self._open_texts(task)
+            texts = self._open_texts(task, self.open_neighbours(task))
         except NotRunnable as reason:
             return str(reason)
         return str(Job(texts, tuple(self._templates[prompt] for prompt in self.prompts)).estimate())
@@ -135,7 +135,12 @@ class LlmRec:
         """The sentence encoder; it is loaded when a text is not in its cache."""
         return Encoder(self.encoder, device=task.compute.device, cache=task.compute.cache / "embeddings")
 
-    def prepare(self, task: Task, encoder: Encoder) -> None:
+    def open_neighbours(self, task: Task) -> Neighbours:
+        """The important neighbours of every item; they are computed when a prompt asks for them."""
+        walk = (self.neighbours, self.restart, self.neighbour_score)
+        return Once(partial(important_neighbours, task.train, task.catalogue.n_items, *walk))
+
+    def prepare(self, task: Task, encoder: Encoder, neighbours: Neighbours) -> None:
         """Texts and their vectors, without training.
 
         Raises:
@@ -144,7 +149,7 @@ class LlmRec:
         self._encoder = encoder
         self._task_catalogue = task.catalogue
         self._items: dict[tuple[str, Callable[[str], str]], npt.NDArray[np.float32]] = {}
-        self._texts = None if self.strategy == "title" else self._open_texts(task)
+        self._texts = None if self.strategy == "title" else self._open_texts(task, neighbours)
         try:
             self._vectors = self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
         except NotAnswered as error:
@@ -193,7 +198,7 @@ class LlmRec:
         unseen = self._unseen | ({template.replaces: template} if template.id not in self._templates else {})
         return tuple(unseen.get(prompt, self._templates[prompt]) for prompt in self.prompts)
 
-    def _open_texts(self, task: Task) -> ItemTexts:
+    def _open_texts(self, task: Task, neighbours: Neighbours) -> ItemTexts:
         choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
         catalogue = task.catalogue
         described = any(catalogue.fields.get("description", ()))
@@ -206,10 +211,7 @@ class LlmRec:
         templates = {template.id: template for template in library.templates(ROLE)} | given
         self._unseen = {t.replaces: t for t in templates.values() if t.family == "unseen" and t.replaces}
         self._templates = templates
-        walk = partial(important_neighbours, task.train, catalogue.n_items)
-        return ItemTexts(
-            client, catalogue, templates, partial(walk, self.neighbours, self.restart, self.neighbour_score)
-        )
+        return ItemTexts(client, catalogue, templates, neighbours)
 
     def _encode(self, requests: Requests, templates: Sequence[Template]) -> npt.NDArray[np.float32]:
         """Text vectors side by side: the original text, then the augmentations, all as the requests show them."""
@@ -282,10 +284,10 @@ class BestLlmRec(LlmRec):
     def fit(self, task: Task, seed: int) -> FitReport:
         """Train all strategies, keep the best."""
         rows = {name: self._row(name) for name in STRATEGIES if name != "title"}
-        encoder = self.open_encoder(task)
+        encoder, neighbours = self.open_encoder(task), self.open_neighbours(task)
         reports = {}
         for name, row in rows.items():
-            row.prepare(task, encoder)
+            row.prepare(task, encoder, neighbours)
             reports[name] = row.train(task, seed)
         quality = {name: row.fitted.quality for name, row in rows.items()}
         best = max(quality, key=lambda name: quality[name])

@@ -216,6 +216,26 @@ def test_the_best_strategy_on_validation_is_named(task: Task) -> None:
     assert np.array_equal(method.score(task.valid), single.score(task.valid))
 
 
+@pytest.mark.parametrize(("row", "walks"), [("llmrec", 1), ("llmrec/all", 1), ("llmrec/rec-summarise", 0)])
+def test_neighbours_are_looked_for_once_and_only_for_prompts_that_name_them(
+    task: Task, monkeypatch: pytest.MonkeyPatch, row: str, walks: int
+) -> None:
+    made = []
+
+    def counted(*args: object) -> list[npt.NDArray[np.int64]]:
+        made.append(args)
+        return important_neighbours(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("methods.llmrec.method.important_neighbours", counted)
+    settings = {"llm": f"recorded:{task.compute.cache / 'recorded.jsonl'}", "epochs": 1}
+    method = create(row, settings)
+    method.fit(task, seed=0)
+    method.score(worded(task.valid, TEMPLATES["rec-eng-unseen"]))
+    assert len(made) == walks
+    create(row, settings).estimate(task, [])
+    assert len(made) == 2 * walks
+
+
 def test_an_unknown_strategy_is_refused() -> None:
     with pytest.raises(ValueError, match="no strategy 'best'"):
         LlmRec("best")
