@@ -1,6 +1,6 @@
 """LLM-Rec as rows of the leaderboard: one per strategy, and the best of them on the validation part."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, get_args
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data import recorded, sources
-from data.fingerprint import fingerprint
 from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
@@ -148,7 +147,7 @@ class LlmRec:
         """
         self._encoder = encoder
         self._task_catalogue = task.catalogue
-        self._items: dict[tuple[str, Callable[[str], str]], npt.NDArray[np.float32]] = {}
+        self._items: dict[tuple[Hashable, ...], npt.NDArray[np.float32]] = {}
         self._texts = None if self.strategy == "title" else self._open_texts(task, neighbours)
         try:
             self._vectors = self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
@@ -237,7 +236,7 @@ class LlmRec:
 
         shown = wording or tuple(self._templates[prompt] for prompt in self.prompts)
         own = requests.catalogue.fields.get("description", ())
-        key = fingerprint(requests.catalogue.titles, own, [t.id for t in shown]), requests.noise
+        key = requests.catalogue.titles, own, tuple(template.id for template in shown), requests.noise
         if key not in self._items:
             try:
                 vectors = self._encode(requests, shown)
