@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from methods.lm.answers import Answer, Generation, LlmError, judge
+from methods.lm.reloaded import Reloaded
 
 
 @dataclass
-class LocalModel:
+class LocalModel(Reloaded):
     """A model that answers in this process.
 
     Args:

@@ -1,3 +1,4 @@
+import pickle
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def test_vectors_are_masked_means_of_length_one() -> None:
         with torch.inference_mode():
             mean = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
         np.testing.assert_allclose(vector, (mean / mean.norm()).numpy(), atol=2e-6)
+
+
+def test_a_pickle_is_without_the_model_which_is_loaded_again() -> None:
+    used = Encoder()
+    vectors, kept = used.encode(TEXTS), pickle.dumps(used)
+    assert len(kept) < 1000
+    assert np.array_equal(pickle.loads(kept).encode(TEXTS), vectors)
 
 
 def test_a_vector_does_not_depend_on_what_else_is_encoded() -> None:

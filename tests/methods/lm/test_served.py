@@ -1,6 +1,7 @@
 """The client against a real server: ``transformers serve`` on loopback, with a small model made here."""
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -65,6 +66,13 @@ def test_a_local_model_answers_in_the_type_asked_for(tmp_path: Path, folder: Pat
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     _, model = LocalModel(str(tmp_path), dtype=dtype)._loaded
     assert str(model.dtype) == f"torch.{dtype}"
+
+
+def test_a_pickle_of_a_local_model_is_its_name(folder: Path) -> None:
+    used = LocalModel(str(folder))
+    answer, kept = used.answers(["describe the film"], Generation(max_tokens=2), 1), pickle.dumps(used)
+    assert len(kept) < 1000
+    assert pickle.loads(kept).answers(["describe the film"], Generation(max_tokens=2), 1) == answer
 
 
 def test_a_local_model_that_never_ends_is_truncated(folder: Path) -> None:
