@@ -115,8 +115,7 @@ class LlmRec:
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Collect the texts, encode them, train the recommender."""
-        self.prepare(task, self.open_encoder(task), self.open_neighbours(task))
-        return self.train(task, seed)
+        return self.train(task, self.prepare(task, self.open_encoder(task), self.open_neighbours(task)), seed)
 
     def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
         """What the texts of the trained wordings would take; the unseen wordings are asked for when they are shown."""
@@ -139,31 +138,30 @@ class LlmRec:
         walk = (self.neighbours, self.restart, self.neighbour_score)
         return Once(partial(important_neighbours, task.train, task.catalogue.n_items, *walk))
 
-    def prepare(self, task: Task, encoder: Encoder, neighbours: Neighbours) -> None:
-        """Texts and their vectors, without training.
+    def prepare(self, task: Task, encoder: Encoder, neighbours: Neighbours) -> npt.NDArray[np.float32]:
+        """Collect the texts, without training; their vectors, shape ``[items, width]``.
 
         Raises:
             NotRunnable: if nobody answers the prompts or the encoder is not there.
         """
         self._encoder = encoder
-        self._task_catalogue = task.catalogue
         self._items: dict[tuple[Hashable, ...], npt.NDArray[np.float32]] = {}
         self._texts = None if self.strategy == "title" else self._open_texts(task, neighbours)
         try:
-            self._vectors = self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
+            return self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
         except NotAnswered as error:
             raise NotRunnable(f"{error}; {self._how_to_fill(task)}") from error
         except LlmError as error:
             raise NotRunnable(str(error)) from error
 
-    def train(self, task: Task, seed: int) -> FitReport:
+    def train(self, task: Task, vectors: npt.NDArray[np.float32], seed: int) -> FitReport:
         """Train on what :meth:`prepare` has made."""
         from methods.llmrec import model
 
         keys = ("size", "hidden", "dropout", "negatives", "rate", "decay", "batch", "epochs", "patience")
         settings = model.Settings(**{key: getattr(self, key) for key in keys})
         valid = model.Validation(task.valid.users, task.valid.candidates, task.valid_positive)
-        self.fitted: Fitted = model.fit(self._vectors, task.train, valid, settings, seed, task.compute.device)
+        self.fitted: Fitted = model.fit(vectors, task.train, valid, settings, seed, task.compute.device)
         return FitReport(
             epochs=self.fitted.epochs,
             converged=self.fitted.converged,
@@ -286,8 +284,7 @@ class BestLlmRec(LlmRec):
         encoder, neighbours = self.open_encoder(task), self.open_neighbours(task)
         reports = {}
         for name, row in rows.items():
-            row.prepare(task, encoder, neighbours)
-            reports[name] = row.train(task, seed)
+            reports[name] = row.train(task, row.prepare(task, encoder, neighbours), seed)
         quality = {name: row.fitted.quality for name, row in rows.items()}
         best = max(quality, key=lambda name: quality[name])
         self._best = rows[best]

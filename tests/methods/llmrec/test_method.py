@@ -1,5 +1,6 @@
 import hashlib
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -234,6 +235,12 @@ def test_neighbours_are_looked_for_once_and_only_for_prompts_that_name_them(
     assert len(made) == walks
     create(row, settings).estimate(task, [])
     assert len(made) == 2 * walks
+
+
+def test_a_fitted_row_does_not_hold_the_vectors_it_learnt_from(task: Task) -> None:
+    method = fitted(task, "all", hidden=1, size=1)
+    vectors = 384 * (1 + len(AUGMENTED)) * task.catalogue.n_items * np.dtype(np.float32).itemsize
+    assert len(pickle.dumps(method)) < vectors
 
 
 def test_an_unknown_strategy_is_refused() -> None:
