@@ -77,7 +77,7 @@ class CoLlm(TallRec):
         return replace(
             alone,
             epochs=collaborative.epochs + alone.epochs + tuned.epochs,
-            converged=bool(collaborative.converged and alone.converged and tuned.converged),
+            converged=all(step.converged is not False for step in (collaborative, alone, tuned)),
             interactions=alone.interactions + tuned.questions // (1 + self.negatives) + collaborative.interactions,
             tokens=alone.tokens + tuned.tokens,
             loss=f"{collaborative.loss}, then {alone.loss}",

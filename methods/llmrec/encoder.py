@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from methods.base import NotRunnable
+from methods.lm.reloaded import Reloaded
 from methods.lm.store import Store
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -30,7 +31,7 @@ own words determine, so that a vector does not depend, not by a bit, on what els
 
 
 @dataclass
-class Encoder:
+class Encoder(Reloaded):
     """Texts to vectors, each text once.
 
     Args:
@@ -73,9 +74,6 @@ class Encoder:
         if not self.device.startswith("cpu"):  # whose sums are rounded otherwise
             identity.append(self.device.partition(":")[0])
         return f"{Path(self.model).name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_loaded"}
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

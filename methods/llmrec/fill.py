@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -23,7 +24,7 @@ from data.split import SPLITS, SplitError
 from methods.base import Compute
 from methods.checks import check_least, check_shares
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
-from methods.llmrec.texts import ItemTexts, augment, describe
+from methods.llmrec.texts import ItemTexts, Once, describe
 from methods.lm.answers import LlmError
 from methods.lm.batch import export_batch, import_batch
 from methods.lm.client import Estimate, LlmClient
@@ -58,7 +59,7 @@ class Job:
         complete = not total.cost.requests
         descriptions = texts.descriptions() if complete else (EXPECTED_DESCRIPTION,) * texts.catalogue.n_items
         for template in self.templates:
-            prompts = augment(template, texts.catalogue, descriptions, texts.neighbours())
+            prompts = texts.asked(template, descriptions)
             if not complete:  # items would share prompts that differ once their descriptions are there
                 prompts = [f"{prompt} {item}" for item, prompt in enumerate(prompts)]
             part = client.estimate(prompts)
@@ -71,15 +72,13 @@ class Job:
         asked = [] if self.described else describe(texts.catalogue, texts.templates)
         if client.open_requests(asked):
             return asked
-        descriptions, neighbours = texts.descriptions(), texts.neighbours()
-        return [p for t in self.templates for p in augment(t, texts.catalogue, descriptions, neighbours)]
+        return [prompt for template in self.templates for prompt in texts.asked(template, texts.descriptions())]
 
     def records(self) -> list[dict[str, str]]:
         """Ask everything; one record per item and prompt, empty where there is no usable answer."""
         texts, catalogue = self.texts, self.texts.catalogue
         asked = {} if self.described else {"describe": describe(catalogue, texts.templates)}
-        descriptions, neighbours = texts.descriptions(), texts.neighbours()
-        asked |= {t.id: augment(t, catalogue, descriptions, neighbours) for t in self.templates}
+        asked |= {template.id: texts.asked(template, texts.descriptions()) for template in self.templates}
         records = []
         for prompt, requests in asked.items():
             for item, request, answer in zip(
@@ -104,9 +103,9 @@ def job(dataset: Dataset, client: LlmClient, split: str, count: int, restart: fl
     """
     templates = {template.id: template for template in library.templates("augment")}
     train, n_items = SPLITS[split](dataset).train, dataset.catalogue.n_items
-    neighbours = important_neighbours(train, n_items, count, restart, score)
+    neighbours = Once(partial(important_neighbours, train, n_items, count, restart, score))
     others = tuple(template for template in templates.values() if template.strategy != "original")
-    return Job(ItemTexts(client, dataset.catalogue, templates, lambda: neighbours), others)
+    return Job(ItemTexts(client, dataset.catalogue, templates, neighbours), others)
 
 
 def write(records: Sequence[dict[str, str]], path: Path) -> None:

@@ -1,6 +1,6 @@
 """LLM-Rec as rows of the leaderboard: one per strategy, and the best of them on the validation part."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, get_args
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from data import recorded, sources
-from data.fingerprint import fingerprint
 from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
@@ -17,7 +16,7 @@ from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Ta
 from methods.checks import check_least, check_positive, check_shares
 from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
-from methods.llmrec.texts import ItemTexts
+from methods.llmrec.texts import ItemTexts, Neighbours, Once
 from methods.lm.answers import LlmError
 from methods.lm.client import LlmClient, NotAnswered
 from methods.lm.open import LlmChoice, open_client
@@ -116,8 +115,7 @@ class LlmRec:
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Collect the texts, encode them, train the recommender."""
-        self.prepare(task, self.open_encoder(task))
-        return self.train(task, seed)
+        return self.train(task, self.prepare(task, self.open_encoder(task), self.open_neighbours(task)), seed)
 
     def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
         """What the texts of the trained wordings would take; the unseen wordings are asked for when they are shown."""
@@ -126,7 +124,7 @@ class LlmRec:
         if self.strategy == "title":
             return "asks nothing"
         try:
-            texts = self._open_texts(task)
+            texts = self._open_texts(task, self.open_neighbours(task))
         except NotRunnable as reason:
             return str(reason)
         return str(Job(texts, tuple(self._templates[prompt] for prompt in self.prompts)).estimate())
@@ -135,31 +133,35 @@ class LlmRec:
         """The sentence encoder; it is loaded when a text is not in its cache."""
         return Encoder(self.encoder, device=task.compute.device, cache=task.compute.cache / "embeddings")
 
-    def prepare(self, task: Task, encoder: Encoder) -> None:
-        """Texts and their vectors, without training.
+    def open_neighbours(self, task: Task) -> Neighbours:
+        """The important neighbours of every item; they are computed when a prompt asks for them."""
+        walk = (self.neighbours, self.restart, self.neighbour_score)
+        return Once(partial(important_neighbours, task.train, task.catalogue.n_items, *walk))
+
+    def prepare(self, task: Task, encoder: Encoder, neighbours: Neighbours) -> npt.NDArray[np.float32]:
+        """Collect the texts, without training; their vectors, shape ``[items, width]``.
 
         Raises:
             NotRunnable: if nobody answers the prompts or the encoder is not there.
         """
         self._encoder = encoder
-        self._task_catalogue = task.catalogue
-        self._items: dict[tuple[str, Callable[[str], str]], npt.NDArray[np.float32]] = {}
-        self._texts = None if self.strategy == "title" else self._open_texts(task)
+        self._items: dict[tuple[Hashable, ...], npt.NDArray[np.float32]] = {}
+        self._texts = None if self.strategy == "title" else self._open_texts(task, neighbours)
         try:
-            self._vectors = self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
+            return self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
         except NotAnswered as error:
             raise NotRunnable(f"{error}; {self._how_to_fill(task)}") from error
         except LlmError as error:
             raise NotRunnable(str(error)) from error
 
-    def train(self, task: Task, seed: int) -> FitReport:
+    def train(self, task: Task, vectors: npt.NDArray[np.float32], seed: int) -> FitReport:
         """Train on what :meth:`prepare` has made."""
         from methods.llmrec import model
 
         keys = ("size", "hidden", "dropout", "negatives", "rate", "decay", "batch", "epochs", "patience")
         settings = model.Settings(**{key: getattr(self, key) for key in keys})
         valid = model.Validation(task.valid.users, task.valid.candidates, task.valid_positive)
-        self.fitted: Fitted = model.fit(self._vectors, task.train, valid, settings, seed, task.compute.device)
+        self.fitted: Fitted = model.fit(vectors, task.train, valid, settings, seed, task.compute.device)
         return FitReport(
             epochs=self.fitted.epochs,
             converged=self.fitted.converged,
@@ -193,7 +195,7 @@ class LlmRec:
         unseen = self._unseen | ({template.replaces: template} if template.id not in self._templates else {})
         return tuple(unseen.get(prompt, self._templates[prompt]) for prompt in self.prompts)
 
-    def _open_texts(self, task: Task) -> ItemTexts:
+    def _open_texts(self, task: Task, neighbours: Neighbours) -> ItemTexts:
         choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
         catalogue = task.catalogue
         described = any(catalogue.fields.get("description", ()))
@@ -206,10 +208,7 @@ class LlmRec:
         templates = {template.id: template for template in library.templates(ROLE)} | given
         self._unseen = {t.replaces: t for t in templates.values() if t.family == "unseen" and t.replaces}
         self._templates = templates
-        walk = partial(important_neighbours, task.train, catalogue.n_items)
-        return ItemTexts(
-            client, catalogue, templates, partial(walk, self.neighbours, self.restart, self.neighbour_score)
-        )
+        return ItemTexts(client, catalogue, templates, neighbours)
 
     def _encode(self, requests: Requests, templates: Sequence[Template]) -> npt.NDArray[np.float32]:
         """Text vectors side by side: the original text, then the augmentations, all as the requests show them."""
@@ -235,7 +234,7 @@ class LlmRec:
 
         shown = wording or tuple(self._templates[prompt] for prompt in self.prompts)
         own = requests.catalogue.fields.get("description", ())
-        key = fingerprint(requests.catalogue.titles, own, [t.id for t in shown]), requests.noise
+        key = requests.catalogue.titles, own, tuple(template.id for template in shown), requests.noise
         if key not in self._items:
             try:
                 vectors = self._encode(requests, shown)
@@ -282,11 +281,10 @@ class BestLlmRec(LlmRec):
     def fit(self, task: Task, seed: int) -> FitReport:
         """Train all strategies, keep the best."""
         rows = {name: self._row(name) for name in STRATEGIES if name != "title"}
-        encoder = self.open_encoder(task)
+        encoder, neighbours = self.open_encoder(task), self.open_neighbours(task)
         reports = {}
         for name, row in rows.items():
-            row.prepare(task, encoder)
-            reports[name] = row.train(task, seed)
+            reports[name] = row.train(task, row.prepare(task, encoder, neighbours), seed)
         quality = {name: row.fitted.quality for name, row in rows.items()}
         best = max(quality, key=lambda name: quality[name])
         self._best = rows[best]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from data.dataset import Catalogue
 from data.prompts.template import Template
@@ -9,6 +10,25 @@ from data.types import IntArray
 from methods.lm.client import LlmClient
 
 Neighbours = Callable[[], Sequence[IntArray]]
+
+
+@dataclass
+class Once:
+    """Neighbours that are computed when they are first asked for, and kept: on large catalogues that takes minutes.
+
+    Args:
+        compute: the important neighbours of every item.
+    """
+
+    compute: Neighbours
+
+    def __call__(self) -> Sequence[IntArray]:
+        """What was computed."""
+        return self._found
+
+    @cached_property
+    def _found(self) -> Sequence[IntArray]:
+        return self.compute()
 
 
 def title_and_year(catalogue: Catalogue, item: int) -> str:
@@ -54,7 +74,7 @@ class ItemTexts:
         client: whom to ask.
         catalogue: the items as they are; conditions that change their texts do not change what is asked.
         templates: prompts by id.
-        neighbours: computes the important neighbours of every item.
+        neighbours: gives the important neighbours of every item.
         fallbacks: how many items have their original text instead, by prompt.
     """
 
@@ -81,11 +101,14 @@ class ItemTexts:
         """The answers to a prompt; the description where there is none."""
         if template.id not in self._known:
             descriptions = self.descriptions()
-            neighbours = self.neighbours() if "neighbours" in template.slots else ()
-            asked = augment(template, self.catalogue, descriptions, neighbours)
-            answers = self.client.ask(asked, self.catalogue.item_ids, template.id)
+            answers = self.client.ask(self.asked(template, descriptions), self.catalogue.item_ids, template.id)
             self._keep(template.id, answers, descriptions)
         return self._known[template.id]
+
+    def asked(self, template: Template, descriptions: Sequence[str]) -> list[str]:
+        """The prompts that ask for one augmentation of every item."""
+        neighbours = self.neighbours() if "neighbours" in template.slots else ()
+        return augment(template, self.catalogue, descriptions, neighbours)
 
     def _keep(self, prompt: str, answers: Sequence[str | None], instead: Sequence[str]) -> None:
         self._known[prompt] = tuple(answer or other for answer, other in zip(answers, instead, strict=True))

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from methods.lm.answers import Answer, Generation, LlmError, judge
+from methods.lm.reloaded import Reloaded
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -33,7 +34,7 @@ RESUME = "all answers so far are kept: run the same command again to go on"
 
 
 @dataclass
-class Endpoint:
+class Endpoint(Reloaded):
     """A model behind an endpoint.
 
     Args:
@@ -67,9 +68,6 @@ class Endpoint:
             if used < attempts:
                 time.sleep(min(0.5 * 2**used, 8.0) * random.uniform(0.75, 1.0))
         raise LlmError(f"the endpoint's answers are no valid chat completions, {used} times in a row; {RESUME}")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_client"}  # which has the key
 
     @cached_property
     def _client(self) -> "OpenAI":

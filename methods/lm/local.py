@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from methods.lm.answers import Answer, Generation, LlmError, judge
+from methods.lm.reloaded import Reloaded
 
 
 @dataclass
-class LocalModel:
+class LocalModel(Reloaded):
     """A model that answers in this process.
 
     Args:
@@ -86,9 +87,6 @@ class LocalModel:
             return prompt
         chat = [{"role": "user", "content": prompt}]
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_loaded"}
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

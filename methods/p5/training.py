@@ -103,7 +103,7 @@ def trained(task: Task, settings: P5, seed: int) -> tuple[Backbone, Tuned]:
 
     compute = task.compute
     if not settings.epochs:
-        return load(compute.backbone, compute.dtype), Tuned(0, True, float("nan"), 0, questions=0, tokens=0)
+        return load(compute.backbone, compute.dtype), Tuned(0, None, float("nan"), 0, questions=0, tokens=0)
     # Trained with weights as they were read, whatever precision they are used in.
     plain = load(compute.backbone, "float32")
     folder = compute.cache / "backbones" / f"p5-{_key(plain, task, settings, seed)[:20]}"

@@ -94,7 +94,7 @@ class Proposer:
             position: which trigger.
             each: whether to propose for each user from their own mean gradient, or for all from that of the sample.
         """
-        means = self._means(tokens, each)[:, position]
+        means = self._means(tokens, position, each)
         vocabulary = torch.from_numpy(self.vocabulary).to(means.device)
         layer: Any = self.model.get_input_embeddings()
         embeddings = layer.weight.detach()[vocabulary].float()
@@ -106,20 +106,23 @@ class Proposer:
         proposed: IntArray = torch.cat(best).cpu().numpy()
         return proposed
 
-    def _means(self, tokens: IntArray, each: bool) -> Tensor:
-        """Mean gradients, shape ``[users or 1, size, width]``; users without an example get the mean of all."""
+    def _means(self, tokens: IntArray, position: int, each: bool) -> Tensor:
+        """Mean gradients, shape ``[users or 1, width]``; users without an example get the mean of all."""
         rows = np.arange(len(self.examples)) if each else self.sample
-        gradients = self._gradients(rows, tokens)
+        gradients = self._gradients(rows, tokens)[torch.from_numpy(rows), position]
         common = gradients.sum(0, keepdim=True) / max(1, len(rows))
         if not each:
             return common
         owners = torch.from_numpy(self.examples.users).to(gradients.device)
-        counts = torch.bincount(owners, minlength=self.users)[:, None, None]
-        sums = gradients.new_zeros(self.users, *gradients.shape[1:]).index_add_(0, owners, gradients)
+        counts = torch.bincount(owners, minlength=self.users)[:, None]
+        sums = gradients.new_zeros(self.users, gradients.shape[1]).index_add_(0, owners, gradients)
         return torch.where(counts > 0, sums / counts.clamp(min=1), common)
 
     def _gradients(self, rows: IntArray, tokens: IntArray) -> Tensor:
-        """Gradients of some examples, taken again only where a trigger has changed, shape ``[rows, size, width]``."""
+        """Gradients of all examples, shape ``[examples, size, width]``.
+
+        Those of some rows are taken again where a trigger has changed; the others may be out of date.
+        """
         if self._at is None or self._known is None:
             shape = len(self.examples), tokens.shape[1]
             self._at, self._known = np.full(shape, -1), torch.zeros(*shape, self.model.config.d_model)
@@ -138,7 +141,7 @@ class Proposer:
             self._known[torch.from_numpy(some)] = found
             start += len(some)
         self._at[stale] = now[stale]
-        return self._known[torch.from_numpy(rows)]
+        return self._known
 
     def _where_they_fit(self, rows: IntArray, tokens: IntArray) -> Tensor | None:
         """Gradients of some examples; None if they do not fit into memory together."""

@@ -145,7 +145,7 @@ def earlier_lists(task: Task, count: int, negatives: int, seed: int) -> Requests
     pool, rows = np.unique(task.train.items), []
     for row, (user, later) in enumerate(zip(task.valid.users.tolist(), valid_targets(task).tolist(), strict=True)):
         rng = generator(seed, "paprec earlier lists", task.catalogue.user_ids[user])
-        others = np.setdiff1d(pool, np.append(task.train[user], later))
+        others = pool[~np.isin(pool, np.append(task.train[user], later))]
         for history, target in _latest(task, user, 0, count):
             rows.append((row, history, np.append(target, rng.choice(others, min(negatives, len(others)), False))))
     chosen = task.valid.select(as_ids([row for row, _, _ in rows]))

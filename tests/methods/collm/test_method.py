@@ -39,6 +39,13 @@ def task_without_words(cache):
     return replace(task, catalogue=catalogue, train=train, valid=valid, valid_positive=task.valid_positive[odd])
 
 
+def test_a_step_without_passes_does_not_count_as_one_that_reached_its_limit(tmp_path, monkeypatch, taste):
+    converged = replace(BPR, converged=True)
+    monkeypatch.setattr(collm, "collaborative_vectors", lambda *_: (taste.clone(), converged))
+    method = registry.create("collm", {**QUICK, "epochs": 0, "map_epochs": 0})
+    assert method.fit(make_task(tmp_path, users=USERS), seed=0).converged is True
+
+
 def test_it_is_registered_with_its_role():
     method = registry.create("collm")
     assert method.info.name == "collm" and method.info.roles == {"recommend"}

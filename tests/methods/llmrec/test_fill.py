@@ -1,7 +1,9 @@
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.protocol import Protocol, prepare
@@ -60,6 +62,18 @@ def test_filled_answers_make_the_rows_run(
     method = LlmRec("rec-eng", epochs=1)
     assert method.fit(problem.task(Compute(cache=tmp_path / "cache")), seed=0).note == ""
     assert method.score(problem.test_requests()).shape == (20, 3)
+
+
+def test_a_row_that_asked_an_endpoint_can_be_kept_without_its_key(
+    command: list[str], server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-to-be-kept")
+    problem = prepare(command[1], Protocol(negatives=2, min_count=1), {"augment": library.templates("augment")})
+    method = LlmRec("basic-paraphrase", llm="endpoint:m", epochs=1)
+    method.fit(problem.task(Compute(cache=tmp_path / "cache")), seed=0)
+    kept, requests = pickle.dumps(method), problem.test_requests()
+    assert b"not-to-be-kept" not in kept
+    assert np.array_equal(pickle.loads(kept).score(requests), method.score(requests))
 
 
 def test_answers_beside_those_of_the_suite_are_said_to_need_their_name(

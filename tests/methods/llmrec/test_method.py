@@ -1,5 +1,6 @@
 import hashlib
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -214,6 +215,32 @@ def test_the_best_strategy_on_validation_is_named(task: Task) -> None:
     single = create(f"llmrec/{best}", {"llm": f"recorded:{task.compute.cache / 'recorded.jsonl'}", "epochs": 3})
     single.fit(task, seed=0)
     assert np.array_equal(method.score(task.valid), single.score(task.valid))
+
+
+@pytest.mark.parametrize(("row", "walks"), [("llmrec", 1), ("llmrec/all", 1), ("llmrec/rec-summarise", 0)])
+def test_neighbours_are_looked_for_once_and_only_for_prompts_that_name_them(
+    task: Task, monkeypatch: pytest.MonkeyPatch, row: str, walks: int
+) -> None:
+    made = []
+
+    def counted(*args: object) -> list[npt.NDArray[np.int64]]:
+        made.append(args)
+        return important_neighbours(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("methods.llmrec.method.important_neighbours", counted)
+    settings = {"llm": f"recorded:{task.compute.cache / 'recorded.jsonl'}", "epochs": 1}
+    method = create(row, settings)
+    method.fit(task, seed=0)
+    method.score(worded(task.valid, TEMPLATES["rec-eng-unseen"]))
+    assert len(made) == walks
+    create(row, settings).estimate(task, [])
+    assert len(made) == 2 * walks
+
+
+def test_a_fitted_row_does_not_hold_the_vectors_it_learnt_from(task: Task) -> None:
+    method = fitted(task, "all", hidden=1, size=1)
+    vectors = 384 * (1 + len(AUGMENTED)) * task.catalogue.n_items * np.dtype(np.float32).itemsize
+    assert len(pickle.dumps(method)) < vectors
 
 
 def test_an_unknown_strategy_is_refused() -> None:

@@ -202,6 +202,7 @@ def test_without_epochs_the_backbone_is_used_as_it_is(task):
     plain = scorer(load_backbone(task, "tiny-t5"), None).title_likelihood(task.valid, "sequential", normalised=False)
     np.testing.assert_array_equal(method.score(task.valid), plain)
     assert report.epochs == report.tokens == 0 and "trained as P5" not in report.note
+    assert report.converged is None
 
 
 def test_the_decoder_writes_the_answer_without_a_sentinel(tmp_path):
