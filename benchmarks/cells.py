@@ -95,7 +95,8 @@ class Cell:
         settings = to_json(self.settings if asking else _but_for(ASKING, self.settings, {}))
         own = _but_for(self.problem.fingerprints, self.fingerprints, {})
         learned = (self.id.method, self.id.seed, settings, self.problem.learnable, own, self.machine)
-        key = fingerprint(*learned, kept_fits.surroundings())
+        folders = kept_fits.folders([self.compute.backbone, *self.settings.values()])
+        key = fingerprint(*learned, folders, kept_fits.surroundings())
         return self.compute.cache / "fits" / f"{self.id.folder}-{key[:16]}.pickle"
 
     @property

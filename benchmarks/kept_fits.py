@@ -2,14 +2,16 @@
 
 ``fits/<dataset>/<method>/seed-<s>-<key>.pickle`` holds the method as its fit left it, and what the fit took. It is
 used where all that the fit depends on is the same: method, settings, seed, training and validation part, seen
-templates, machine, packages, and the files of the packages ``methods`` and ``data``. Conditions, unseen templates and
-judged users may be others. Reading a pickle runs what it says: a cache is to be trusted as code is.
+templates, machine, packages, what is in folders that are named, such as a backbone, and the files of the packages
+``methods`` and ``data``. Conditions, unseen templates and judged users may be others. Reading a pickle runs what it
+says: a cache is to be trusted as code is.
 """
 
 import logging
+import os
 import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -111,6 +113,16 @@ class _Reader(pickle.Unpickler):
 
 def _named(task: Task) -> dict[str, Any]:
     return {"task": task} | {name: getattr(task, name) for name in PARTS}
+
+
+def folders(named: Iterable[object]) -> dict[str, list[str]]:
+    """Names, sizes and times of the files in every folder that is named, perhaps as ``local:FOLDER``."""
+    names = [name.removeprefix("local:") for name in named if isinstance(name, str)]
+    return {name: sorted(map(_stamp, Path(name).rglob("*"))) for name in names if os.path.isdir(name)}
+
+
+def _stamp(path: Path) -> str:
+    return f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else str(path)
 
 
 @cache

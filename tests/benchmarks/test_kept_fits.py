@@ -141,6 +141,19 @@ def test_seen_templates_lead_to_another_file_and_unseen_ones_do_not(cell):
         assert (changed.fit_file == made.fit_file) == same
 
 
+@pytest.mark.parametrize("where", ["backbone", "encoder", "llm"])
+def test_other_files_in_a_folder_that_is_named_lead_to_another_file(cell, tmp_path, where):
+    folder = tmp_path / "model"
+    (folder / "adapter").mkdir(parents=True)
+    settings = {"encoder": {"encoder": str(folder)}, "llm": {"llm": f"local:{folder}"}}.get(where, {})
+    changes = {"methods": ["llmrec/title"], "settings": {"llmrec/title": settings}}
+    compute = {"backbone": str(folder)} if where == "backbone" else {}
+    first = cell(changes, **compute).fit_file
+    assert cell(changes, **compute).fit_file == first
+    (folder / "adapter" / "weights").write_text("trained again")
+    assert cell(changes, **compute).fit_file != first
+
+
 def test_who_pays_for_answers_matters_where_somebody_is_asked(cell):
     rank = {"methods": ["llm-rank"]}
     assert cell(rank, "run A").fit_file == cell(rank, "run B").fit_file
