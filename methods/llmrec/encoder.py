@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from methods.base import NotRunnable
+from methods.lm.lazy import Lazy
 from methods.lm.store import Store
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -30,7 +31,7 @@ own words determine, so that a vector does not depend, not by a bit, on what els
 
 
 @dataclass
-class Encoder:
+class Encoder(Lazy):
     """Texts to vectors, each text once.
 
     Args:

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from methods.lm.answers import Answer, Generation, LlmError, judge
+from methods.lm.lazy import Lazy
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -33,7 +34,7 @@ RESUME = "all answers so far are kept: run the same command again to go on"
 
 
 @dataclass
-class Endpoint:
+class Endpoint(Lazy):
     """A model behind an endpoint.
 
     Args:

@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from methods.lm.answers import Answer, Generation, LlmError, judge
+from methods.lm.lazy import Lazy
 
 
 @dataclass
-class LocalModel:
+class LocalModel(Lazy):
     """A model that answers in this process.
 
     Args:

@@ -16,6 +16,7 @@ from benchmarks.plan import make_plan, with_llm
 from methods.base import Compute, FitReport
 from methods.registry import create
 from tests.fakes import Closed, Prompted
+from tests.methods.lm.servers import FaultServer, completion
 from tests.methods.test_devices import QUICK, TUNED, make_worded_task
 
 RECBOLE = ("bpr", "lightgcn", "caser", "din", "hgn", "gru4rec", "bert4rec", "sasrec", "s3rec")
@@ -72,6 +73,18 @@ def test_what_cannot_be_kept_says_why_and_leaves_nothing(tmp_path, task):
     with pytest.raises(FitError, match="its fit cannot be kept: FileExistsError"):
         kept_fits.save(tmp_path / "file" / "fit.pickle", Fit(Prompted(), FitReport(), 0.0, {}), task)
     assert not [path for path in (tmp_path / "fits").iterdir() if path.suffix != ".lock"]
+
+
+def test_fit_that_asked_an_endpoint_is_kept_without_connection_key_and_encoder(tmp_path, task, monkeypatch):
+    with FaultServer() as server:
+        server.answer = lambda prompt: completion(f"Said of {prompt[-30:]}")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+        method = create("llmrec/basic-paraphrase", {"llm": "endpoint:m", "epochs": 1})
+        kept_fits.save(tmp_path / "fit.pickle", Fit(method, method.fit(task, seed=0), 0.0, {}), task)
+    assert server.prompts and b"secret-key" not in (tmp_path / "fit.pickle").read_bytes()
+    assert (tmp_path / "fit.pickle").stat().st_size < 2_000_000
+    assert np.array_equal(scores_of_kept(tmp_path / "fit.pickle", task), method.score(task.valid))
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"cnowhere\nNothing\n."])
