@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -84,9 +84,14 @@ class Cell:
         file = recorded_file(getattr(method, "llm", ""), self.problem.dataset.name, self.compute.cache)
         if file is not None and file.is_file():
             found["recorded"] = fingerprint(file.read_text(encoding="utf-8"))
-        if ":" in self.id.method:
-            found["source"] = _source(self.id.method, method)
-        return found
+        return found | self.source
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Fingerprint of a user's own method as this process has it."""
+        if ":" not in self.id.method:
+            return {}
+        return {"source": _source(self.id.method, type(create(self.id.method, self.settings)))}
 
     @property
     def fit_file(self) -> Path:
@@ -115,9 +120,10 @@ class Cell:
         return task, [condition.apply(requests, self.id.seed) for condition in self.conditions]
 
 
-def _source(name: str, method: Method) -> str:
-    """Fingerprint of the files with the module that is named and with the method's class."""
-    modules = dict.fromkeys((name.partition(":")[0], type(method).__module__))
+@cache
+def _source(name: str, kind: type[Method]) -> str:
+    """Fingerprint of the files with the module that is named and with the method's class, as they were at first."""
+    modules = dict.fromkeys((name.partition(":")[0], kind.__module__))
     files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
     return fingerprint([Path(file).read_bytes().hex() for file in files if file and Path(file).is_file()])
 
@@ -147,6 +153,8 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
         StoreError: if the run folder cannot be written.
     """
     log, made_with = logging.getLogger(__name__), code()
+    if cell.source.items() - cell.fingerprints.items():  # a process of its own reads the file anew
+        return Outcome("failed", "its file has changed since this run began: the same command fits what has changed")
     try:
         progress(0.0, "fitting")
         fit, flaw = _fitted(cell)

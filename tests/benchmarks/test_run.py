@@ -450,6 +450,16 @@ def test_edited_method_of_ones_own_is_fitted_again_and_the_others_are_kept(suite
     assert answer.returncode == 0 and "1 finished earlier and kept" in answer.stderr
 
 
+def test_method_of_ones_own_that_is_edited_while_it_runs_has_no_row_of_both(suite_file, tmp_path, run_suite):
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    edit = f"open({str(tmp_path / 'mine.py')!r}, 'a').write('# edited')\n        return super().fit(task, seed)\n"
+    (tmp_path / "mine.py").write_text(OWN.replace("pass\n", f"def fit(self, task, seed):\n        {edit}"))
+    where = ("--executor", "processes", "--jobs", 1, "--output-dir", tmp_path / "r", "--seeds", 0, 1)
+    answer = run_suite("--suite", suite_file, "--methods", "mine:Mine", *where, env=path)
+    assert answer.returncode == 1 and "seed 0: finished" in answer.stderr
+    assert "seed 1: failed: its file has changed since this run began" in answer.stderr
+
+
 def test_the_source_is_in_the_keys_of_ones_own_methods_alone(suite_file, tmp_path):
     made = plan.make_plan(suite.load(str(suite_file)), Compute(), tmp_path)
     assert [cell.id.method for cell in made.cells if "source" in cell.fingerprints] == ["tests.fakes:Prompted"]
