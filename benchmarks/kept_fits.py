@@ -1,10 +1,10 @@
 """Fits that are kept in the cache: a fitted method scores under other conditions without being fitted again.
 
-``fits/<dataset>/<method>/seed-<s>-<key>.pickle`` holds the method as its fit left it, and what the fit took. It is
-used where all that the fit depends on is the same: method, settings, seed, training and validation part, seen
-templates, machine, packages, what is in folders that are named, such as a backbone, and the files of the packages
-``methods`` and ``data``. Conditions, unseen templates and judged users may be others. Reading a pickle runs what it
-says: a cache is to be trusted as code is.
+``fits/<dataset>/<method>/seed-<s>-<key>.pickle`` holds the method as its fit left it, and what the fit took. It is used
+where all that the fit depends on is the same: method, settings, seed, training and validation part, seen templates,
+machine, packages, what is in folders that are named, such as a backbone, and the code of ``methods``, ``data`` and the
+two modules here that make the task and the file. Conditions, unseen templates and judged users may be others. Reading a
+pickle runs what it says: a cache is to be trusted as code is.
 """
 
 import logging
@@ -21,6 +21,7 @@ from filelock import FileLock
 
 import data
 import methods
+from benchmarks import protocol
 from benchmarks.provenance import packages
 from benchmarks.store import replacing
 from data.fingerprint import fingerprint
@@ -62,7 +63,9 @@ def load(path: Path, task: Task) -> Fit | None:
         return None
     try:
         with path.open("rb") as file:
-            fit: Fit = _Reader(file, task).load()
+            fit = _Reader(file, task).load()
+        if not isinstance(fit, Fit):
+            raise TypeError(f"it holds no fit but {type(fit).__name__}")
     except Exception as error:  # a pickle may raise anything
         logging.getLogger(__name__).warning("%s: cannot be read, fitted again: %s", path, error)
         return None
@@ -127,8 +130,8 @@ def _stamp(path: Path) -> str:
 
 @cache
 def surroundings() -> str:
-    """SHA-256 of what any fit depends on: Python, packages, and all files that ``methods`` and ``data`` are made of."""
-    own: dict[str, str] = {}
+    """SHA-256 of what any fit depends on: Python, packages, and the files that methods and their tasks are made of."""
+    own = {Path(file).name: Path(file).read_bytes().hex() for file in (__file__, protocol.__file__)}
     for package in (data, methods):
         folder = Path(package.__path__[0])
         files = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".md", ".pyc"))

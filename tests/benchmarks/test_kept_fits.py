@@ -87,7 +87,7 @@ def test_fit_that_asked_an_endpoint_is_kept_without_connection_key_and_encoder(t
     assert np.array_equal(scores_of_kept(tmp_path / "fit.pickle", task), method.score(task.valid))
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", b"cnowhere\nNothing\n."])
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"cnowhere\nNothing\n.", b"]."])
 def test_damaged_fit_is_none(tmp_path, task, caplog, content):
     (tmp_path / "fit.pickle").write_bytes(content)
     assert kept_fits.load(tmp_path / "fit.pickle", task) is None
@@ -135,10 +135,15 @@ def test_what_a_fit_depends_on_leads_to_another_file(cell, changes):
     assert cell(changes).fit_file != cell().fit_file
 
 
-def test_device_and_surroundings_lead_to_another_file(cell, monkeypatch):
+def test_device_and_surroundings_lead_to_another_file(cell, monkeypatch, tmp_path):
     first = cell().fit_file
     assert cell(dtype="bfloat16").fit_file != first
     monkeypatch.setattr(kept_fits, "packages", lambda: {"torch": "9.9"})
+    kept_fits.surroundings.cache_clear()
+    assert cell().fit_file != first
+    monkeypatch.undo()
+    (tmp_path / "protocol.py").write_text("VALID = 2")
+    monkeypatch.setattr(kept_fits.protocol, "__file__", str(tmp_path / "protocol.py"))
     kept_fits.surroundings.cache_clear()
     assert cell().fit_file != first
     monkeypatch.undo()
