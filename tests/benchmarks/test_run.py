@@ -4,6 +4,7 @@ import collections
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -279,6 +281,18 @@ def test_every_table_says_that_its_numbers_are_not_to_be_relied_on(finished, tmp
     for text in [path.read_text() for path in tables]:
         assert " MIXED: " in text and " NOT REPORTABLE: " in text and " AUDIT FAILED: popularity: " in text
     assert (run / "index.html").read_text().count("NOT REPORTABLE") == 6
+
+
+def test_page_finds_the_figures_of_a_data_set_of_any_name(suite_file, tmp_path, run_suite):
+    odd = tmp_path / 'toys #1 100%25 "new" ?'
+    odd.mkdir()
+    for ending in ("inter", "item"):
+        shutil.copy(tmp_path / "tiny" / f"tiny.{ending}", odd / f"{odd.name}.{ending}")
+    flags = ("--datasets", odd, "--methods", "popularity", "--output-dir", tmp_path / "r")
+    assert run_suite("--suite", suite_file, *flags).returncode == 0
+    pictures = re.findall('<img src="([^"]*)" alt="[^"]*">', (tmp_path / "r" / "index.html").read_text())
+    found = {tmp_path / "r" / unquote(urlsplit(picture).path) for picture in pictures}
+    assert found == set((tmp_path / "r" / "figures").iterdir()) != set()
 
 
 def test_tables_and_figures_of_a_run_are_removed_and_what_others_made_stays(finished, tmp_path):
