@@ -10,6 +10,7 @@ from data.types import BoolArray, FloatArray, IntArray
 
 TIE = 1e-12  # means closer than this differ by float rounding alone
 ROUNDING = 1e-6  # scores of one prompt in other batches differ by less, as a share of the largest (float32)
+SHORT = 200  # candidates up to which going through all pairs is faster than sorting
 FAR = 1e3  # times the median score: what is beyond was set, not computed
 
 
@@ -227,13 +228,25 @@ def kendall_tau(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> Flo
     >>> kendall_tau(np.array([[1.0, 2.0, 3.0]]), np.array([[3.0, 2.0, 1.0]])).tolist()
     [-1.0]
     """
+    short = a.shape[1] <= SHORT and bool(np.isfinite(a).all() and np.isfinite(b).all())
+    tau = _tau_of_pairs if short else _tau_of_sorting
+    return np.array([tau(*pair) for pair in zip(a.astype(np.float64), b.astype(np.float64), strict=True)], np.float64)
+
+
+def _tau_of_sorting(a: FloatArray, b: FloatArray) -> float:
     from scipy.stats import kendalltau
 
-    taus = []
-    for first, second in zip(a.astype(np.float64), b.astype(np.float64), strict=True):
-        competing = np.isfinite(first) & np.isfinite(second)
-        taus.append(kendalltau(first[competing], second[competing]).statistic)
-    return np.array(taus, np.float64)
+    competing = np.isfinite(a) & np.isfinite(b)
+    return float(kendalltau(a[competing], b[competing]).statistic)
+
+
+def _tau_of_pairs(a: FloatArray, b: FloatArray) -> float:
+    """Tau-b from all pairs, to the bit as SciPy has it and some times as fast."""
+    x, y = np.sign(np.subtract.outer(a, a)).ravel(), np.sign(np.subtract.outer(b, b)).ravel()
+    untied_x, untied_y = x @ x / 2, y @ y / 2
+    if not (untied_x and untied_y):
+        return float("nan")
+    return float(np.clip(x @ y / 2 / np.sqrt(untied_x) / np.sqrt(untied_y), -1, 1))
 
 
 def probability_first(values: FloatArray, *, draws: int = 10_000, rng: np.random.Generator) -> FloatArray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
 from benchmarks.robustness import (
     combined_performance_score,
@@ -147,6 +148,15 @@ def test_kendall_tau_is_the_cosine_of_the_signs_of_all_differences(levels: int, 
     expected = (signs[0] * signs[1]).sum(axis=1) / (lengths[0] * lengths[1])
     assert kendall_tau(a, b) == pytest.approx(expected, rel=1e-12)
     assert kendall_tau(a, a) == pytest.approx(np.ones(10))
+
+
+@pytest.mark.parametrize("candidates", [2, 100, 201])
+@pytest.mark.parametrize("digits", [0, 1, 7])
+def test_kendall_tau_is_that_of_scipy_to_the_bit(candidates: int, digits: int) -> None:
+    a, noise = np.random.default_rng(candidates).normal(size=(2, 20, candidates))
+    a, b = (scores.round(digits).astype(np.float32) for scores in (a, a + noise))
+    expected = [kendalltau(*(scores.astype(float) for scores in pair)).statistic for pair in zip(a, b, strict=True)]
+    assert np.array_equal(kendall_tau(a, b), expected, equal_nan=True)
 
 
 def test_items_that_do_not_compete_do_not_count_in_kendall_tau() -> None:
