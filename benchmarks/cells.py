@@ -113,11 +113,11 @@ class Cell:
         """Fit and score, see :func:`run_cell`."""
         return run_cell(self, progress)
 
-    def shown(self, method: Method) -> tuple[Task, list[Requests]]:
-        """What the method would fit on, and its requests under every condition."""
+    def shown(self, method: Method) -> tuple[Task, Iterator[Requests]]:
+        """What the method would fit on, and its requests under every condition, made as they are asked for."""
         requests = for_roles(self.problem.test_requests(), method)
         task = self.problem.task(self.compute)
-        return task, [condition.apply(requests, self.id.seed) for condition in self.conditions]
+        return task, (condition.apply(requests, self.id.seed) for condition in self.conditions)
 
 
 @cache
