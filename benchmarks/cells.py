@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -83,9 +83,14 @@ class Cell:
         file = recorded_file(getattr(method, "llm", ""), self.problem.dataset.name, self.compute.cache)
         if file is not None and file.is_file():
             found["recorded"] = fingerprint(file.read_text(encoding="utf-8"))
-        if ":" in self.id.method:
-            found["source"] = _source(self.id.method, method)
-        return found
+        return found | self.source
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Fingerprint of a user's own method as this process has it."""
+        if ":" not in self.id.method:
+            return {}
+        return {"source": _source(self.id.method, type(create(self.id.method, self.settings)))}
 
     @property
     def fit_file(self) -> Path:
@@ -94,7 +99,8 @@ class Cell:
         settings = to_json(self.settings if asking else _but_for(ASKING, self.settings, {}))
         own = _but_for(self.problem.fingerprints, self.fingerprints, {})
         learned = (self.id.method, self.id.seed, settings, self.problem.learnable, own)
-        key = fingerprint(*learned, self.machine, self.compute.device, kept_fits.surroundings())
+        folders = kept_fits.folders([self.compute.backbone, *self.settings.values()])
+        key = fingerprint(*learned, self.machine, self.compute.device, folders, kept_fits.surroundings())
         return self.compute.cache / "fits" / f"{self.id.folder}-{key[:16]}.pickle"
 
     @property
@@ -107,16 +113,17 @@ class Cell:
         """Fit and score, see :func:`run_cell`."""
         return run_cell(self, progress)
 
-    def shown(self, method: Method) -> tuple[Task, list[Requests]]:
-        """What the method would fit on, and its requests under every condition."""
+    def shown(self, method: Method) -> tuple[Task, Iterator[Requests]]:
+        """What the method would fit on, and its requests under every condition, made as they are asked for."""
         requests = for_roles(self.problem.test_requests(), method)
         task = self.problem.task(self.compute)
-        return task, [condition.apply(requests, self.id.seed) for condition in self.conditions]
+        return task, (condition.apply(requests, self.id.seed) for condition in self.conditions)
 
 
-def _source(name: str, method: Method) -> str:
-    """Fingerprint of the files with the module that is named and with the method's class."""
-    modules = dict.fromkeys((name.partition(":")[0], type(method).__module__))
+@cache
+def _source(name: str, kind: type[Method]) -> str:
+    """Fingerprint of the files with the module that is named and with the method's class, as they were at first."""
+    modules = dict.fromkeys((name.partition(":")[0], kind.__module__))
     files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
     return fingerprint([Path(file).read_bytes().hex() for file in files if file and Path(file).is_file()])
 
@@ -146,6 +153,8 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
         StoreError: if the run folder cannot be written.
     """
     log, made_with = logging.getLogger(__name__), code()
+    if cell.source.items() - cell.fingerprints.items():  # a process of its own reads the file anew
+        return Outcome("failed", "its file has changed since this run began: the same command fits what has changed")
     try:
         progress(0.0, "fitting")
         fit, flaw = _fitted(cell)

@@ -13,6 +13,7 @@ from benchmarks import executors, merging, plan, provenance, suite, tuned_settin
 from benchmarks.cells import Outcome
 from benchmarks.conditions import ConditionError
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
+from benchmarks.listing import list_
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.report import write
 from benchmarks.report.leaderboard import failed_audits
@@ -370,63 +371,6 @@ def _conclude(folder: RunFolder) -> int:
         print(f"AUDIT FAILED: {sentence}", file=sys.stderr)
     outcomes = folder.read_manifest().get("outcomes", {}).values()
     return EXIT_AUDIT if failed else EXIT_FAILED if any(o["status"] == "failed" for o in outcomes) else 0
-
-
-def list_(options: Namespace) -> int:
-    """Print what there is to choose from, one thing a line."""
-    listings: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
-        "methods": _methods,
-        "datasets": _datasets,
-        "suites": _suites,
-        "conditions": _conditions,
-        "templates": _templates,
-    }
-    for name in options.what:
-        if name not in listings:
-            raise UsageError(f"no list of {name!r}; there are {', '.join(listings)}")
-    for name in options.what or listings:
-        if len(options.what) != 1:
-            print(f"{name}:")
-        for entry, text in listings[name]():
-            print(f"  {entry:<24} {text}")
-    return 0
-
-
-def _methods() -> Iterator[tuple[str, str]]:
-    from methods.registry import REGISTRY, create
-
-    for name in REGISTRY:
-        info = create(name).info
-        yield name, f"{info.paper}; needs {', '.join(sorted(info.needs)) or 'nothing'}"
-
-
-def _datasets() -> Iterator[tuple[str, str]]:
-    from data.sources import NAMED
-
-    yield from ((name, f"{module}") for name, module in NAMED.items())
-    yield "FOLDER", "a folder with RecBole atomic files: <name>.inter and <name>.item"
-
-
-def _suites() -> Iterator[tuple[str, str]]:
-    yield from ((name, suite.load(name).description) for name in suite.available())
-
-
-def _conditions() -> Iterator[tuple[str, str]]:
-    from benchmarks.conditions import FAMILIES, expand
-    from data.prompts.library import templates
-
-    unseen = {plan.SHARED: tuple(t for t in templates(plan.SHARED) if t.family == "unseen")}
-    changes = {"none": "nothing", "values": "histories or titles"}
-    for condition in expand(dict.fromkeys(FAMILIES), unseen):
-        reach = condition.perturbation.reach
-        yield condition.name, f"changes {changes.get(reach, reach)}"
-
-
-def _templates() -> Iterator[tuple[str, str]]:
-    from data.prompts.library import roles, sets, templates
-
-    for role in roles():
-        yield from ((template.id, template.source.replace("\n", "\\n")) for template in templates(role, sets()))
 
 
 RUN: dict[str, Callable[[Namespace], int]] = {"run": run, "list": list_, "report": report, "merge": merge}

@@ -1,15 +1,17 @@
 """Fits that are kept in the cache: a fitted method scores under other conditions without being fitted again.
 
-``fits/<dataset>/<method>/seed-<s>-<key>.pickle`` holds the method as its fit left it, and what the fit took. It is
-used where all that the fit depends on is the same: method, settings, seed, training and validation part, seen
-templates, machine, packages, and the files of the packages ``methods`` and ``data``. Conditions, unseen templates and
-judged users may be others. Reading a pickle runs what it says: a cache is to be trusted as code is.
+``fits/<dataset>/<method>/seed-<s>-<key>.pickle`` holds the method as its fit left it, and what the fit took. It is used
+where all that the fit depends on is the same: method, settings, seed, training and validation part, seen templates,
+machine, packages, what is in folders that are named, such as a backbone, and the code of ``methods``, ``data`` and the
+two modules here that make the task and the file. Conditions, unseen templates and judged users may be others. Reading a
+pickle runs what it says: a cache is to be trusted as code is.
 """
 
 import logging
+import os
 import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from filelock import FileLock
 
 import data
 import methods
+from benchmarks import protocol
 from benchmarks.provenance import packages
 from benchmarks.store import replacing
 from data.fingerprint import fingerprint
@@ -60,7 +63,9 @@ def load(path: Path, task: Task) -> Fit | None:
         return None
     try:
         with path.open("rb") as file:
-            fit: Fit = _Reader(file, task).load()
+            fit = _Reader(file, task).load()
+        if not isinstance(fit, Fit):
+            raise TypeError(f"it holds no fit but {type(fit).__name__}")
     except Exception as error:  # a pickle may raise anything
         logging.getLogger(__name__).warning("%s: cannot be read, fitted again: %s", path, error)
         return None
@@ -113,10 +118,20 @@ def _named(task: Task) -> dict[str, Any]:
     return {"task": task} | {name: getattr(task, name) for name in PARTS}
 
 
+def folders(named: Iterable[object]) -> dict[str, list[str]]:
+    """Names, sizes and times of the files in every folder that is named, perhaps as ``local:FOLDER``."""
+    names = [name.removeprefix("local:") for name in named if isinstance(name, str)]
+    return {name: sorted(map(_stamp, Path(name).rglob("*"))) for name in names if os.path.isdir(name)}
+
+
+def _stamp(path: Path) -> str:
+    return f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else str(path)
+
+
 @cache
 def surroundings() -> str:
-    """SHA-256 of what any fit depends on: Python, packages, and all files that ``methods`` and ``data`` are made of."""
-    own: dict[str, str] = {}
+    """SHA-256 of what any fit depends on: Python, packages, and the files that methods and their tasks are made of."""
+    own = {Path(file).name: Path(file).read_bytes().hex() for file in (__file__, protocol.__file__)}
     for package in (data, methods):
         folder = Path(package.__path__[0])
         files = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".md", ".pyc"))

@@ -5,7 +5,7 @@ with an endpoint or a local model; every user is one request.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -117,7 +117,7 @@ class LlmRank:
         self._seed = seed
         return FitReport(note="zero-shot" + (", candidates reversed" if self.reverse else ""))
 
-    def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
+    def estimate(self, task: Task, shown: Iterable[Requests]) -> str:
         """What scoring the requests would take: one request per user and different prompt."""
         try:
             self.fit(task, 0)

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 from benchmarks.report import ranks
 from benchmarks.report.comparisons import comparisons
@@ -95,8 +96,13 @@ def _across(found: Sequence[Results], folder: RunFolder) -> str:
     table = _marked(ranks.table(across), found)
     for ending, render in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):
         folder.write(f"ranks.{ending}", render())
-    picture = f"figures/{figures.critical_difference(across, folder.path / 'figures').name}"
-    return f'<h2>across data sets</h2>\n{table.html()}\n<img src="{picture}" alt="{picture}">'
+    picture = figures.critical_difference(across, folder.path / "figures")
+    return f"<h2>across data sets</h2>\n{table.html()}\n{_image(picture)}"
+
+
+def _image(path: Path) -> str:
+    """An HTML image element of a figure, whatever characters the data set has in its name."""
+    return f'<img src="{quote(f"figures/{path.name}", safe="/:")}" alt="{html.escape(f"figures/{path.name}")}">'
 
 
 def _marked(table: Table, found: Sequence[Results]) -> Table:
@@ -126,8 +132,7 @@ def _page(
     for results in found:
         parts.append(f"<h2>{html.escape(results.dataset)}</h2>")
         parts += [made[name][results.dataset].html() for name in ("leaderboard", "ledger")]
-        pictures = [f"figures/{path.name}" for path in drawn[results.dataset]]
-        parts += [f'<img src="{picture}" alt="{picture}">' for picture in pictures]
+        parts += map(_image, drawn[results.dataset])
         for name in ("cold-items", "families", "significance", "conditions"):
             table = made[name][results.dataset].html()
             parts.append(f"<details><summary>{name}</summary>\n{table}</details>")

@@ -1,6 +1,6 @@
 """GANPrompt as a row of the leaderboard; rows.py has those without or with other parts of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -268,7 +268,7 @@ class GanPrompt:
             scores += self._answers.score(replace(requests, templates=worded))
         return scores / len(self._attributes.names)
 
-    def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
+    def estimate(self, task: Task, shown: Iterable[Requests]) -> str:
         """What having a language model name the attributes would take."""
         from methods.ganprompt.attributes import LlmSource, prompts
 

@@ -1,6 +1,6 @@
 """LLM-Rec as rows of the leaderboard: one per strategy, and the best of them on the validation part."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, get_args
@@ -117,7 +117,7 @@ class LlmRec:
         """Collect the texts, encode them, train the recommender."""
         return self.train(task, self.prepare(task, self.open_encoder(task), self.open_neighbours(task)), seed)
 
-    def estimate(self, task: Task, shown: Sequence[Requests]) -> str:
+    def estimate(self, task: Task, shown: Iterable[Requests]) -> str:
         """What the texts of the trained wordings would take; the unseen wordings are asked for when they are shown."""
         from methods.llmrec.fill import Job
 

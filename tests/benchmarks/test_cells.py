@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from benchmarks import suite
 from benchmarks.cells import checked, score
-from methods.base import FitReport, MethodInfo
+from benchmarks.conditions import Condition
+from benchmarks.plan import make_plan
+from methods.base import Compute, FitReport, MethodInfo
+from methods.registry import create
 
 
 def test_numbers_of_numpy_in_a_report_become_pythons():
@@ -45,6 +49,15 @@ class Complex:
 def test_scores_without_an_order_are_refused(toy):
     with pytest.raises(ValueError, match="complex: scores are complex numbers"):
         score(Complex(), toy)
+
+
+def test_conditions_are_applied_for_an_estimate_that_looks_at_them_alone(suite_file, tmp_path, monkeypatch):
+    (cell,) = make_plan(suite.load(str(suite_file), {"methods": ["random"]}), Compute(), tmp_path).cells
+    applied, apply = [], Condition.apply
+    monkeypatch.setattr(Condition, "apply", lambda *given: applied.append(given[0].name) or apply(*given))
+    _, shown = cell.shown(create("random"))
+    assert not applied
+    assert len(list(shown)) == len(cell.conditions) == len(applied)
 
 
 def test_a_prompt_of_a_role_that_the_method_has_not_is_an_error_that_says_so(toy):

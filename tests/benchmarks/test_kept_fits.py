@@ -16,6 +16,7 @@ from benchmarks.plan import make_plan, with_llm
 from methods.base import Compute, FitReport
 from methods.registry import create
 from tests.fakes import Closed, Prompted
+from tests.methods.lm.servers import FaultServer, completion
 from tests.methods.test_devices import GPU, QUICK, TUNED, make_worded_task
 
 RECBOLE = ("bpr", "lightgcn", "caser", "din", "hgn", "gru4rec", "bert4rec", "sasrec", "s3rec")
@@ -77,7 +78,19 @@ def test_what_cannot_be_kept_says_why_and_leaves_nothing(tmp_path, task):
     assert not [path for path in (tmp_path / "fits").iterdir() if path.suffix != ".lock"]
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", b"cnowhere\nNothing\n."])
+def test_fit_that_asked_an_endpoint_is_kept_without_connection_key_and_encoder(tmp_path, task, monkeypatch):
+    with FaultServer() as server:
+        server.answer = lambda prompt: completion(f"Said of {prompt[-30:]}")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+        method = create("llmrec/basic-paraphrase", {"llm": "endpoint:m", "epochs": 1})
+        kept_fits.save(tmp_path / "fit.pickle", Fit(method, method.fit(task, seed=0), 0.0, {}), task)
+    assert server.prompts and b"secret-key" not in (tmp_path / "fit.pickle").read_bytes()
+    assert (tmp_path / "fit.pickle").stat().st_size < 2_000_000
+    assert np.array_equal(scores_of_kept(tmp_path / "fit.pickle", task), method.score(task.valid))
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"cnowhere\nNothing\n.", b"]."])
 def test_damaged_fit_is_none(tmp_path, task, caplog, content):
     (tmp_path / "fit.pickle").write_bytes(content)
     assert kept_fits.load(tmp_path / "fit.pickle", task) is None
@@ -125,12 +138,17 @@ def test_what_a_fit_depends_on_leads_to_another_file(cell, changes):
     assert cell(changes).fit_file != cell().fit_file
 
 
-def test_device_and_surroundings_lead_to_another_file(cell, monkeypatch):
+def test_device_and_surroundings_lead_to_another_file(cell, monkeypatch, tmp_path):
     first = cell().fit_file
     assert cell(dtype="bfloat16").fit_file != first
     assert cell(device="cuda:1").fit_file != cell(device="cuda").fit_file  # where it lies; its results are the same
     assert cell(device="cuda:1").key == cell(device="cuda").key != cell().key
     monkeypatch.setattr(kept_fits, "packages", lambda: {"torch": "9.9"})
+    kept_fits.surroundings.cache_clear()
+    assert cell().fit_file != first
+    monkeypatch.undo()
+    (tmp_path / "protocol.py").write_text("VALID = 2")
+    monkeypatch.setattr(kept_fits.protocol, "__file__", str(tmp_path / "protocol.py"))
     kept_fits.surroundings.cache_clear()
     assert cell().fit_file != first
     monkeypatch.undo()
@@ -144,6 +162,19 @@ def test_seen_templates_lead_to_another_file_and_unseen_ones_do_not(cell):
     for templates, same in ((seen, True), ((*seen[1:], *unseen), False)):
         changed = replace(made, problem=replace(made.problem, templates={"recommend": templates}))
         assert (changed.fit_file == made.fit_file) == same
+
+
+@pytest.mark.parametrize("where", ["backbone", "encoder", "llm"])
+def test_other_files_in_a_folder_that_is_named_lead_to_another_file(cell, tmp_path, where):
+    folder = tmp_path / "model"
+    (folder / "adapter").mkdir(parents=True)
+    settings = {"encoder": {"encoder": str(folder)}, "llm": {"llm": f"local:{folder}"}}.get(where, {})
+    changes = {"methods": ["llmrec/title"], "settings": {"llmrec/title": settings}}
+    compute = {"backbone": str(folder)} if where == "backbone" else {}
+    first = cell(changes, **compute).fit_file
+    assert cell(changes, **compute).fit_file == first
+    (folder / "adapter" / "weights").write_text("trained again")
+    assert cell(changes, **compute).fit_file != first
 
 
 def test_who_pays_for_answers_matters_where_somebody_is_asked(cell):

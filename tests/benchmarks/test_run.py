@@ -4,6 +4,7 @@ import collections
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -292,6 +294,18 @@ def test_lists_that_no_condition_changes_are_compared_once(finished, tmp_path, m
         compared.clear()
 
 
+def test_page_finds_the_figures_of_a_data_set_of_any_name(suite_file, tmp_path, run_suite):
+    odd = tmp_path / 'toys #1 100%25 "new" ?'
+    odd.mkdir()
+    for ending in ("inter", "item"):
+        shutil.copy(tmp_path / "tiny" / f"tiny.{ending}", odd / f"{odd.name}.{ending}")
+    flags = ("--datasets", odd, "--methods", "popularity", "--output-dir", tmp_path / "r")
+    assert run_suite("--suite", suite_file, *flags).returncode == 0
+    pictures = re.findall('<img src="([^"]*)" alt="[^"]*">', (tmp_path / "r" / "index.html").read_text())
+    found = {tmp_path / "r" / unquote(urlsplit(picture).path) for picture in pictures}
+    assert found == set((tmp_path / "r" / "figures").iterdir()) != set()
+
+
 def test_tables_and_figures_of_a_run_are_removed_and_what_others_made_stays(finished, tmp_path):
     run = shutil.copytree(finished[1], tmp_path / "run")
     made = {path.relative_to(run) for path in run.rglob("*") if path.is_file()}
@@ -459,6 +473,16 @@ def test_edited_method_of_ones_own_is_fitted_again_and_the_others_are_kept(suite
     (tmp_path / "mine.py").write_text(OWN + "    seconds: float = 0.001\n")
     answer = run_suite(*flags, env=path)
     assert answer.returncode == 0 and "1 finished earlier and kept" in answer.stderr
+
+
+def test_method_of_ones_own_that_is_edited_while_it_runs_has_no_row_of_both(suite_file, tmp_path, run_suite):
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    edit = f"open({str(tmp_path / 'mine.py')!r}, 'a').write('# edited')\n        return super().fit(task, seed)\n"
+    (tmp_path / "mine.py").write_text(OWN.replace("pass\n", f"def fit(self, task, seed):\n        {edit}"))
+    where = ("--executor", "processes", "--jobs", 1, "--output-dir", tmp_path / "r", "--seeds", 0, 1)
+    answer = run_suite("--suite", suite_file, "--methods", "mine:Mine", *where, env=path)
+    assert answer.returncode == 1 and "seed 0: finished" in answer.stderr
+    assert "seed 1: failed: its file has changed since this run began" in answer.stderr
 
 
 def test_the_source_is_in_the_keys_of_ones_own_methods_alone(suite_file, tmp_path):

@@ -1,0 +1,59 @@
+"""What ``python -m benchmarks.run list`` prints."""
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+
+from benchmarks import plan, suite
+from benchmarks.conditions import FAMILIES, expand
+from benchmarks.errors import UsageError
+from data.prompts.library import roles, sets, templates
+from data.sources import NAMED
+from methods.registry import REGISTRY, create
+
+
+def list_(options: Namespace) -> int:
+    """Print what there is to choose from, one thing a line."""
+    listings: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "suites": _suites,
+        "conditions": _conditions,
+        "templates": _templates,
+    }
+    for name in options.what:
+        if name not in listings:
+            raise UsageError(f"no list of {name!r}; there are {', '.join(listings)}")
+    for name in options.what or listings:
+        if len(options.what) != 1:
+            print(f"{name}:")
+        for entry, text in listings[name]():
+            print(f"  {entry:<24} {text}")
+    return 0
+
+
+def _methods() -> Iterator[tuple[str, str]]:
+    for name in REGISTRY:
+        info = create(name).info
+        yield name, f"{info.paper}; needs {', '.join(sorted(info.needs)) or 'nothing'}"
+
+
+def _datasets() -> Iterator[tuple[str, str]]:
+    yield from ((name, f"{module}") for name, module in NAMED.items())
+    yield "FOLDER", "a folder with RecBole atomic files: <name>.inter and <name>.item"
+
+
+def _suites() -> Iterator[tuple[str, str]]:
+    yield from ((name, suite.load(name).description) for name in suite.available())
+
+
+def _conditions() -> Iterator[tuple[str, str]]:
+    unseen = {plan.SHARED: tuple(t for t in templates(plan.SHARED) if t.family == "unseen")}
+    changes = {"none": "nothing", "values": "histories or titles"}
+    for condition in expand(dict.fromkeys(FAMILIES), unseen):
+        reach = condition.perturbation.reach
+        yield condition.name, f"changes {changes.get(reach, reach)}"
+
+
+def _templates() -> Iterator[tuple[str, str]]:
+    for role in roles():
+        yield from ((template.id, template.source.replace("\n", "\\n")) for template in templates(role, sets()))
