@@ -57,6 +57,6 @@ def suite_file(tmp_path: Path) -> Path:
 def run_suite() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "benchmarks.run", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, **{"cwd": ROOT, **options})  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(command, capture_output=True, text=True, **{"cwd": ROOT, "timeout": 300, **options})  # type: ignore[call-overload,no-any-return]
 
     return run
