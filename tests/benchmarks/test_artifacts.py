@@ -1,8 +1,8 @@
 """What a method found while fitting becomes files beside its results."""
 
 import errno
+import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,13 +72,13 @@ def test_full_disk_is_a_clear_error_and_leaves_no_half_picture(tmp_path, monkeyp
     path = tmp_path / "tiny-drop.png"
     path.write_bytes(b"old")
 
-    def full(self, content):
+    def full(*places):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StoreError, match=r"tiny-drop\.png: cannot write: No space left on device"):
         figures._saved(Figure(), path)
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_picture_that_cannot_be_copied_is_a_clear_error(tmp_path):
