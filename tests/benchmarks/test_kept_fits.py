@@ -234,16 +234,18 @@ def test_what_fits_anew_takes_no_kept_fit(run_noted, tmp_path, other):
 
 @pytest.mark.slow  # every method of the robustness suite, small: some minutes
 def test_tables_of_kept_fits_are_those_of_fits_made_now(run_suite, tmp_path):
+    rows = suite.load("robustness").methods
     short = [f"--set={row}.epochs=1" for row in (*RECBOLE, "ctrl", "tallrec", "collm", "p5", "paprec", "ganprompt")]
     short += [f"--set={row}.prompts=640" for row in ("p5", "paprec")]
     short += [f"--set={row}.max_prompts=400" for row in ("tallrec", "collm", "ganprompt")]
     short += ["--set=collm.map_epochs=1", "--set=ganprompt.stage1_steps=5", "--set=llmrec.epochs=2"]
     short += ["--set=lrgd.training_steps=2", "--set=lrgd.valid_users=20", "--users=12"]
+    short += ["--suite", "smoke", "--methods", *rows]
     for name in ("first", "second"):
         where = ["--output-dir", tmp_path / name, "--cache-dir", tmp_path / "cache"]
-        answer = run_suite("--suite", "robustness", *short, *where, "--keep-fits", timeout=3600)
+        answer = run_suite(*short, *where, "--keep-fits", timeout=3600)
         assert answer.returncode == 0 and "cannot be kept" not in answer.stderr, answer.stderr
-    assert len(list((tmp_path / "cache" / "fits").rglob("*.pickle"))) == 19
+    assert len(list((tmp_path / "cache" / "fits").rglob("*.pickle"))) == len(rows)
     for path in (tmp_path / "first").rglob("*"):
         if path.name in ("records.csv", "leaderboard.md", "significance.csv") or path.suffix == ".npy":
             assert path.read_bytes() == (tmp_path / "second" / path.relative_to(tmp_path / "first")).read_bytes()
