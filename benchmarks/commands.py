@@ -90,8 +90,6 @@ def run(options: Namespace) -> int:
         chosen = chosen.model_copy(update={"methods": (*chosen.methods, *options.method)})
     _warn_of_unused(options.settings, chosen.methods)
     device = plan.choose_device(options.device)
-    if options.executor == "serial" and (options.jobs or 1) > 1:
-        raise UsageError(f"--jobs {options.jobs} needs --executor processes: serial runs one method after the other")
     if options.backbone:
         _check_backbone(options.backbone)
     if options.revision:
@@ -110,32 +108,18 @@ def run(options: Namespace) -> int:
     folder = _folder(options)
     chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
     where = tuned_settings.folders(options.tuned, folder.path)
-    if options.trials and not options.tune:
-        raise UsageError(f"--trials {options.trials} is for --tune")
-    trials = options.trials or TRIALS
-    if options.tune and not where:
-        raise UsageError("--tune has nowhere to write its settings with --tuned none")
-    if options.tune and options.fresh:
-        raise UsageError(f"--fresh is not for --tune: to search again, delete {folder.path / 'tuning'}")
-    if options.part != (1, 1) and options.tune:
-        raise UsageError("--part is not for --tune: give every machine its own --methods")
-    if options.keep_fits and (options.tune or options.fresh):
-        other = "--tune" if options.tune else "--fresh"
-        kept = compute.cache / "fits"
-        raise UsageError(f"--keep-fits is not for {other}, which fits anew: to renew kept fits, delete {kept}")
-    if options.tuned and not options.tune and not all(place.is_dir() for place in where):
-        raise UsageError(f"--tuned {options.tuned}: no such folder")
+    _refuse_combinations(options, where, folder)
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
     if options.dry_run:
         made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits, options.part)
-        return _dry_tune(made, trials) if options.tune else _dry_run(made, folder, options.fresh)
+        return _dry_tune(made, options.trials or TRIALS) if options.tune else _dry_run(made, folder, options.fresh)
     with folder.opened():
         made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits, options.part)
         for name in made.problems:
             if where and not (options.tune or made.tuned[name]):
                 print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
         if options.tune:
-            return _tune(made, folder, trials, where[0], jobs, options.executor, device)
+            return _tune(made, folder, options.trials or TRIALS, where[0], jobs, options.executor, device)
         if options.fresh:
             for cell in made.own:
                 folder.outdate(cell.id, cell.key)
@@ -145,6 +129,29 @@ def run(options: Namespace) -> int:
         except KeyboardInterrupt:
             how = "without --fresh goes" if options.fresh else "goes"
             raise KeyboardInterrupt(f"the same command {how} on from here") from None
+
+
+def _refuse_combinations(options: Namespace, where: Sequence[Path], folder: RunFolder) -> None:
+    """See that no option is given beside one that it has no meaning with.
+
+    Raises:
+        UsageError: for the first that is.
+    """
+    if options.executor == "serial" and (options.jobs or 1) > 1:
+        raise UsageError(f"--jobs {options.jobs} needs --executor processes: serial runs one method after the other")
+    if options.trials and not options.tune:
+        raise UsageError(f"--trials {options.trials} is for --tune")
+    if options.tune and not where:
+        raise UsageError("--tune has nowhere to write its settings with --tuned none")
+    if options.tune and options.fresh:
+        raise UsageError(f"--fresh is not for --tune: to search again, delete {folder.path / 'tuning'}")
+    if options.tune and options.part != (1, 1):
+        raise UsageError("--part is not for --tune: give every machine its own --methods")
+    if options.keep_fits and (options.tune or options.fresh):
+        other, kept = "--tune" if options.tune else "--fresh", options.cache_dir.resolve() / "fits"
+        raise UsageError(f"--keep-fits is not for {other}, which fits anew: to renew kept fits, delete {kept}")
+    if options.tuned and not options.tune and not all(place.is_dir() for place in where):
+        raise UsageError(f"--tuned {options.tuned}: no such folder")
 
 
 def _check_backbone(backbone: str) -> None:

@@ -68,8 +68,8 @@ def processes(
 ) -> Iterator[tuple[Job, Outcome]]:
     """Up to ``jobs`` cells at a time, each in a fresh process that ends with its parent.
 
-    Each process sees one of the GPUs, that with the fewest processes. A process that dies (killed for its memory, say)
-    is the outcome of its cell alone.
+    Each process sees one of the GPUs, and each GPU has as many processes as another or one more. A process that dies
+    (killed for its memory, say) is the outcome of its cell alone.
 
     Raises:
         StoreError: if the run folder cannot be written.
