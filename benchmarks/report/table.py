@@ -26,6 +26,9 @@ MARKDOWN_SPECIAL = re.compile(r"[\\`*|]|<(?=[a-zA-Z/!?])|(?<![^\W_])_|_(?![^\W_]
 LONG = 80
 """Characters of a cell that a page shows at once."""
 
+PAGE = 40
+"""Rows that a page of LaTeX has room for."""
+
 
 def percent(share: float) -> str:
     """A share as people write it, with the decimals it has.
@@ -157,7 +160,7 @@ class Table:
         return f"<table>{caption}<thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>\n"
 
     def latex(self) -> str:
-        """A booktabs tabular in a table environment."""
+        """A booktabs table; one that is longer than a page is a longtable, which breaks over pages."""
         emphasis = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
         heads = [c.title.translate(LATEX_SPECIAL) + LATEX_ARROWS[c.better] for c in self.shown]
         body = [
@@ -169,20 +172,16 @@ class Table:
             ]
             for n in range(len(self.rows))
         ]
-        lines = [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{self.caption.translate(LATEX_SPECIAL)}}}",
-            rf"\begin{{tabular}}{{{''.join('l' if c.digits is None else 'r' for c in self.shown)}}}",
-            r"\toprule",
-            " & ".join(heads) + r" \\",
-            r"\midrule",
-            *(" & ".join(cells) + r" \\" for cells in body),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
+        form = "".join("l" if c.digits is None else "r" for c in self.shown)
+        caption = rf"\caption{{{self.caption.translate(LATEX_SPECIAL)}}}"
+        head, *rows = (" & ".join(cells) + r" \\" for cells in (heads, *body))
+        heading = [r"\toprule", head, r"\midrule"]
+        if len(rows) > PAGE:
+            lines = [r"% needs \usepackage{booktabs, longtable}", rf"\begin{{longtable}}{{{form}}}", caption + r" \\"]
+            lines += [*heading, r"\endfirsthead", *heading, r"\endhead", *rows, r"\bottomrule", r"\end{longtable}"]
+        else:
+            lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", caption]
+            lines += [rf"\begin{{tabular}}{{{form}}}", *heading, *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from benchmarks.report.table import Column, Table
+from benchmarks.report.table import PAGE, Column, Table
 
 COLUMNS = (
     Column("method", "Method"),
@@ -67,6 +67,18 @@ def test_latex_is_booktabs_with_special_characters_escaped():
 
 def test_html_is_escaped():
     assert "&lt;script&gt;" in Table(COLUMNS, [row("<script>", 0.5)]).html()
+
+
+def test_latex_breaks_a_table_longer_than_a_page_over_pages_with_its_head_on_each():
+    one, many = (Table(COLUMNS, [row("a", 0.5)] * n, "Caption.").latex() for n in (PAGE, PAGE + 1))
+    assert "longtable" not in one and one.count(r"\toprule") == 1
+    assert r"\usepackage{booktabs, longtable}" in many
+    lines = many.splitlines()
+    assert lines[2] == r"\caption{Caption.} \\"  # a longtable's caption is one of its rows
+    heads = [lines.index(end) for end in (r"\endfirsthead", r"\endhead")]
+    assert lines[heads[0] - 3 : heads[0]] == lines[heads[1] - 3 : heads[1]]
+    assert sum(line.startswith("a &") for line in lines) == PAGE + 1
+    assert not {r"\begin{table}", r"\begin{tabular}"}.intersection(lines)
 
 
 def test_html_folds_long_texts_and_keeps_all_of_them():
