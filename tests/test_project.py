@@ -37,9 +37,9 @@ def test_reference_run_is_complete_and_its_audits_passed(manifest):
     assert "AUDIT FAILED" not in (manifest.parent / "leaderboard.md").read_text(encoding="utf-8")
 
 
-def shown(language):
-    """Blocks of code in CONTRIBUTING.md."""
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+def shown(language, file="CONTRIBUTING.md"):
+    """Blocks of code in a document."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_method_that_contributors_are_shown_runs_as_pasted_with_the_setting_it_names(tmp_path, suite_file, run_suite):
@@ -64,6 +64,16 @@ def test_data_set_that_contributors_are_shown_loads_as_pasted(tmp_path, monkeypa
     exec(code, pasted)
     catalogue = pasted["load"](min_count=2).catalogue
     assert (catalogue.name, catalogue.domain.item, catalogue.n_users) == ("books", "book", 20)
+
+
+def test_scoring_that_the_language_model_layer_shows_runs_as_pasted(tmp_path, monkeypatch):
+    pytest.importorskip("recbole")
+    (code,) = shown("python", "methods/lm/README.md")
+    monkeypatch.chdir(tmp_path)
+    pasted = {}
+    exec(code, pasted)
+    shape = re.search(r"odds = .*# shape \[(\d+), (\d+)\]", code).groups()
+    assert pasted["odds"].shape == tuple(map(int, shape)) and pasted["odds"].std() > 0
 
 
 def test_template_that_contributors_are_shown_loads_as_pasted(tmp_path):

@@ -181,7 +181,8 @@ class Table:
             lines += [*heading, r"\endfirsthead", *heading, r"\endhead", *rows, r"\bottomrule", r"\end{longtable}"]
         else:
             lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", caption]
-            lines += [rf"\begin{{tabular}}{{{form}}}", *heading, *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+            lines += [rf"\begin{{tabular}}{{{form}}}", *heading, *rows]
+            lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
