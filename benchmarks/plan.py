@@ -264,7 +264,12 @@ def choose_gpus(device: str) -> tuple[str, ...]:
 
 
 def choose_jobs(jobs: int | None, device: str) -> tuple[int, int]:
-    """Processes side by side and CPU threads of each; by default one process on every GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processes side by side and CPU threads of each; by default one process on every GPU.
+
+    Cores are those that this process may use, no more than the quota of its container.
+    """
+    import joblib
+
+    cores = joblib.cpu_count()
     chosen = jobs or (min(4, cores) if device == "cpu" else max(1, len(choose_gpus(device))))
     return chosen, max(1, cores // chosen)

@@ -103,6 +103,13 @@ def test_gpus_are_those_that_the_process_may_use(monkeypatch, device, named, the
     assert plan.choose_jobs(7, device)[0] == 7
 
 
+def test_no_more_cores_are_used_than_a_container_has(monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)  # reads affinity and quotas
+    assert plan.choose_jobs(None, "cpu") == (3, 1)
+    assert plan.choose_jobs(1, "cpu") == (1, 3)
+    assert plan.choose_jobs(1, "cuda:0") == (1, 3)
+
+
 @dataclass
 class Forking(Job):
     """Dies as a process that ran out of memory does, and leaves a process that holds the end of its pipe."""
