@@ -53,6 +53,12 @@ def suite_file(tmp_path: Path) -> Path:
     return path
 
 
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """The command line in a process of its own, which is not waited for."""
+    command = [sys.executable, "-m", "benchmarks.run", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 @pytest.fixture
 def run_suite() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:

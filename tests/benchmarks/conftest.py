@@ -1,4 +1,6 @@
-"""Requests small enough to read."""
+"""Requests small enough to read, and a finished run."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,20 @@ from data.dataset import Catalogue, Domain
 from data.histories import Histories
 from data.prompts.template import Role, Template, parse
 from methods.base import Requests
+from tests.conftest import SUITE, start, write_atomic
 
+TABLES = (
+    "leaderboard.md",
+    "leaderboard.csv",
+    "leaderboard.tex",
+    "leaderboard.json",
+    "significance.csv",
+    "families.csv",
+    "cold-items.md",
+    "cold-items.csv",
+    "cold-items.tex",
+)
+"""Files of a run that come out the same to the byte."""
 TITLES = (
     "Alien", "Brazil", "Casablanca", "Dead Man Walking", "Evita", "Fargo", "Gandhi", "Heat", "I.Q.", "Jaws",
     "Kolya", "Liar Liar", "M", "Nixon", "Othello", "Psycho", "Quiz Show", "Ransom", "Scream", "Twister",
@@ -39,3 +54,16 @@ def toy() -> Requests:
         catalogue=catalogue,
         templates=templates,
     )
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished run of the tiny suite, for tests that leave it as it is: suite file and run folder."""
+    base = tmp_path_factory.mktemp("finished")
+    suite = base / "tiny.toml"
+    suite.write_text(SUITE.format(folder=write_atomic(base / "tiny", users=60, items=60, length=12)))
+    run = start("--suite", suite, "--output-dir", base / "run", "--jobs", 2)
+    output, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    assert "popularity" in output
+    return suite, base / "run"

@@ -1,0 +1,138 @@
+"""What users type, and what they are answered."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import benchmarks
+from benchmarks.conditions import FAMILIES
+from benchmarks.run import main
+from tests.conftest import ROOT, start, write_atomic
+
+
+def test_help_lists_the_flags_users_of_such_tools_expect(run_suite):
+    text = run_suite("--help").stdout
+    flags = "suite methods datasets backbone device dtype seed seeds batch-size limit output-dir jobs executor"
+    assert all(f"--{flag}" in text for flag in flags.split())
+
+
+def test_help_imports_no_heavy_package(run_suite):
+    code = "import sys; from benchmarks.run import parser; parser(); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.split()
+    assert not {"torch", "transformers", "pandas", "scipy", "pydantic", "matplotlib"} & set(modules)
+
+
+@pytest.mark.parametrize("what", ["methods", "datasets", "suites", "conditions", "templates"])
+def test_list_names_what_there_is(run_suite, what):
+    answer = run_suite("list", what)
+    assert answer.returncode == 0
+    assert len(answer.stdout.splitlines()) >= 2
+    assert all(line.startswith("  ") for line in answer.stdout.splitlines())  # one thing a line
+
+
+def test_list_names_all_families_of_conditions(run_suite):
+    listed = run_suite("list", "conditions").stdout
+    assert all(f"  {family}" in listed for family in FAMILIES)
+    assert "unseen/recommend-unseen-01" in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--suite", "robustnes"], "did you mean 'robustness'?"),
+        (["--suit", "smoke"], "did you mean --suite?"),
+        (["--methods", "popularty"], "did you mean popularity"),
+        (["--methods", "no.such:Method"], "No module named 'no'"),
+        (["--datasets", "ml-10k"], "did you mean 'ml-100k'?"),
+        (["--methods", "random", "--set", "random.speed=3"], "has no setting 'speed'"),
+        (["--methods", "sasrec", "--set", "bpr.nosuch=2"], "method 'bpr' has no setting 'nosuch'"),
+        (
+            ["--methods", "random", "--set", "bpr.epochs=2", "--tune"],
+            "--set bpr: not in this run, whose methods are random",
+        ),
+        (["--seed", "1", "--seeds", "2", "3"], "not allowed with argument --seed"),
+        (["--methods", "random", "--tuned", "typo"], "--tuned typo: no such folder"),
+        (["--llm", "foo"], "llm 'foo': give recorded, recorded:FILE, endpoint:MODEL or local:MODEL"),
+        (["--llm-budget", "nonsense"], "no budget 'nonsense'"),
+        (["--set", "random"], "expected METHOD.SETTING=VALUE"),
+        (["--tune", "--trials", "0"], "--trials: 0 is not a whole number of at least 1"),
+        (["--trials", "99"], "--trials 99 is for --tune"),
+        (["--batch-size", "0"], "--batch-size: 0 is not a whole number of at least 1 or auto"),
+        (["--negatives", "abc"], "--negatives: abc is not a whole number of at least 1 or full"),
+        (["--tune", "--methods", "random"], "none of these methods has settings to search"),
+        (["--tune", "--tuned", "none"], "nowhere to write"),
+        (["--device", "gpu"], "no device 'gpu': give auto, cpu, cuda"),
+        (["--device", "cuda:x"], "no device 'cuda:x': give auto, cpu, cuda"),
+        (["--executor", "serial", "--jobs", "2"], "--jobs 2 needs --executor processes"),
+        (["--revision", "main"], "--revision main: of which --backbone?"),
+        (["--revision", "main", "--backbone", "tiny-t5"], "--revision main: tiny-t5 has none, only models of"),
+        (["--seeds", "0", "1", "0"], "error: --seeds: 0 is there twice"),
+        (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
+        (["run", "smoke"], "unknown argument 'smoke': did you mean --suite smoke?"),
+        (["report", "results/smoke"], "unknown argument 'results/smoke': did you mean --output-dir results/smoke?"),
+        (["report", "--methods", "random", "--dry-run"], "report takes no --methods, --dry-run"),
+        (["list", "--methods", "bpr", "datasets"], "list takes no --methods"),
+        (["list", "metods"], "there are methods"),
+        (["report", "--output-dir", "nowhere-at-all"], "no run here"),
+        (["--backbone", "./nowhere"], "--backbone ./nowhere: no such folder"),
+        (["--output-dir", ""], "--output-dir: the name of a folder is needed"),
+    ],
+)
+def test_bad_input_is_answered_with_a_sentence_and_neighbours(run_suite, tmp_path, arguments, sentence):
+    if "--output-dir" not in arguments and arguments[0] != "list":
+        arguments = [*arguments, "--output-dir", tmp_path / "run"]
+    answer = run_suite(*arguments)
+    assert answer.returncode == 2
+    assert sentence in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_data_of_the_same_name_are_refused(suite_file, tmp_path, run_suite):
+    folders = [write_atomic(tmp_path / name / "tiny", users=60, items=60, length=12) for name in "ab"]
+    answer = run_suite("--suite", suite_file, "--datasets", *folders, "--output-dir", tmp_path / "r")
+    assert answer.returncode == 2 and "are both called 'tiny': rename the files of one" in answer.stderr
+
+
+def test_data_without_tuned_settings_are_named_unless_none_were_asked_for(suite_file, tmp_path, run_suite):
+    flags = ("--suite", suite_file, "--methods", "random", "--output-dir", tmp_path / "r")
+    assert "tiny: no tuned settings for these data and methods" in run_suite(*flags).stderr
+    assert "no tuned settings" not in run_suite(*flags, "--tuned", "none").stderr
+
+
+def test_report_finds_the_run_of_a_suite_file_by_the_name_in_it(finished, tmp_path, run_suite):
+    file, run = finished
+    (tmp_path / "other-name.toml").write_text(file.read_text())
+    place = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    shutil.copytree(run, tmp_path / "results" / "tiny")
+    assert run_suite("report", "--suite", "other-name.toml", **place).returncode == 0
+    assert run_suite("--suite", "other-name.toml", "--dry-run", **place).stdout.count(": finished") == 3
+
+
+def test_reader_that_has_seen_enough_ends_the_list_quietly():
+    process = start("list")
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait()
+
+
+def test_interrupt_while_importing_ends_the_command_quietly(monkeypatch, capsys):
+    class Interrupt:
+        def find_spec(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "benchmarks.commands", raising=False)
+    monkeypatch.delattr(benchmarks, "commands", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupt()])
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err.startswith("stopped")
+
+
+def test_unwritable_folder_is_a_clear_error(suite_file, tmp_path, run_suite):
+    (tmp_path / "file").write_text("")
+    answer = run_suite("--suite", suite_file, "--output-dir", tmp_path / "file" / "run")
+    assert answer.returncode == 2
+    assert "cannot write" in answer.stderr

@@ -1,0 +1,328 @@
+"""Tables, figures and the page of a run, made from its folder alone."""
+
+import collections
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+
+from benchmarks import plan, suite
+from benchmarks.report import figures, stability
+from benchmarks.report.comparisons import comparisons
+from benchmarks.report.conditions import by_condition, by_family, severity_curve
+from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard
+from benchmarks.report.ledger import ledger
+from benchmarks.report.readme import shortened
+from benchmarks.report.results import load
+from benchmarks.report.write import clear, write_all
+from benchmarks.store import RunFolder
+from methods.base import Compute
+from tests.benchmarks.conftest import TABLES
+from tests.conftest import write_atomic
+
+
+def test_run_folder_holds_manifest_records_scores_log_tables_and_figures(finished):
+    _, run = finished
+    cell = run / "cells" / "tiny" / "popularity" / "seed-0"
+    names = {str(path.relative_to(run)) for path in run.rglob("*")}
+    assert {*TABLES, "manifest.json", "run.log", "index.html", "significance.md", "ledger.md"} <= names
+    assert sum(name.endswith(".png") for name in names) == 3
+    assert (cell / "records.csv").read_text().startswith("condition,user,template,candidates,rank,ties,auc,hit@1")
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert {"packages", "commit", "dirty", "python", "machine"} <= manifest["provenance"].keys()
+    assert manifest["datasets"]["tiny"]["judged_users"] == 60
+
+
+def test_leaderboard_is_sorted_by_the_mean_over_unseen_templates(finished):
+    rows = json.loads((finished[1] / "leaderboard.json").read_text())["tiny"]
+    values = [row["unseen"] for row in rows]
+    assert values == sorted(values, reverse=True)
+    assert all(row["clean_low"] <= row["clean"] <= row["clean_high"] for row in rows)
+    assert all(row["worst"] <= row["unseen"] for row in rows)
+
+
+def test_intervals_of_one_fit_do_not_claim_to_be_over_fits(finished):
+    for name in ("leaderboard.md", "significance.md"):
+        text = (finished[1] / name).read_text()
+        assert "over users and templates, not over fits" in text and "over users, templates and seeds" not in text
+
+
+def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
+    rows = {row["method"]: row for row in json.loads((finished[1] / "leaderboard.json").read_text())["tiny"]}
+    assert rows["popularity"]["drop"] == 0 and rows["popularity"]["rbo"] == 1
+    assert rows["tests.fakes:Prompted"]["rbo"] < 0.9
+    (results,) = load(RunFolder(finished[1]))
+    reached = {(row["method"], row["family"]): row["reached"] for row in by_family(results).rows}
+    assert [reached["random", family] for family in results.families] == [0, 0, 0]
+    assert reached["tests.fakes:Prompted", "unseen"] == 1
+    weak, strong = (
+        row["reached"]
+        for row in by_condition(results).rows
+        if row["method"] == "tests.fakes:Prompted" and row["family"] == "typos"
+    )
+    assert 0 < weak < strong <= 1  # a few short prompts have no word to touch
+
+
+def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_file, tmp_path, run_suite):
+    methods = ("random", "tests.fakes:Deaf", "tests.fakes:Faint")
+    run_suite("--suite", suite_file, "--methods", *methods, "--output-dir", tmp_path / "r")
+    (results,) = load(RunFolder(tmp_path / "r"))
+    board = leaderboard(results)
+    faint = next(row for row in board.rows if row["method"] == "tests.fakes:Faint")
+    assert faint["drop"] == 0 and faint["rbo"] > 0.99  # robust it is
+    deaf, other = (next(r for r in board.rows if r["method"] == m) for m in ("tests.fakes:Deaf", "random"))
+    assert deaf["unseen"] == deaf["clean"] > 0 and not {"worst", "drop", "rbo", "cps"} & deaf.keys()
+    assert other["drop"] == 0 and other["rbo"] == 1
+    text = shortened(board.rows, board.caption)
+    assert "| not reached by unseen templates |" in text and "unseen templates do not reach it" in text
+    for table in (by_family(results), by_condition(results)):
+        rows = [row for row in table.rows if row["method"] == "tests.fakes:Deaf"]
+        assert {row["family"] for row in rows if "drop" not in row} == {"unseen", "typos", "history-drop"}
+    assert {row["quantity"] for row in comparisons(results).rows} == {"clean"}
+
+
+def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_path, run_suite):
+    text = Path(suite_file).read_text().replace("unseen = true", "")
+    assert text != Path(suite_file).read_text()
+    (tmp_path / "clean.toml").write_text(text)
+    answer = run_suite("--suite", tmp_path / "clean.toml", "--output-dir", tmp_path / "r")
+    assert answer.returncode == 0, answer.stderr
+    (results,) = load(RunFolder(tmp_path / "r"))
+    board = leaderboard(results)
+    values = [row["clean"] for row in board.rows]
+    assert values == sorted(values, reverse=True) and "Sorted by clean quality" in board.caption
+    assert not any({"unseen", "worst", "drop"} & row.keys() or row["first"] for row in board.rows)
+
+
+def test_grades_may_stand_in_any_order(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    weak, strong = (c for c in manifest["conditions"] if c["family"] == "typos")
+    weak["severity"], strong["severity"] = strong["severity"], weak["severity"]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    (results,) = load(RunFolder(run))
+    severity, places = severity_curve(results, np.arange(len(results.conditions), dtype=float), "typos")
+    assert severity.tolist() == [0.0, 0.1, 0.3] and places[1] == places[2] + 1
+    assert len(by_family(results).rows) == 3 * 3
+
+
+def test_legend_of_severity_curves_covers_no_panel_however_few_there_are(finished):
+    (results,) = load(RunFolder(finished[1]))
+    typos = tuple(c if c["family"] == "typos" else {**c, "severity": None} for c in results.conditions)
+    for conditions, panels in ((results.conditions, 2), (typos, 1)):
+        figure = figures._severity(replace(results, conditions=conditions))
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert len(figure.axes) == panels
+        assert all(legend.get_window_extent().x0 > panel.get_window_extent().x1 for panel in figure.axes)
+
+
+def test_rows_of_different_versions_of_the_code_are_marked(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    file = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    record = json.loads(file.read_text())
+    assert record["code"].keys() == {"version", "commit", "dirty"}
+    assert "MIXED" not in (run / "leaderboard.md").read_text()
+    record["code"]["commit"] = "another"
+    file.write_text(json.dumps(record))
+    (results,) = load(RunFolder(run))
+    assert "MIXED: the rows were made by different versions of the code" in leaderboard(results).caption
+
+
+def test_every_table_says_that_its_numbers_are_not_to_be_relied_on(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    record = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    record.write_text(record.read_text().replace('"dirty":', '"dirty": "?", "was":').replace("true", "false"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["suite"]["limit"] = 5
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    write_all(RunFolder(run))
+    tables = sorted(run.glob("*.md"))
+    assert len(tables) == 6
+    for text in [path.read_text() for path in tables]:
+        assert " MIXED: " in text and " NOT REPORTABLE: " in text and " AUDIT FAILED: popularity: " in text
+    assert (run / "index.html").read_text().count("NOT REPORTABLE") == 6
+
+
+def test_lists_that_no_condition_changes_are_compared_once(finished, tmp_path, monkeypatch):
+    (results,) = load(RunFolder(shutil.copytree(finished[1], tmp_path / "run")))
+    measure, compared = stability.STABILITY["rbo"], []
+    monkeypatch.setitem(stability.STABILITY, "rbo", lambda a, b: compared.append(a) or measure(a, b))
+    for method, expected in (("popularity", 1), ("tests.fakes:Prompted", len(results.unseen))):
+        found = stability.list_stability(results, method, results.unseen)
+        assert (found["rbo"] == pytest.approx(1.0)) == (method == "popularity")
+        assert len(compared) == expected
+        compared.clear()
+
+
+def test_page_finds_the_figures_of_a_data_set_of_any_name(suite_file, tmp_path, run_suite):
+    odd = tmp_path / 'toys #1 100%25 "new" ?'
+    odd.mkdir()
+    for ending in ("inter", "item"):
+        shutil.copy(tmp_path / "tiny" / f"tiny.{ending}", odd / f"{odd.name}.{ending}")
+    flags = ("--datasets", odd, "--methods", "popularity", "--output-dir", tmp_path / "r")
+    assert run_suite("--suite", suite_file, *flags).returncode == 0
+    pictures = re.findall('<img src="([^"]*)" alt="[^"]*">', (tmp_path / "r" / "index.html").read_text())
+    found = {tmp_path / "r" / unquote(urlsplit(picture).path) for picture in pictures}
+    assert found == set((tmp_path / "r" / "figures").iterdir()) != set()
+
+
+def test_tables_and_figures_of_a_run_are_removed_and_what_others_made_stays(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    made = {path.relative_to(run) for path in run.rglob("*") if path.is_file()}
+    picture = Path("cells", "tiny", "random", "seed-0", "seen.png")
+    own = [Path("notes.md"), Path("figures", "tiny-mine.png"), Path("figures", "other.png"), Path("tuned", "tiny.toml")]
+    for path in (picture, Path("figures", "tiny-random-seen.png"), *own):
+        (run / path).parent.mkdir(exist_ok=True)
+        (run / path).write_text("")
+    clear(RunFolder(run))
+    stays = {path for path in made if path.parts[0] in ("cells", "manifest.json", "run.log", ".lock")}
+    assert {path.relative_to(run) for path in run.rglob("*") if path.is_file()} == stays | {picture, *own}
+    (run / "manifest.json").unlink()
+    clear(RunFolder(run))
+    assert all((run / path).exists() for path in own)
+
+
+def test_every_pair_is_compared_but_where_the_outcome_is_known_beforehand(finished):
+    with (finished[1] / "significance.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["quantity"] for row in rows] == ["clean"] * 3 + ["unseen"] * 2 + ["drop"]
+    assert all("tests.fakes:Prompted" in (row["a"], row["b"]) for row in rows[3:])
+    assert (rows[-1]["a"], rows[-1]["b"]) == ("tests.fakes:Prompted", "no drop")  # once, not for every still method
+
+
+def test_one_comparison_is_counted_as_one(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    shutil.rmtree(next((run / "cells").glob("*/*Prompted*")))
+    (results,) = load(RunFolder(run))
+    assert "over the 1 comparison of this table" in comparisons(results).caption
+
+
+def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["suite"]["statistics"]["against"] = "popularity"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    (results,) = load(RunFolder(run))
+    table = comparisons(results)
+    assert [(row["quantity"], row["a"], row["b"]) for row in table.rows] == [
+        ("clean", "random", "popularity"),
+        ("clean", "tests.fakes:Prompted", "popularity"),
+        ("unseen", "tests.fakes:Prompted", "popularity"),
+        ("drop", "tests.fakes:Prompted", "no drop"),
+    ]
+    assert "over the 4 comparisons" in table.caption
+    manifest["suite"]["statistics"]["against"] = "bpr"
+    stranger = comparisons(replace(results, manifest=manifest))
+    assert len(stranger.rows) == 6 and "bpr, with which the suite compares, is not in this run" in stranger.caption
+    shutil.rmtree(run / "cells" / "tiny" / "popularity")
+    (results,) = load(RunFolder(run))
+    table = comparisons(results)
+    assert not table.rows and "compares with popularity, which has no row" in table.caption
+
+
+def test_methods_are_ranked_across_data_sets(finished, suite_file, tmp_path, run_suite):
+    other = write_atomic(tmp_path / "tin", users=40, items=60, length=12)
+    for file in list(other.iterdir()):
+        file.rename(file.with_stem("tin"))
+    both = (Path(suite_file).parent / "tiny", other)
+    answer = run_suite("--suite", suite_file, "--datasets", *both, "--output-dir", tmp_path / "r")
+    assert answer.returncode == 0, answer.stderr
+    with (tmp_path / "r" / "ranks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [{row["method"]: row["unseen"] for row in leaderboard(r).rows} for r in load(RunFolder(tmp_path / "r"))]
+    for row in rows:
+        places = [sorted(board.values(), reverse=True).index(board[row["method"]]) + 1 for board in found]
+        assert float(row["unseen"]) == np.mean(places)
+    page = (tmp_path / "r" / "index.html").read_text()
+    assert "across data sets" in page and page.count("critical-difference.png") == 2
+    assert page.count('src="figures/tin-drop.png"') == page.count('src="figures/tiny-drop.png"') == 1
+    assert not (finished[1] / "ranks.csv").exists()
+    assert run_suite("--suite", suite_file, "--output-dir", tmp_path / "r").returncode == 0  # one data set of the two
+    assert not [*tmp_path.rglob("ranks.*"), *tmp_path.rglob("critical-difference.png")]
+
+
+def test_ledger_counts_training_that_was_done_before(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    file = run / "cells" / "tiny" / "popularity" / "seed-0" / "record.json"
+    record = json.loads(file.read_text())
+    record["fit"]["reused"] = 100.0
+    file.write_text(json.dumps(record))
+    (results,) = load(RunFolder(run))
+    rows = {row["method"]: row for row in ledger(results).rows}
+    assert rows["popularity"]["fit_seconds"] >= 100 > rows["random"]["fit_seconds"]
+
+
+def test_cold_items_are_judged_by_the_users_who_meet_them(finished):
+    file, run = finished
+    problem = plan.make_plan(suite.load(str(file), {}), Compute(), run).problems["tiny"]
+    trained = collections.Counter(problem.split.train.items.tolist())
+    meet = zip(problem.test.users.tolist(), problem.test.targets.tolist(), strict=True)
+    users = {problem.dataset.catalogue.user_ids[user] for user, target in meet if trained[target] < 10}
+    assert 0 < len(users) < 60
+    cold = {row["method"]: row for row in csv.DictReader((run / "cold-items.csv").open())}
+    assert len(cold) == 3
+    records = csv.DictReader((run / "cells" / "tiny" / "random" / "seed-0" / "records.csv").open())
+    clean = [float(row["ndcg@10"]) for row in records if row["condition"] == "clean" and row["user"] in users]
+    row = cold["random"]
+    assert int(row["users"]) == len(clean) == len(users)
+    assert float(row["clean"]) == float(row["unseen"]) == pytest.approx(sum(clean) / len(clean), rel=1e-4)
+    assert float(row["clean_low"]) < float(row["clean"]) < float(row["clean_high"])
+    assert "cold-items" in (run / "index.html").read_text()
+
+
+def test_cold_items_of_an_older_run_are_not_recorded(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    for file in run.rglob("records.csv"):
+        file.write_text("".join(line.rpartition(",")[0] + "\n" for line in file.read_text().splitlines()))
+        record = json.loads(file.with_name("record.json").read_text())
+        assert record.pop("records_bytes") > file.stat().st_size
+        file.with_name("record.json").write_text(json.dumps(record))
+    (results,) = load(RunFolder(run))
+    assert "not recorded" in cold_items(results).markdown()
+    assert len(leaderboard(results).rows) == 3
+
+
+def test_report_leaves_the_tables_of_a_folder_without_its_cells(finished, tmp_path, run_suite):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    shutil.rmtree(run / "cells")
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    answer = run_suite("report", "--output-dir", run)
+    assert answer.returncode == 2 and "no method of this run is finished here" in answer.stderr
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_report_rebuilds_the_tables_without_a_model(finished, run_suite):
+    _, run = finished
+    tables = {name: (run / name).read_bytes() for name in TABLES}
+    for name in TABLES:
+        (run / name).unlink()
+    assert run_suite("report", "--output-dir", run).returncode == 0
+    assert tables == {name: (run / name).read_bytes() for name in TABLES}
+
+
+def test_failed_audit_of_a_method_that_lacks_a_seed_is_reported_all_the_same(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["cells"] += [{**cell, "seed": 1} for cell in manifest["cells"]]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    file = run / "cells" / "tiny" / "random" / "seed-0" / "record.json"
+    record = json.loads(file.read_text())
+    record["audits"][0]["passed"] = False
+    file.write_text(json.dumps(record))
+    (results,) = load(RunFolder(run))
+    assert not results.methods and "1 of 2 seeds" in results.missing["random"]
+    assert [sentence.partition(":")[0] for sentence in failed_audits(results)] == ["random"]
+
+
+def test_limited_run_is_marked_as_not_reportable(suite_file, tmp_path, run_suite):
+    run_suite("--suite", suite_file, "--methods", "random", "--limit", 5, "--output-dir", tmp_path / "r")
+    table = (tmp_path / "r" / "leaderboard.md").read_text()
+    assert "NOT REPORTABLE" in table
+    assert "5 users (a random sample of 60" in table
