@@ -1,8 +1,8 @@
-import re
-from collections.abc import Callable, Iterable
+"""What all perturbations keep, and what their grades are."""
+
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from string import ascii_letters
 
 import numpy as np
 import pytest
@@ -18,88 +18,37 @@ from benchmarks.perturbations.base import (
     WordingPerturbation,
     draw_touched,
 )
-from benchmarks.perturbations.distractor import SENTENCES, Distractor
-from benchmarks.perturbations.format import STYLES, Format
+from benchmarks.perturbations.distractor import Distractor
+from benchmarks.perturbations.format import Format
 from benchmarks.perturbations.history import HistoryDrop, HistoryInject, HistoryShuffle
 from benchmarks.perturbations.identity import Identity
-from benchmarks.perturbations.keyboard import NEIGHBOURS
-from benchmarks.perturbations.register import GREETING, ROLE, THANKS, Register
-from benchmarks.perturbations.synonyms import Synonyms, lexicon
+from benchmarks.perturbations.register import Register
+from benchmarks.perturbations.synonyms import Synonyms
 from benchmarks.perturbations.title_noise import TitleNoise
-from benchmarks.perturbations.typos import Typos, misspell
-from benchmarks.perturbations.unseen import Unseen
-from benchmarks.perturbations.wording import WORD, put_before, put_before_cue
-from data.dataset import Domain
+from benchmarks.perturbations.typos import Typos
 from data.histories import Histories
-from data.prompts.library import templates
-from data.prompts.template import Template, Wording, parse
-from data.types import IntArray
+from data.prompts.template import Template, parse
 from methods.base import Requests
-
-GRADES = (0.05, 0.1, 0.2, 0.3, 0.6, 1.0)
-GRADED: tuple[Callable[[float], Perturbation], ...] = (
-    Typos,
-    Synonyms,
-    HistoryShuffle,
-    HistoryDrop,
-    HistoryInject,
-    TitleNoise,
+from tests.benchmarks.perturbed import (
+    ASK,
+    GRADED,
+    GRADES,
+    HISTORY,
+    MOVIES,
+    SEEN,
+    VALUES,
+    changed,
+    grades,
+    is_subsequence,
+    rng,
+    same,
+    seeds,
+    source,
+    wordings,
+    words,
 )
-HISTORY: tuple[Callable[[float], HistoryPerturbation], ...] = (HistoryShuffle, HistoryDrop, HistoryInject)
-SEEN = [template for template in templates("recommend") if template.family == "seen"]
-UNSEEN = Template("u", "recommend", "unseen", parse("Judging by {history}, why not {target}?"))
-MOVIES = Domain("movie", "movies", "watch", "watched", "watching", "viewer")
-VALUES = {"history": ["Alien", "Dead Man Walking"], "target": "Quiz Show"}
-NO_ITEMS = np.empty(0, np.int64)
-
-wordings: st.SearchStrategy[WordingPerturbation] = st.one_of(
-    st.builds(Typos, st.sampled_from(GRADES)),
-    st.builds(Synonyms, st.sampled_from(GRADES)),
-    st.builds(Format, st.sampled_from(["list", "case", "spacing"])),
-    st.builds(Distractor, st.sampled_from(["before", "after"])),
-    st.builds(Register, st.sampled_from(["polite", "terse", "role-play"])),
-)
-seeds = st.integers(0, 2**32)
-grades = st.floats(0, 1)
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def source(perturbation: WordingPerturbation, text: str, seed: int) -> str:
-    template = Template("t", "recommend", "seen", parse(text))
-    return perturbation.perturb_template(template, rng(seed)).source
-
-
-def words(template: Template) -> list[str]:
-    return [word for part in template.parts if isinstance(part, Wording) for word in WORD.findall(part.text)]
-
-
-def changed(before: Iterable[str], after: Iterable[str]) -> dict[int, str]:
-    return {n: b for n, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
-
-
-def is_subsequence(short: IntArray, long: IntArray) -> bool:
-    rest = iter(long.tolist())
-    return all(item in rest for item in short.tolist())
-
-
-def same(a: Requests, b: Requests) -> bool:
-    return (
-        a.templates == b.templates
-        and a.catalogue == b.catalogue
-        and [row.tolist() for row in a.histories] == [row.tolist() for row in b.histories]
-        and a.users.tolist() == b.users.tolist()
-        and a.candidates.tolist() == b.candidates.tolist()
-    )
-
-
-# literal text
-
 
 BEES = "Bees can see colours that humans cannot."
-ASK = "After {history}, will this {consumer} choose {target} next? Answer:"
 
 
 @pytest.mark.parametrize(
@@ -366,264 +315,6 @@ def test_grades_are_nested_for_every_user_and_role(toy: Requests, make: Callable
         for before, some, more in zip(row, weak[role], strong[role], strict=True):
             touched = changed(words(before), words(some))
             assert touched.items() <= changed(words(before), words(more)).items()
-
-
-# wording
-
-
-@given(word=st.text(ascii_letters, min_size=3, max_size=12), seed=seeds)
-def test_a_misspelt_word_is_one_edit_away(word: str, seed: int) -> None:
-    wrong = misspell(word, rng(seed))
-    drops = {word[:n] + word[n + 1 :] for n in range(len(word))}
-    doubles = {word[:n] + word[n] + word[n:] for n in range(len(word))}
-    swaps = {word[:n] + word[n + 1] + word[n] + word[n + 2 :] for n in range(len(word) - 1)}
-    keys = {word[:n] + k + word[n + 1 :] for n, c in enumerate(word.lower()) for k in NEIGHBOURS[c]}
-    assert wrong != word
-    assert wrong in drops | doubles | swaps or wrong.lower() in {key.lower() for key in keys}
-
-
-def test_keys_are_neighbours_of_one_another() -> None:
-    assert all(key in NEIGHBOURS[other] for key, others in NEIGHBOURS.items() for other in others)
-
-
-def test_words_of_one_or_two_letters_are_never_misspelt() -> None:
-    text = "I go to an {item}, so is it {target} or {history}?"
-    assert all(source(Typos(1.0), text, seed) == text for seed in range(20))
-
-
-def test_a_format_that_changes_nothing_is_not_drawn() -> None:
-    text = "all {item} in lower case without stops"
-    assert {source(Format("case"), text, seed) for seed in range(20)} == {
-        "ALL {item} IN LOWER CASE WITHOUT STOPS",
-        "All {item} In Lower Case Without Stops",
-    }
-    assert {source(Format("spacing"), text, seed) for seed in range(20)} == {text.replace(" ", "  ")}
-    assert source(Format("spacing"), "{history}", 0) == "{history}"
-
-
-def test_a_list_never_keeps_its_style() -> None:
-    for own in STYLES:
-        template = Template("t", "recommend", "seen", parse("{history}"), style=own)
-        styles = {Format("list").perturb_template(template, rng(seed)).style for seed in range(50)}
-        assert styles == set(STYLES) - {own}
-
-
-def test_the_share_of_misspelt_words_is_counted_over_the_whole_template() -> None:
-    text = "One {item} two {item} three {item} four {item} five"
-    counts = {len(changed(text.split(), source(Typos(0.4), text, seed).split())) for seed in range(50)}
-    assert counts == {2}
-
-
-def test_synonyms_keep_capitals() -> None:
-    assert source(Synonyms(1.0), "Title TITLE title", 0) == "Name NAME name"
-
-
-def test_words_without_an_entry_keep_their_place_when_all_others_are_replaced() -> None:
-    assert source(Synonyms(0.9), "The title of the zebra and the gnu", 0) == "The name of the zebra and the gnu"
-
-
-def test_the_lexicon_replaces_a_word_by_other_single_words() -> None:
-    for word, synonyms in lexicon().items():
-        assert synonyms, word
-        for synonym in (word, *synonyms):
-            assert WORD.fullmatch(synonym), synonym
-            assert synonym == synonym.lower()
-        assert word not in synonyms
-    assert len(lexicon()) >= 150
-
-
-def test_the_lexicon_leaves_labels_alone() -> None:
-    assert not {"yes", "no", "not"} & (lexicon().keys() | {s for entry in lexicon().values() for s in entry})
-
-
-@pytest.mark.parametrize("template", SEEN, ids=lambda template: template.id)
-def test_the_articles_stay_right_when_all_words_are_replaced(template: Template) -> None:
-    for seed in range(10):
-        text = Synonyms(1.0).perturb_template(template, rng(seed)).source
-        assert not re.search(r"\b(a [aeio]|an [^aeio])", text, re.IGNORECASE), text
-
-
-def test_the_distractor_is_the_same_before_and_after() -> None:
-    for seed in range(5):
-        (sentence,) = (s for s in SENTENCES if s in source(Distractor("before"), ASK, seed))
-        assert sentence in source(Distractor("after"), ASK, seed)
-
-
-def test_every_distractor_is_drawn() -> None:
-    assert len({source(Distractor("before"), ASK, seed) for seed in range(200)}) == len(SENTENCES) == 12
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("After {history}, {target}?", "After {history}, {target}? X."),
-        ("After {history}. {target}? Answer:", "After {history}. {target}? X. Answer:"),
-        (
-            "After {history}. {target}? {positive} or {negative}:",
-            "After {history}. {target}? X. {positive} or {negative}:",
-        ),
-        ("After {history}\nNext {target}\nAnswer:", "After {history}\nNext {target}\nX.\nAnswer:"),
-        ("After {history},\nis it {target}?", "After {history},\nis it {target}?\nX."),
-        ("After {history} comes {target}, which is", "X. After {history} comes {target}, which is"),
-    ],
-)
-def test_a_sentence_goes_before_the_answer_cue(text: str, expected: str) -> None:
-    assert put_before_cue(Template("t", "recommend", "seen", parse(text)), "X.").source == expected
-
-
-@pytest.mark.parametrize("template", SEEN, ids=lambda template: template.id)
-def test_the_answer_cue_of_every_template_survives_the_distractor(template: Template) -> None:
-    before, after = (Distractor(place).perturb_template(template, rng(1)).source for place in ("before", "after"))
-    assert before.endswith(template.source)
-    if template.source.endswith("?"):
-        assert after.startswith(template.source)
-    else:
-        assert after.split()[-1] == template.source.split()[-1]
-
-
-def test_a_sentence_in_front_takes_a_line_where_there_are_lines() -> None:
-    lines = Template("t", "recommend", "seen", parse("After {history}\nAnswer:"))
-    assert put_before(lines, "X.").source == "X.\nAfter {history}\nAnswer:"
-
-
-def test_a_telegram_keeps_what_is_not_filler() -> None:
-    text = "Please tell me a title: the {item} or option A? An answer is the best, my friend, very kindly."
-    assert source(Register("terse"), text, 0) == "tell me title: {item} or option A? An answer is best, friend, kindly."
-
-
-def test_the_registers_add_no_label_word() -> None:
-    assert not re.search(r"\b(yes|no)\b", " ".join([GREETING, THANKS, ROLE, *SENTENCES]), re.IGNORECASE)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Format("font"), "format is one of list, case, spacing, not 'font'"),  # type: ignore[arg-type]
-        (lambda: Distractor("middle"), "before or after, not 'middle'"),  # type: ignore[arg-type]
-        (lambda: Register("rude"), "polite, terse, role-play, not 'rude'"),  # type: ignore[arg-type]
-    ],
-)
-def test_an_unknown_variant_is_refused(make: Callable[[], Perturbation], message: str) -> None:
-    with pytest.raises(PerturbationError, match=message):
-        make()
-
-
-# unseen templates
-
-
-def test_unseen_shows_everybody_the_same_template_and_leaves_other_roles(toy: Requests) -> None:
-    after = Unseen((UNSEEN,)).apply(toy, 1)
-    assert after.templates == {"recommend": (UNSEEN,) * 3, "attribute": toy.templates["attribute"]}
-    assert same(after, replace(toy, templates=after.templates))
-
-
-def test_unseen_adds_no_role(toy: Requests) -> None:
-    bare = replace(toy, templates={})
-    assert Unseen((UNSEEN,)).apply(bare, 1).templates == {}
-
-
-def test_unseen_refuses_a_seen_template_and_two_of_one_role() -> None:
-    with pytest.raises(PerturbationError, match="template 'u' is a seen one"):
-        Unseen((replace(UNSEEN, family="seen"),))
-    with pytest.raises(PerturbationError, match="one unseen template per role"):
-        Unseen((UNSEEN, replace(UNSEEN, id="v")))
-
-
-# histories
-
-
-@given(make=st.sampled_from(HISTORY), severity=grades, seed=seeds)
-def test_histories_never_contain_a_candidate_or_an_item_twice(
-    toy: Requests, make: Callable[[float], HistoryPerturbation], severity: float, seed: int
-) -> None:
-    after = make(severity).apply(toy, seed)
-    for history, candidates in zip(after.histories, after.candidates, strict=True):
-        assert not set(history.tolist()) & set(candidates.tolist())
-        assert len(set(history.tolist())) == len(history)
-
-
-@given(severity=grades, seed=seeds, n=st.integers(0, 10))
-def test_shuffling_keeps_all_items(severity: float, seed: int, n: int) -> None:
-    history = np.arange(n)
-    assert np.sort(HistoryShuffle(severity).perturb(history, NO_ITEMS, rng(seed))).tolist() == history.tolist()
-    assert history.tolist() == list(range(n)), "the request's own array is not written to"
-
-
-@given(seed=seeds, n=st.integers(2, 10))
-def test_a_full_shuffle_moves_every_item(seed: int, n: int) -> None:
-    history = np.arange(n)
-    assert (HistoryShuffle(1.0).perturb(history, NO_ITEMS, rng(seed)) != history).all()
-
-
-def test_the_share_of_moved_items_is_the_severity_even_for_short_histories() -> None:
-    history = np.arange(5)
-    shuffled = [HistoryShuffle(0.1).perturb(history, NO_ITEMS, rng(seed)) for seed in range(2000)]
-    assert np.mean([(row != history).mean() for row in shuffled]) == pytest.approx(0.1, abs=0.02)
-
-
-@given(severity=grades, seed=seeds, n=st.integers(1, 10))
-def test_dropping_keeps_the_order_and_at_least_one_item(severity: float, seed: int, n: int) -> None:
-    kept = HistoryDrop(severity).perturb(np.arange(n), NO_ITEMS, rng(seed))
-    assert is_subsequence(kept, np.arange(n))
-    assert len(kept) >= 1
-    assert severity < 1 or len(kept) == 1
-
-
-@given(severity=grades, seed=seeds, n=st.integers(0, 10))
-def test_injecting_keeps_the_history_and_takes_from_the_pool(severity: float, seed: int, n: int) -> None:
-    history, pool = np.arange(n), np.arange(20, 40)
-    longer = HistoryInject(severity).perturb(history, pool, rng(seed))
-    assert is_subsequence(history, longer)
-    assert set(longer.tolist()) - set(history.tolist()) <= set(pool.tolist())
-    assert abs(len(longer) - n - severity * n) < 1
-
-
-def test_injecting_reaches_every_place() -> None:
-    rows = [HistoryInject(1.0).perturb(np.arange(1), np.arange(20, 40), rng(seed)) for seed in range(50)]
-    assert {int(np.flatnonzero(row >= 20)[0]) for row in rows} == {0, 1}
-
-
-def test_injecting_without_enough_items_is_an_error_that_says_why(toy: Requests) -> None:
-    everything = np.broadcast_to(np.arange(toy.catalogue.n_items), (3, toy.catalogue.n_items))
-    with pytest.raises(PerturbationError, match=r"6 items to insert, but only 0 .* use fewer negatives"):
-        HistoryInject(1.0).apply(replace(toy, candidates=everything), 1)
-
-
-@pytest.mark.parametrize("make", HISTORY)
-def test_an_empty_history_stays_empty(make: Callable[[float], HistoryPerturbation]) -> None:
-    assert make(1.0).perturb(NO_ITEMS, np.arange(3), rng()).tolist() == []
-
-
-# titles
-
-
-def test_an_item_is_called_the_same_in_every_prompt(toy: Requests) -> None:
-    twins = replace(toy, histories=Histories.of([np.arange(6)] * 3), candidates=np.full((3, 5), 20))
-    after = TitleNoise(0.3).apply(twins, 1)
-    shown = [after.prompt("attribute", row).text for row in range(3)]
-    assert len(set(shown)) == 1
-    assert shown[0] != toy.prompt("attribute", 0).text
-
-
-def test_two_items_with_one_title_are_misspelt_differently(toy: Requests) -> None:
-    titles = ("Dead Man Walking",) * toy.catalogue.n_items
-    after = TitleNoise(0.3).apply(replace(toy, catalogue=replace(toy.catalogue, titles=titles)), 1)
-    assert len(set(after.catalogue.titles)) > 20
-
-
-@given(title=st.text(min_size=1, max_size=20), severity=grades, seed=seeds)
-def test_a_noisy_title_is_never_empty(title: str, severity: float, seed: int) -> None:
-    assert TitleNoise(severity).perturb(title, rng(seed))
-
-
-def test_a_title_of_one_letter_never_becomes_empty() -> None:
-    assert all(TitleNoise(1.0).perturb("M", rng(seed)) for seed in range(20))
-
-
-def test_title_noise_leaves_blanks_and_punctuation() -> None:
-    shown = TitleNoise(1.0).perturb("... !?", rng())
-    assert shown == "... !?"
-    assert re.sub(r"\w", "", TitleNoise(1.0).perturb("When Harry Met Sally...", rng())) == "   ..."
 
 
 def test_perturbations_of_ones_own_say_what_they_do_not_define(toy: Requests) -> None:
