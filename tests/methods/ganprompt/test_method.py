@@ -1,4 +1,4 @@
-"""GANPrompt's rows: what they share with plain tuning, what they show a model, and what they leave behind."""
+"""GANPrompt: what it shares with plain tuning, what it shows a model, and what it leaves behind."""
 
 import csv
 import io
@@ -12,17 +12,14 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from benchmarks import suite
 from benchmarks.protocol import Protocol, prepare
 from data.prompts import library
 from data.prompts.template import Prompt, Role
 from data.random import generator
 from methods import registry
-from methods.base import NotRunnable, Task
+from methods.base import Task
 from methods.ganprompt import attributes as attributes_module
 from methods.ganprompt import stage1, stage2
-from methods.ganprompt.diversity import Diversity
-from methods.ganprompt.method import GanPrompt
 from methods.ganprompt.prompts import joined
 from methods.ganprompt.training import Lessons
 from methods.lm.backbone import load_backbone
@@ -31,120 +28,12 @@ from methods.lm.prompts import Encoder
 from methods.lm.questions import Sampling, pick, windows
 from methods.lm.tuning import warmup_cosine
 from tests.methods.ganprompt.test_attributes import Fixed
-from tests.methods.ganprompt.world import NAMES, make, saved
-from tests.methods.lm.small import make_model
-
-ROWS = [name for name in registry.REGISTRY if name.startswith("ganprompt")]
-QUICK = {
-    "count": 3,
-    "stage1_steps": 2,
-    "stage1_batch": 3,
-    "stage1_rate": 1e-3,
-    "rate": 1e-2,
-    "epochs": 2,
-    "max_prompts": 24,
-    "batch": 8,
-    "negatives": 1,
-    "dropout": 0.0,
-    "valid_users": 4,
-    "shown_users": 6,
-    "target_side": "decoder",
-}
-
-
-@pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
-    monkeypatch.setattr(attributes_module, "open_source", lambda *_: Fixed([list(NAMES)]))
-    return make(tmp_path, backbone=str(saved(tmp_path / "t5")))
-
-
-def fitted(task: Task, row: str = "ganprompt", **settings: object) -> GanPrompt:
-    method = registry.create(row, {**QUICK, **settings})
-    method.fit(task, seed=0)
-    assert isinstance(method, GanPrompt)
-    return method
-
-
-@pytest.fixture
-def llama(task: Task, tmp_path: Path) -> str:
-    folder = saved(tmp_path / "llama")
-    make_model("llama", len(load_backbone(task, "").tokenizer)).save_pretrained(folder)
-    return str(folder)
+from tests.methods.ganprompt.world import NAMES, QUICK, fitted, saved, without
 
 
 def encoder(answers: stage2.Answers) -> dict[str, torch.Tensor]:
     model = getattr(answers, "own", answers).model
     return {name: value.clone() for name, value in model.get_encoder().state_dict().items()}
-
-
-def without(name: str) -> dict[str, object]:
-    return {other: value for other, value in QUICK.items() if other != name}
-
-
-class Stopped(Exception):
-    """Far enough."""
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_a_row_has_the_name_it_is_registered_under_and_settings_of_its_own(row: str) -> None:
-    method, full = registry.create(row), registry.create("ganprompt")
-    assert method.info.name == row and method.info.roles == {"recommend"}
-    others = {name for name in GanPrompt.__dataclass_fields__ if getattr(method, name) != getattr(full, name)}
-    both = row in ("ganprompt/js-100", "ganprompt/language-only")
-    assert row == "ganprompt" or len(others) == 2 + both  # its name, and what it is about
-
-
-def test_a_row_does_not_take_the_settings_that_make_it() -> None:
-    for row in ROWS:
-        for setting in registry.fixed(row):
-            with pytest.raises(registry.MethodError, match=f"{row!r}: {setting} makes the row what it is"):
-                registry.create(row, {setting: getattr(registry.create(row), setting)})
-
-
-GAMES = {
-    "ganprompt": (Diversity(), "cooperative"),
-    "ganprompt/language-only": (Diversity(gamma=0.0), "none"),
-    "ganprompt/no-diversity": (Diversity(gamma=0.0), "cooperative"),
-    "ganprompt/cosine": (Diversity(beta=0.0), "cooperative"),
-    "ganprompt/js": (Diversity(alpha=0.0), "cooperative"),
-    "ganprompt/js-100": (Diversity(alpha=0.0, beta=100.0), "cooperative"),
-    "ganprompt/balanced": (Diversity(beta=100.0), "cooperative"),
-    "ganprompt/euclidean": (Diversity(distance="euclidean"), "cooperative"),
-    "ganprompt/mmd": (Diversity(distance="mmd"), "cooperative"),
-    **{f"ganprompt/gamma-{gamma:g}": (Diversity(gamma=gamma), "cooperative") for gamma in (0.1, 0.3, 3.0, 10.0)},
-    "ganprompt/literal-sign": (Diversity(literal_sign=True), "cooperative"),
-    "ganprompt/zero-sum": (Diversity(), "zero-sum"),
-    "ganprompt/no-adversary": (Diversity(), "none"),
-    "ganprompt/joint": (Diversity(), "cooperative"),
-    "ganprompt/no-gan": None,
-    "ganprompt/no-stage1": None,
-}
-
-
-@pytest.mark.parametrize("row", ROWS)
-def test_a_row_plays_the_game_it_is_named_after(task: Task, monkeypatch: pytest.MonkeyPatch, row: str) -> None:
-    played: list[stage1.Game] = []
-    monkeypatch.setattr(stage1, "generate", lambda game, *_: played.append(game))
-
-    def tuned(*_: object, joint: tuple[stage1.Game, float] | None, **more: object) -> None:
-        assert (joint is not None) == (row == "ganprompt/joint")
-        played.extend(joint[:1] if joint else [])
-        raise Stopped
-
-    monkeypatch.setattr(stage2, "tune", tuned)
-    with pytest.raises(Stopped):
-        registry.create(row, without("stage1_steps") | {"adversarial_weight": 0.5}).fit(task, seed=0)
-    assert [(game.diversity, game.adversarial) for game in played] == [GAMES[row]] * (GAMES[row] is not None)
-    assert all(game.weight == 0.5 for game in played)
-
-
-@pytest.mark.parametrize("name", ["ablation-ganprompt", "ablation-ganprompt-long"])
-def test_the_suites_run_every_row_with_a_stage_2(name: str) -> None:
-    found = suite.load(name)
-    rows = {row: registry.create(row, found.settings[row]) for row in registry.names(found.methods)}
-    assert set(rows) == set(ROWS) == set(GAMES)
-    assert {row.least_epochs for row in rows.values()} == {1}  # type: ignore[attr-defined]
-    assert rows["ganprompt/no-stage1"].stage1_steps == 0  # type: ignore[attr-defined]
 
 
 def plain_tuning(task: Task, epochs: int, side: str) -> Callable[[Prompt, str], float]:
@@ -365,50 +254,6 @@ def test_with_the_target_in_the_decoder_one_encoder_pass_serves_a_user(task: Tas
     assert task.valid.candidates.shape == (24, 6) and sum(rows) == 24 * passes
 
 
-@pytest.mark.parametrize(
-    ("embedded", "expected"),
-    [
-        ((False, False), [(5e-5, 42), (1e-5, 25)]),
-        ((False, True), [(5e-5, 42), (3e-3, 12)]),
-        ((True, False), [(1e-3, 16), (1e-5, 25)]),
-        ((True, True), [(1e-3, 16), (3e-3, 12)]),
-    ],
-)
-def test_rates_and_batches_follow_the_model_that_learns(
-    task: Task, llama: str, monkeypatch: pytest.MonkeyPatch, embedded: tuple[bool, bool], expected: list[object]
-) -> None:
-    paces = []
-
-    def played(game: stage1.Game, language: object, lessons: Lessons, rate: float) -> None:
-        paces.append((rate, lessons.batch))
-
-    def tuned(answers: stage2.Answers, lessons: Lessons, epochs: int, rate: float, **more: object) -> None:
-        paces.append((rate, lessons.batch))
-        raise Stopped
-
-    monkeypatch.setattr(stage1, "generate", played)
-    monkeypatch.setattr(stage2, "tune", tuned)
-    task = replace(task, compute=replace(task.compute, backbone=None if embedded[0] else task.compute.backbone))
-    paced = {name: None for name in ("stage1_rate", "stage1_batch", "rate", "batch", "target_side")}
-    decoder = "tiny-llama" if embedded[1] else llama
-    method = registry.create(
-        "ganprompt", {**QUICK, **paced, "negatives": 4, "decoder_backbone": decoder, "backbone_steps": 2}
-    )
-    with pytest.raises(Stopped):
-        method.fit(task, seed=0)
-    assert paces == expected
-
-
-def test_both_backbones_are_named_and_their_training_is_counted(task: Task) -> None:
-    settings = {**QUICK, "target_side": None, "decoder_backbone": "tiny-llama", "backbone_steps": 2, "epochs": 0}
-    report = registry.create("ganprompt/no-gan", settings).fit(task, seed=0)
-    decoder = load_backbone(
-        replace(task, compute=replace(task.compute, backbone=None)), "tiny-llama", recipe={"steps": 2}
-    )
-    assert "t5, " in report.note and decoder.description in report.note
-    assert report.tokens == decoder.tokens > 0
-
-
 def test_five_attributes_make_six_classes(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["plot", "cast", "price", "Space", "Love", "Red"]
     monkeypatch.setattr(attributes_module, "open_source", lambda *_: Fixed([names]))
@@ -420,22 +265,6 @@ def test_five_attributes_make_six_classes(task: Task, monkeypatch: pytest.Monkey
 
 def test_a_history_shorter_than_the_shortest_wanted_is_enough(task: Task) -> None:
     fitted(replace(task, history_length=2))
-
-
-def test_what_stage_1_did_is_kept_and_said(task: Task) -> None:
-    method = registry.create("ganprompt", QUICK)
-    report = method.fit(task, seed=0)
-    assert set(method.artifacts) == {
-        "stage1.csv",
-        "embeddings.csv",
-        "embeddings-before.png",
-        "embeddings-after.png",
-    }
-    assert len(method.artifacts["stage1.csv"].splitlines()) == 1 + QUICK["stage1_steps"]
-    for words in ("plot, cast, price", "diversity", "discriminator accuracy", "silhouette", "validation AUC"):
-        assert words in report.note
-    assert report.tokens > 0 and report.interactions == 2 * 3 + report.epochs * 12
-    assert registry.create("ganprompt/no-gan", QUICK).artifacts == {}
 
 
 def test_a_single_validation_user_is_enough_to_fit(task: Task) -> None:
@@ -458,80 +287,12 @@ def test_the_same_seed_gives_the_same_scores_and_another_one_others(task: Task) 
     assert not np.array_equal(first, other.score(task.valid))
 
 
-def test_what_is_missing_is_said(task: Task) -> None:
-    for role in ("recommend", "attribute"):
-        some = {other: group for other, group in task.templates.items() if other != role}
-        with pytest.raises(NotRunnable, match=f"ganprompt/js needs seen templates of role '{role}'"):
-            registry.create("ganprompt/js").fit(replace(task, templates=some), seed=0)
-    with pytest.raises(registry.MethodError, match="adversarial is one of cooperative, zero-sum, none, not 'friendly'"):
-        registry.create("ganprompt", {"adversarial": "friendly"})
-    with pytest.raises(registry.MethodError, match="leave target_side out"):
-        registry.create("ganprompt", {"decoder_backbone": "tiny-llama", "target_side": "encoder"})
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        *(
-            ({name: 0}, f"{name} is at least 1, not 0")
-            for name in ("count", "stage1_batch", "negatives", "rank", "batch", "valid_users", "patience")
-        ),
-        ({"stage1_steps": -1}, "stage1_steps is at least 0, not -1"),
-        ({"shown_users": 1}, "shown_users is at least 2, not 1"),
-        *(({name: 0.0}, f"{name} is more than 0, not 0.0") for name in ("rate", "stage1_rate", "projection_rate")),
-        ({"discriminator_rate": float("nan")}, "discriminator_rate is more than 0"),
-        ({"lora_alpha": -16}, "lora_alpha is more than 0, not -16"),
-        *(({"dropout": share}, "dropout is at least 0 and below 1") for share in (-0.1, 1.0)),
-        *(({name: float("inf")}, f"{name} is a finite number") for name in ("alpha", "gamma", "adversarial_weight")),
-        ({"epochs": 2, "least_epochs": 3}, "least_epochs is at most epochs, which is 2, not 3"),
-        ({"literal_sign": True, "distance": "mmd"}, "leave distance 'mmd' out"),
-        ({"gan": False, "joint": True}, "leave joint and scoring out"),
-        ({"gan": False, "scoring": "mean"}, "leave joint and scoring out"),
-    ],
-    ids=str,
-)
-def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(registry.MethodError, match=said):
-        registry.create("ganprompt", settings)
-
-
-def test_an_estimate_is_made_without_asking(tmp_path: Path) -> None:
-    task = make(tmp_path)
-    assert registry.create("ganprompt").estimate(task, []) == "asks nothing"
-    llm = {"attributes": "llm", "llm": "endpoint:some-model", "attribute_users": 7}
-    assert registry.create("ganprompt", llm).estimate(task, []).startswith("7 requests")
-    unknown = registry.create("ganprompt", {**llm, "llm": "bogus:x"}).estimate(task, [])
-    assert unknown.startswith("llm 'bogus:x': give recorded")
-
-
-@pytest.mark.parametrize(("stage", "setting"), [("generate", "stage1_batch, now 3"), ("tune", "batch, now 8")])
-def test_a_batch_that_does_not_fit_into_memory_says_which_setting_to_lower(
-    task: Task, monkeypatch: pytest.MonkeyPatch, stage: str, setting: str
-) -> None:
-    def full(*_: object, **more: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(stage1 if stage == "generate" else stage2, stage, full)
-    with pytest.raises(NotRunnable, match=f"out of memory: lower ganprompt.{setting}"):
-        fitted(task)
-
-
 def test_stage_2_can_be_made_to_count(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     for least, kept in ((0, "before tuning"), (1, "after epoch 2"), (2, "after epoch 2")):
         quality = iter([0.9, 0.1, 0.2])
         monkeypatch.setattr("methods.lm.tuning.list_auc", lambda scores, quality=quality: next(quality))
         report = registry.create("ganprompt", {**QUICK, "least_epochs": least}).fit(task, seed=0)
         assert report.note.endswith(kept)
-
-
-def test_the_ledger_names_what_was_minimised(task: Task) -> None:
-    losses = {
-        "ganprompt": "binary cross-entropy + diversity + game, then binary cross-entropy",
-        "ganprompt/language-only": "binary cross-entropy, then binary cross-entropy",
-        "ganprompt/joint": "binary cross-entropy + diversity + game",
-        "ganprompt/no-gan": "binary cross-entropy",
-    }
-    assert {row: registry.create(row, QUICK).fit(task, seed=0).loss for row in losses} == losses
 
 
 @pytest.mark.parametrize("row", ["ganprompt", "ganprompt/joint"])

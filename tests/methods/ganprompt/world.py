@@ -7,8 +7,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from data.prompts import library
+from methods import registry
 from methods.base import Task
 from methods.ganprompt.diversity import Diversity
+from methods.ganprompt.method import GanPrompt
 from methods.ganprompt.prompts import Attributes
 from methods.ganprompt.stage2 import EncDecAnswers
 from methods.ganprompt.training import Example, Lessons
@@ -22,6 +24,21 @@ NAMES = ("plot", "cast", "price")
 SEEN = tuple(template for template in library.templates("attribute") if template.family == "seen")
 ATTRIBUTES = Attributes(NAMES, SEEN)
 DIVERSITY = Diversity(alpha=1.0, beta=1.0, gamma=1.0)
+QUICK = {
+    "count": 3,
+    "stage1_steps": 2,
+    "stage1_batch": 3,
+    "stage1_rate": 1e-3,
+    "rate": 1e-2,
+    "epochs": 2,
+    "max_prompts": 24,
+    "batch": 8,
+    "negatives": 1,
+    "dropout": 0.0,
+    "valid_users": 4,
+    "shown_users": 6,
+    "target_side": "decoder",
+}
 
 
 def tokenizer(*more: str) -> PreTrainedTokenizerFast:
@@ -61,3 +78,18 @@ def lessons(task: Task, windows: int = 8, batch: int = 4, attributes: Attributes
 
 def batch(task: Task, size: int = 4, attributes: Attributes | None = None) -> list[Example]:
     return next(lessons(task, size, size, attributes).epoch(0))
+
+
+def fitted(task: Task, row: str = "ganprompt", **settings: object) -> GanPrompt:
+    method = registry.create(row, {**QUICK, **settings})
+    method.fit(task, seed=0)
+    assert isinstance(method, GanPrompt)
+    return method
+
+
+def without(name: str) -> dict[str, object]:
+    return {other: value for other, value in QUICK.items() if other != name}
+
+
+class Stopped(Exception):
+    """Far enough."""
