@@ -16,16 +16,16 @@ from benchmarks.perturbations.history import HistoryDrop, HistoryInject, History
 from benchmarks.perturbations.identity import Identity
 from benchmarks.perturbations.register import TONES, Register
 from benchmarks.perturbations.synonyms import Synonyms
+from benchmarks.perturbations.templates import SameTemplate, Seen, Unseen
 from benchmarks.perturbations.title_noise import TitleNoise
 from benchmarks.perturbations.typos import Typos
-from benchmarks.perturbations.unseen import Unseen
 from data.prompts.template import Role, Template
 from methods.base import Requests
 
 DEFAULT_GRADES = (0.05, 0.1, 0.2, 0.3)
 
 Grades = Sequence[float | str] | None
-UnseenTemplates = Mapping[Role, tuple[Template, ...]]
+Wordings = Mapping[Role, tuple[Template, ...]]
 
 
 class ConditionError(ValueError):
@@ -71,7 +71,7 @@ class Condition:
 class Family(Protocol):
     """How the name of a family in a suite becomes conditions."""
 
-    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+    def conditions(self, name: str, grades: Grades, wordings: Wordings) -> Iterable[Condition]:
         """The conditions of the family.
 
         Raises:
@@ -91,7 +91,7 @@ class Grading:
 
     make: Callable[[float], Perturbation]
 
-    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+    def conditions(self, name: str, grades: Grades, wordings: Wordings) -> Iterable[Condition]:
         """One condition per grade; by default 0.05, 0.1, 0.2 and 0.3."""
         for grade in DEFAULT_GRADES if grades is None else grades:
             if isinstance(grade, bool | str):
@@ -111,7 +111,7 @@ class Variants:
     make: Callable[[Any], Perturbation]
     names: tuple[str, ...]
 
-    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+    def conditions(self, name: str, grades: Grades, wordings: Wordings) -> Iterable[Condition]:
         """One condition per variant; by default all."""
         for variant in self.names if grades is None else grades:
             if variant not in self.names:
@@ -131,7 +131,7 @@ class Numbers:
     make: Callable[[int], Perturbation]
     default: tuple[int, ...]
 
-    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+    def conditions(self, name: str, grades: Grades, wordings: Wordings) -> Iterable[Condition]:
         """One condition per number."""
         for number in self.default if grades is None else grades:
             if isinstance(number, bool | str) or not float(number).is_integer():
@@ -142,37 +142,47 @@ class Numbers:
 class Clean:
     """The clean condition alone."""
 
-    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
+    def conditions(self, name: str, grades: Grades, wordings: Wordings) -> Iterable[Condition]:
         """One condition, without grades."""
         _refuse_grades(name, grades)
         yield Condition(name, Identity())
 
 
+@dataclass(frozen=True)
 class PerTemplate:
-    """One condition per unseen template, ``unseen/recommend-unseen-03``.
+    """One condition per template of a family, ``unseen/recommend-unseen-03``.
 
     The first role gives the number and the names of the conditions, so that they are the same for methods with
-    other roles beside it. Condition ``k`` shows the ``k``-th unseen template of every role, starting again from
-    the first where a role has fewer; one that has more is refused, since the rest would never be shown. Instead of
-    grades, a suite can name the templates, by their ids or patterns such as ``*-unseen-03``.
+    other roles beside it. Condition ``k`` shows the ``k``-th template of every role, starting again from the first
+    where a role has fewer; one that has more is refused, since the rest would never be shown. Seen templates that
+    ask for different things, as those with strategies do, are none of a family. Instead of grades, a suite can name the
+    templates, by their ids or patterns such as ``*-unseen-03``.
+
+    Args:
+        make: shows one template per role, of the family that it is named after.
     """
 
-    def conditions(self, name: str, grades: Grades, unseen: UnseenTemplates) -> Iterable[Condition]:
-        """As many conditions as the first role has unseen templates, or has of those that are named."""
+    make: type[SameTemplate]
+
+    def conditions(self, name: str, grades: Grades, wordings: Wordings) -> Iterable[Condition]:
+        """As many conditions as the first role has templates of the family, or has of those that are named."""
         patterns = [str(pattern) for pattern in (("*",) if grades is None else grades)]
-        chosen = {role: _matching(patterns, templates) for role, templates in unseen.items()}
+        own = {role: tuple(t for t in group if t.family == self.make.family) for role, group in wordings.items()}
+        if self.make is Seen:
+            own = {role: group for role, group in own.items() if not any(t.strategy for t in group)}
+        chosen = {role: _matching(patterns, group) for role, group in own.items()}
         names = next(iter(chosen.values()), ())
         for role, templates in chosen.items():
             if not templates:
-                raise ConditionError(f"{name}: role {role!r} has no unseen templates that match {', '.join(patterns)}")
+                raise ConditionError(f"{name}: role {role!r} has no {name} templates that match {', '.join(patterns)}")
             if len(templates) > len(names):
                 raise ConditionError(
-                    f"{name}: role {role!r} has {len(templates)} unseen templates and {names[0].role!r}, which numbers "
+                    f"{name}: role {role!r} has {len(templates)} {name} templates and {names[0].role!r}, which numbers "
                     f"the conditions, {len(names)}: add as many of role {names[0].role!r}"
                 )
         for k, naming in enumerate(names):
             shown = tuple(templates[k % len(templates)] for templates in chosen.values())
-            yield Condition(f"{name}/{naming.id}", Unseen(shown))
+            yield Condition(f"{name}/{naming.id}", self.make(shown))
 
 
 def _matching(patterns: Sequence[str], templates: Sequence[Template]) -> tuple[Template, ...]:
@@ -183,7 +193,8 @@ def _matching(patterns: Sequence[str], templates: Sequence[Template]) -> tuple[T
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "clean": Clean(),
-        "unseen": PerTemplate(),
+        "unseen": PerTemplate(Unseen),
+        "seen": PerTemplate(Seen),
         "format": Variants(Format, tuple(VARIANTS)),
         "typos": Grading(Typos),
         "synonyms": Grading(Synonyms),
@@ -199,12 +210,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 
-def expand(families: Mapping[str, Grades], unseen: UnseenTemplates) -> tuple[Condition, ...]:
+def expand(families: Mapping[str, Grades], wordings: Wordings) -> tuple[Condition, ...]:
     """All conditions of a suite; the first is always ``clean``.
 
     Args:
         families: name of a family -> its grades or variants, None for the default ones.
-        unseen: unseen templates by role, for the family ``unseen``; empty if no method has a prompt.
+        wordings: templates by role, for the families ``unseen`` and ``seen``; empty if no method has a prompt.
 
     Raises:
         ConditionError: for an unknown family or variant, unfit grades, or a condition asked for twice.
@@ -219,7 +230,7 @@ def expand(families: Mapping[str, Grades], unseen: UnseenTemplates) -> tuple[Con
             raise ConditionError(f"no condition family {name!r}: {_choices(name, tuple(FAMILIES))}")
         if grades is not None and not grades:
             raise ConditionError(f"{name}: the list is empty; give true for what the family has by default, or false")
-        for condition in FAMILIES[name].conditions(name, grades, unseen):
+        for condition in FAMILIES[name].conditions(name, grades, wordings):
             if condition.name in conditions:
                 raise ConditionError(f"condition {condition.name!r} is asked for twice")
             conditions[condition.name] = condition

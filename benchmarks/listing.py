@@ -47,9 +47,8 @@ def _suites() -> Iterator[tuple[str, str]]:
 
 
 def _conditions() -> Iterator[tuple[str, str]]:
-    unseen = {plan.SHARED: tuple(t for t in templates(plan.SHARED) if t.family == "unseen")}
     changes = {"none": "nothing", "values": "histories or titles"}
-    for condition in expand(dict.fromkeys(FAMILIES), unseen):
+    for condition in expand(dict.fromkeys(FAMILIES), {plan.SHARED: templates(plan.SHARED)}):
         reach = condition.perturbation.reach
         yield condition.name, f"changes {changes.get(reach, reach)}"
 

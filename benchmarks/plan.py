@@ -207,10 +207,9 @@ def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Sui
     return suite.model_copy(update={"settings": {**suite.settings, **settings}})
 
 
-def _conditions(suite: Suite, wording: Mapping[Role, Sequence[Template]]) -> tuple[Condition, ...]:
+def _conditions(suite: Suite, wording: Mapping[Role, tuple[Template, ...]]) -> tuple[Condition, ...]:
     """Conditions for a method with templates of these roles; names are the same for all methods."""
-    unseen = {role: tuple(t for t in group if t.family == "unseen") for role, group in wording.items()}
-    return expand(_families(suite), unseen)
+    return expand(_families(suite), wording)
 
 
 def _families(suite: Suite) -> dict[str, Grades]:

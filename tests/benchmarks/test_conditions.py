@@ -8,17 +8,20 @@ from benchmarks.perturbations.base import PerturbationError
 from benchmarks.perturbations.demonstrations import DemonstrationCount
 from benchmarks.perturbations.identity import Identity
 from benchmarks.perturbations.register import Register
+from benchmarks.perturbations.templates import Seen, Unseen
 from benchmarks.perturbations.typos import Typos
-from benchmarks.perturbations.unseen import Unseen
 from data.prompts.library import templates
 from data.prompts.template import Role, Template, parse
 from methods.base import Requests
 
-UNSEEN = tuple(template for template in templates("recommend") if template.family == "unseen")
+SEEN, UNSEEN = (
+    tuple(template for template in templates("recommend") if template.family == family) for family in ("seen", "unseen")
+)
+KNOWN = Template("attribute-seen-0", "attribute", "seen", parse("Known wording of {history}:"))
 ATTRIBUTE = tuple(
     Template(f"attribute-unseen-{n}", "attribute", "unseen", parse(f"Wording {n} of {{history}}:")) for n in range(3)
 )
-BOTH: dict[Role, tuple[Template, ...]] = {"recommend": UNSEEN, "attribute": ATTRIBUTE}
+BOTH: dict[Role, tuple[Template, ...]] = {"recommend": SEEN + UNSEEN, "attribute": (KNOWN, *ATTRIBUTE)}
 
 
 def names(conditions: tuple[Condition, ...]) -> list[str]:
@@ -77,6 +80,14 @@ def test_a_role_with_fewer_unseen_templates_starts_again() -> None:
     assert conditions[4].perturbation == Unseen((UNSEEN[4], ATTRIBUTE[1]))
 
 
+def test_seen_templates_are_shown_one_after_the_other_but_for_those_that_ask_for_different_things() -> None:
+    recorded = {"augment": templates("augment")}
+    conditions = expand({"seen": None}, {**BOTH, **recorded})[1:]
+    assert names(conditions) == [f"seen/{template.id}" for template in SEEN]
+    assert conditions[4].perturbation == Seen((SEEN[4], KNOWN))
+    assert names(expand({"seen": ["*-seen-03"]}, {"recommend": SEEN}))[1:] == ["seen/recommend-seen-03"]
+
+
 def test_a_suite_can_name_the_unseen_templates_by_patterns() -> None:
     conditions = expand({"unseen": ["*-unseen-02", "recommend-unseen-05", "attribute-unseen-[01]"]}, BOTH)[1:]
     assert names(conditions) == ["unseen/recommend-unseen-02", "unseen/recommend-unseen-05"]
@@ -105,7 +116,7 @@ def test_every_registered_family_expands_to_conditions_of_that_family_with_names
     for condition in conditions:
         assert re.split("[@/]", condition.name)[0] == condition.perturbation.family
         assert re.fullmatch(r"[a-z-]+(@[0-9.]+|/[a-z0-9-]+)?", condition.name)
-    assert len(set(names(conditions))) == len(conditions) == 1 + 12 + 3 + 2 + 3 + 6 * len(DEFAULT_GRADES) + 2 + 5
+    assert len(set(names(conditions))) == len(conditions) == 1 + 2 * 12 + 3 + 2 + 3 + 6 * len(DEFAULT_GRADES) + 2 + 5
 
 
 def test_the_family_tells_what_it_reaches() -> None:
@@ -134,7 +145,7 @@ def test_a_description_holds_name_family_reach_severity_and_parameters() -> None
 
 def test_an_unknown_family_is_refused_with_its_neighbour_and_all_choices() -> None:
     with pytest.raises(
-        ConditionError, match=r"no condition family 'typo': did you mean 'typos'.*clean, unseen, format"
+        ConditionError, match=r"no condition family 'typo': did you mean 'typos'.*clean, unseen, seen, format"
     ):
         expand({"typo": None}, {})
     with pytest.raises(ConditionError, match="no condition family 'zzz': choices are clean"):

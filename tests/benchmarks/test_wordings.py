@@ -18,8 +18,8 @@ from benchmarks.perturbations.format import STYLES, Format
 from benchmarks.perturbations.keyboard import NEIGHBOURS
 from benchmarks.perturbations.register import GREETING, ROLE, THANKS, Register
 from benchmarks.perturbations.synonyms import Synonyms, lexicon
+from benchmarks.perturbations.templates import Unseen
 from benchmarks.perturbations.typos import Typos, misspell
-from benchmarks.perturbations.unseen import Unseen
 from benchmarks.perturbations.wording import WORD, put_before, put_before_cue
 from data.prompts.template import Template, parse
 from methods.base import Requests
@@ -178,7 +178,7 @@ def test_unseen_adds_no_role(toy: Requests) -> None:
 
 
 def test_unseen_refuses_a_seen_template_and_two_of_one_role() -> None:
-    with pytest.raises(PerturbationError, match="template 'u' is a seen one"):
+    with pytest.raises(PerturbationError, match="template 'u' is a seen one, not of unseen"):
         Unseen((replace(UNSEEN, family="seen"),))
     with pytest.raises(PerturbationError, match="one unseen template per role"):
         Unseen((UNSEEN, replace(UNSEEN, id="v")))
