@@ -1,7 +1,7 @@
 """Ranking metrics per user, for one positive among the candidates of that user.
 
-Everything follows from the 0-based rank of the positive. Ties share their mid-rank, so a method that
-scores all candidates alike is worth what a coin is worth: its auc is 0.5, and it hits nothing at 1.
+Everything follows from the 0-based rank of the positive. Ties share their mid-rank: the auc of a method that scores
+all candidates alike is 0.5, as of a coin, and it hits nothing among the first few, where a coin hits by chance.
 """
 
 from collections.abc import Callable, Iterator, Mapping

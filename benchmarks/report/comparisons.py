@@ -50,19 +50,20 @@ def comparisons(results: Results) -> Table:
         for quantity, values, a, b in tests
     ]
     for row, adjusted in zip(rows, significance.holm(np.array([row["p"] for row in rows])).tolist(), strict=True):
-        row |= {"holm": adjusted, "significant": adjusted < alpha}
+        row |= {"holm": adjusted, "significant": adjusted < alpha and not row["low"] <= 0 <= row["high"]}
     return Table(
         SIGNIFICANCE,
         rows,
         f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
-        f"permutation test; Holm p: adjusted over the {count(len(rows), 'comparison')} of this table; brackets: "
-        f"{percent(statistics['level'])} bootstrap interval over {results.resampled}. p takes templates and seeds "
-        f"({', '.join(map(str, results.seeds))}) as given, so that an interval may hold 0 where p is small: the "
-        "difference is then one on these templates or seeds. drop = clean - unseen, a difference where the leaderboard "
-        "has a ratio: a positive one means that A loses more. Tests with an outcome known beforehand are left out: "
-        "those on unseen and drop of two methods that no unseen template moves, and on drop of one whose prompt none "
-        f"reaches. Against all methods that none moves a drop is tested once, as against {NO_DROP}."
-        + _against_note(results),
+        f"permutation test; Holm p: adjusted over the {count(len(rows), 'comparison')} of this table, at least "
+        f"{min(1.0, len(rows) / (1 + draws)):.4f} with {draws:,} draws; brackets: {percent(statistics['level'])} "
+        f"bootstrap interval over {results.resampled}. Significant: Holm p below {percent(alpha)} and an interval "
+        f"without 0. p takes templates and seeds ({', '.join(map(str, results.seeds))}) as given, so that an interval "
+        "may hold 0 where p is small: the difference is then one on these templates or seeds. drop = clean - unseen, a "
+        "difference where the leaderboard has a ratio: a positive one means that A loses more. Tests with an outcome "
+        "known beforehand are left out: those on unseen and drop of two methods that no unseen template moves, and on "
+        "drop of one whose prompt none reaches. Against all methods that none moves a drop is tested once, as against "
+        f"{NO_DROP}." + _against_note(results),
     )
 
 

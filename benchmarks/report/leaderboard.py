@@ -29,8 +29,8 @@ LEADERBOARD = (
     Column("deviation", "", detail=True),
     Column("seed_deviation", "", detail=True),
     Column("cps", "", detail=True),
-    Column("drop", "Drop", "down", 3),
-    Column("rbo", "RBO@10", "up", 3),
+    Column("drop", "Drop", "down", 3, among="prompt"),
+    Column("rbo", "RBO@10", "up", 3, among="prompt"),
     Column("jaccard", "", detail=True),
     Column("kendall", "", detail=True),
     Column("first", "P(first)", "up", 2),
@@ -44,6 +44,7 @@ LEADERBOARD = (
     Column("interactions", "Interactions seen"),
     Column("tokens", "Tokens seen"),
     Column("trials", "", detail=True),
+    Column("prompt", "", detail=True),
     Column("note", "Note"),
 )
 COLD_ITEMS = (LEADERBOARD[0], Column("users", "Users"), *LEADERBOARD[1:7])
@@ -84,7 +85,8 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             "interactions": mean(reports, "interactions"),
             "tokens": mean(reports, "tokens"),
             "trials": mean(reports, "trials"),
-            "note": _note(reports, results.seeds),
+            "prompt": bool(results.records[method][0]["info"]["roles"]),
+            "note": "; ".join(filter(None, (_note(reports, results.seeds), _repeated(results, method)))),
         }
 
 
@@ -98,6 +100,17 @@ def _note(reports: list[dict[str, Any]], seeds: Sequence[int]) -> str:
     if len(set(notes)) == 1:
         return str(notes[0])
     return "; ".join(f"seed {seed}: {note}" for seed, note in zip(seeds, notes, strict=True) if note)
+
+
+def _repeated(results: Results, method: str) -> str:
+    """What is said where a method's role has fewer unseen templates than there are conditions."""
+    record = results.records[method][0]
+    if not record["info"]["roles"] or "conditions" not in record:  # earlier records have none
+        return ""
+    # the last template is that of the method's own role; the first, of the shared role, numbers the conditions
+    shown = [record["conditions"][n]["parameters"]["templates"][-1] for n in results.unseen.tolist()]
+    own = len(set(shown))
+    return f"{count(own, 'unseen template')} of its role, in turn, for {len(shown)} conditions" * (own < len(shown))
 
 
 def _place(row: dict[str, Any]) -> tuple[float, str]:
@@ -188,7 +201,8 @@ def _caption(results: Results) -> str:
     return (
         f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
         f"{seeds}; brackets hold {percent(level)} bootstrap intervals over {results.resampled}. {how} AUC and "
-        f"Hit@10 are clean. Bold: best, underlined: second.{banner(results)}"
+        f"Hit@10 are clean. Bold: best, underlined: second; of Drop and RBO@10 among rows with a "
+        f"prompt.{banner(results)}"
     )
 
 

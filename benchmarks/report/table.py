@@ -5,7 +5,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -52,6 +52,7 @@ class Column:
         detail: keys that only CSV and JSON show are marked so.
         interval: keys of the lower and upper bound shown in brackets behind the value.
         probability: whether a value that rounds to 0 is shown as below the last decimal: no p-value is 0.
+        among: key of the rows of which one can be best or second; empty for all.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Column:
     detail: bool = False
     interval: tuple[str, str] | None = None
     probability: bool = False
+    among: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ class Table:
 
     def _mark(self, column: Column) -> None:
         """Note the best printed value of a column and the second-best, if it is not that of all the others."""
-        shown = {n: self._number(row, column) for n, row in enumerate(self.rows)}
+        shown = {n: self._number(row, column) for n, row in enumerate(self.rows) if row.get(column.among, True)}
         defined = sorted((v for v in shown.values() if v is not None), reverse=column.better == "up")
         first, second = (*defined, None, None)[:2]  # the second is the first again where several are best
         if len(defined) > 2 and second == defined[-1]:
             second = first
         for n, value in shown.items():
-            if value is not None and value in (first, second) and len(self.rows) > 1:
+            if value is not None and value in (first, second) and len(shown) > 1:
                 self._marks[n, column.key] = "best" if value == first else "second"
 
     @staticmethod
@@ -124,54 +126,39 @@ class Table:
         """Columns for people."""
         return [column for column in self.columns if not column.detail]
 
-    def markdown(self) -> str:
-        """GitHub Markdown with the caption below."""
-        emphasis = {"best": "**{}**", "second": "<ins>{}</ins>"}
-        heads = [column.title + ARROWS[column.better] for column in self.shown]
-        rules = ["---" if column.digits is None else "---:" for column in self.shown]
-        body = [
-            [
-                emphasis.get(self._marks.get((n, c.key), ""), "{}").format(
-                    MARKDOWN_SPECIAL.sub(r"\\\g<0>", self.cell(n, c))
-                )
-                for c in self.shown
-            ]
+    def _body(self, escaped: Callable[[str], str], best: str, second: str) -> list[list[str]]:
+        """The cells for people, row by row, with the best and second-best values emphasised."""
+        emphasis = {"best": best, "second": second}
+        return [
+            [emphasis.get(self._marks.get((n, c.key), ""), "{}").format(escaped(self.cell(n, c))) for c in self.shown]
             for n in range(len(self.rows))
         ]
+
+    def markdown(self) -> str:
+        """GitHub Markdown with the caption below."""
+        heads = [column.title + ARROWS[column.better] for column in self.shown]
+        rules = ["---" if column.digits is None else "---:" for column in self.shown]
+        body = self._body(lambda text: MARKDOWN_SPECIAL.sub(r"\\\g<0>", text), "**{}**", "<ins>{}</ins>")
         lines = [f"| {' | '.join(cells)} |" for cells in (heads, rules, *body)]
         return "\n".join(lines) + "\n" + (f"\n{self.caption}\n" if self.caption else "")
 
     def html(self) -> str:
         """An HTML table element."""
-        emphasis = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
-        number = {c.key: "" if c.digits is None else ' class="number"' for c in self.shown}
-        heads = "".join(f"<th{number[c.key]}>{html.escape(c.title + ARROWS[c.better])}</th>" for c in self.shown)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f"<td{number[c.key]}>"
-                f"{emphasis.get(self._marks.get((n, c.key), ''), '{}').format(_folded(self.cell(n, c)))}</td>"
-                for c in self.shown
-            )
-            + "</tr>\n"
-            for n in range(len(self.rows))
-        )
+        number = ["" if column.digits is None else ' class="number"' for column in self.shown]
+        heads = [html.escape(column.title + ARROWS[column.better]) for column in self.shown]
+        head = "".join(f"<th{kind}>{text}</th>" for kind, text in zip(number, heads, strict=True))
+        rows = [
+            "".join(f"<td{kind}>{text}</td>" for kind, text in zip(number, cells, strict=True))
+            for cells in self._body(_folded, "<b>{}</b>", "<u>{}</u>")
+        ]
+        body = "".join(f"<tr>{row}</tr>\n" for row in rows)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return f"<table>{caption}<thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>\n"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>\n"
 
     def latex(self) -> str:
         """A booktabs table; one that is longer than a page is a longtable, which breaks over pages."""
-        emphasis = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
         heads = [c.title.translate(LATEX_SPECIAL) + LATEX_ARROWS[c.better] for c in self.shown]
-        body = [
-            [
-                emphasis[self._marks.get((n, c.key), "")].format(
-                    self.cell(n, c).translate(LATEX_SPECIAL).replace(UNDEFINED, "--")
-                )
-                for c in self.shown
-            ]
-            for n in range(len(self.rows))
-        ]
+        body = self._body(_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
         form = "".join("l" if c.digits is None else "r" for c in self.shown)
         caption = rf"\caption{{{self.caption.translate(LATEX_SPECIAL)}}}"
         head, *rows = (" & ".join(cells) + r" \\" for cells in (heads, *body))
@@ -211,6 +198,11 @@ def _exact(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _latex(text: str) -> str:
+    """A text in LaTeX."""
+    return text.translate(LATEX_SPECIAL).replace(UNDEFINED, "--")
 
 
 def _folded(text: str) -> str:

@@ -204,6 +204,32 @@ def test_one_comparison_is_counted_as_one(finished, tmp_path):
     assert "over the 1 comparison of this table" in comparisons(results).caption
 
 
+def test_significant_is_what_survives_the_correction_and_has_an_interval_without_0(finished, monkeypatch):
+    (results,) = load(RunFolder(finished[1]))
+    found = {"difference": 0.1, "high": 0.2, "effect_size": 1.0, "wilcoxon_p": 0.0, "t_p": 0.0, "n": 60}
+    values = {"clean": {"p": 1e-9, "low": -0.1}, "unseen": {"p": 1e-9, "low": 0.1}, "drop": {"p": 0.9, "low": 0.1}}
+    compared = lambda _, quantity, *rest: found | values[quantity]  # noqa: E731
+    monkeypatch.setattr("benchmarks.report.comparisons._compared", compared)
+    table = comparisons(results)
+    assert {row["quantity"] for row in table.rows if row["significant"]} == {"unseen"}
+    assert "Holm p below 5% and an interval without 0" in table.caption and "at least 0.0" in table.caption
+
+
+def test_a_role_with_fewer_unseen_templates_than_conditions_is_named(finished):
+    (results,) = load(RunFolder(finished[1]))
+    board = {row["method"]: row for row in leaderboard(results).rows}
+    assert [board[m]["prompt"] for m in ("random", "tests.fakes:Prompted")] == [False, True]
+    assert board["tests.fakes:Prompted"]["note"] == ""
+    (record,) = results.records["tests.fakes:Prompted"]
+    twice = json.loads(json.dumps(record))
+    for n in results.unseen.tolist():
+        twice["conditions"][n]["parameters"]["templates"].append(f"own-{n % 2}")
+    records = {**results.records, "tests.fakes:Prompted": (twice,)}
+    board = {row["method"]: row for row in leaderboard(replace(results, records=records)).rows}
+    assert board["tests.fakes:Prompted"]["note"] == "2 unseen templates of its role, in turn, for 12 conditions"
+    assert board["random"]["note"] == ""
+
+
 def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp_path):
     run = shutil.copytree(finished[1], tmp_path / "run")
     manifest = json.loads((run / "manifest.json").read_text())

@@ -38,6 +38,15 @@ def test_a_second_place_that_all_others_share_is_not_marked():
     assert text.count("**0.500 [") == 1 and "<ins>" not in text
 
 
+def test_only_rows_that_are_named_compete_for_the_marks_of_a_column():
+    columns = (COLUMNS[0], Column("drop", "Drop", "down", 2, among="prompt"))
+    drops = {"still": 0.0, "a": 0.2, "b": 0.1, "c": 0.3}
+    rows = [{"method": m, "drop": drop, "prompt": m != "still"} for m, drop in drops.items()]
+    text = Table(columns, rows).markdown()
+    assert "| still | 0.00 |" in text and "| b | **0.10** |" in text and "| a | <ins>0.20</ins> |" in text
+    assert "**" not in Table(columns, rows[:2]).markdown()  # one row is not the best of any
+
+
 def test_undefined_numbers_are_dashes_and_never_best():
     table = Table(COLUMNS, [row("a", 0.5), {"method": "b", "value": float("nan"), "drop": None}])
     assert "| b | – | – | – |" in table.markdown()  # noqa: RUF001
