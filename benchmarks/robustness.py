@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.significance import resampled_counts
+from benchmarks.significance import Interval, resampled_counts, resamples
 from data.types import BoolArray, FloatArray, IntArray
 
 TIE = 1e-12  # means closer than this differ by float rounding alone
@@ -31,6 +31,38 @@ def performance_drop_rate(clean: npt.ArrayLike, perturbed: npt.ArrayLike) -> Flo
     """
     whole = np.asarray(clean, np.float64)
     return 1 - np.asarray(perturbed, np.float64) / np.where(whole == 0, np.nan, whole)
+
+
+def drop_interval(
+    clean: FloatArray, perturbed: FloatArray, *, draws: int = 10_000, rng: np.random.Generator, level: float = 0.95
+) -> Interval:
+    """Percentile interval of the drop rate of the means, users, templates and seeds resampled for both at once.
+
+    Args:
+        clean: metric under the clean prompt, shape ``[users, seeds]``; not 0 for all.
+        perturbed: the same under every template, shape ``[users, templates, seeds]``.
+        draws: number of resamples; those without any clean performance have no rate and do not count.
+        rng: source of randomness.
+        level: share of resampled rates inside the interval.
+
+    Source: as :func:`benchmarks.significance.bootstrap_interval`.
+
+    >>> halved = np.tile([[0.2], [0.4]], (1, 3))[:, :, None] / 2
+    >>> low, high = drop_interval(2 * halved[:, 0], halved, draws=99, rng=np.random.default_rng(0))
+    >>> (round(low, 6), round(high, 6))
+    (0.5, 0.5)
+    """
+    templates = perturbed.shape[1]
+    both = np.concatenate([clean[:, None], perturbed], axis=1)
+    rates = [
+        performance_drop_rate(
+            np.einsum("bs,bs->b", by_user[:, 0], by_seed),
+            np.einsum("bts,bt,bs->b", by_user[:, 1:], by_template, by_seed) / templates,
+        )
+        for by_user, by_template, by_seed in resamples(both, templates, draws, rng)
+    ]
+    low, high = np.nanquantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,28 @@ def resampled_counts(units: int, draws: int, rng: np.random.Generator) -> IntArr
     return rng.multinomial(units, np.full(units, 1 / units), size=draws)
 
 
+def resamples(
+    cube: FloatArray, templates: int, draws: int, rng: np.random.Generator
+) -> Iterator[tuple[FloatArray, IntArray, IntArray]]:
+    """Users, templates and seeds, each resampled with replacement, in blocks of ``b`` draws that fit into memory.
+
+    Args:
+        cube: shape ``[users, planes, seeds]``.
+        templates: how many templates to draw from.
+        draws: number of resamples.
+        rng: source of randomness.
+
+    Yields:
+        The cube summed over the users drawn, shape ``[b, planes, seeds]``, and how often each template and each seed
+        is drawn, shapes ``[b, templates]`` and ``[b, seeds]``.
+    """
+    users, planes, seeds = cube.shape
+    for block in _blocks(draws, users + planes * seeds):
+        by_user = resampled_counts(users, block, rng) @ cube.reshape(users, -1)
+        by_template = resampled_counts(templates, block, rng)
+        yield by_user.reshape(block, planes, seeds), by_template, resampled_counts(seeds, block, rng)
+
+
 def bootstrap_interval(
     values: FloatArray, *, draws: int = 10_000, rng: np.random.Generator, level: float = 0.95
 ) -> Interval:
@@ -118,13 +140,8 @@ def bootstrap_interval(
     """
     _refuse_undefined(values)
     cube: FloatArray = values.reshape(values.shape + (1,) * (3 - values.ndim))
-    users, templates, seeds = cube.shape
-    totals = []
-    for block in _blocks(draws, users + templates * seeds):
-        by_user = resampled_counts(users, block, rng) @ cube.reshape(users, -1)
-        by_template = resampled_counts(templates, block, rng)
-        by_seed = resampled_counts(seeds, block, rng)
-        totals.append(np.einsum("bts,bt,bs->b", by_user.reshape(block, templates, seeds), by_template, by_seed))
+    parts = resamples(cube, cube.shape[1], draws, rng)
+    totals = [np.einsum("bts,bt,bs->b", *part) for part in parts]
     low, high = np.quantile(np.concatenate(totals) / cube.size, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 

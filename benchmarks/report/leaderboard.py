@@ -29,7 +29,9 @@ LEADERBOARD = (
     Column("deviation", "", detail=True),
     Column("seed_deviation", "", detail=True),
     Column("cps", "", detail=True),
-    Column("drop", "Drop", "down", 3, among="prompt"),
+    Column("drop", "Drop", "down", 3, interval=("drop_low", "drop_high"), among="prompt"),
+    Column("drop_low", "", detail=True),
+    Column("drop_high", "", detail=True),
     Column("rbo", "RBO@10", "up", 3, among="prompt"),
     Column("jaccard", "", detail=True),
     Column("kendall", "", detail=True),
@@ -129,9 +131,26 @@ def _robustness(results: Results, method: str, values: FloatArray) -> dict[str, 
         "lower_decile": over.lower_decile,
         "deviation": over.standard_deviation,
         "cps": robustness.combined_performance_score(by_template),
-        "drop": float(robustness.performance_drop_rate(values[0].mean(), over.mean)),
+        **_drop(results, method, values),
         **list_stability(results, method, results.unseen, tuple(STABILITY)),
     }
+
+
+def _drop(results: Results, method: str, values: FloatArray) -> dict[str, float]:
+    """Share of clean quality that a method loses under the unseen templates, and its interval."""
+    clean, unseen = values[0], values[results.unseen]
+    rate = float(robustness.performance_drop_rate(clean.mean(), unseen.mean(axis=(1, 2)).mean()))
+    if not clean.any():
+        return {"drop": rate}
+    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
+    low, high = robustness.drop_interval(
+        clean,
+        unseen.transpose(1, 0, 2),
+        draws=statistics["resamples"],
+        level=statistics["level"],
+        rng=generator(seed, "drop interval", results.dataset, method),
+    )
+    return {"drop": rate, "drop_low": low, "drop_high": high}
 
 
 def _levels(results: Results, method: str, values: FloatArray) -> dict[str, float]:

@@ -116,9 +116,9 @@ class Table:
         if column.probability and round(value, column.digits) == 0:
             return f"<{10**-column.digits:.{column.digits}f}"
         text = f"{round(value, column.digits) + 0.0:.{column.digits}f}"
-        if column.interval is None:
+        if column.interval is None or not row.keys() >= set(column.interval):
             return text
-        low, high = (row.get(key, math.nan) for key in column.interval)
+        low, high = (row[key] for key in column.interval)
         return f"{text} [{low:.{column.digits}f}, {high:.{column.digits}f}]"
 
     @property

@@ -11,6 +11,7 @@ from scipy.stats import kendalltau
 from benchmarks.robustness import (
     PAIRWISE,
     combined_performance_score,
+    drop_interval,
     jaccard_at,
     kendall_tau,
     performance_drop_rate,
@@ -22,6 +23,7 @@ from benchmarks.robustness import (
     summary,
     top_k,
 )
+from benchmarks.significance import resampled_counts
 from data.types import IntArray
 
 unit = st.floats(0, 1, allow_subnormal=False)
@@ -40,6 +42,23 @@ def test_the_drop_rate_is_the_lost_share_and_negative_where_something_is_won() -
 def test_the_drop_rate_of_nothing_is_undefined_and_never_infinite() -> None:
     with np.errstate(all="raise"):
         assert np.isnan(performance_drop_rate([0.0, 0.0], [0.0, 0.3])).all()
+
+
+def test_the_interval_of_a_drop_rate_resamples_users_templates_and_seeds_for_both_qualities_at_once() -> None:
+    rng, draws = np.random.default_rng(0), 400
+    clean, unseen = rng.uniform(0.1, 1, (7, 2)), rng.uniform(0, 1, (7, 3, 2))
+    found = drop_interval(clean, unseen, draws=draws, rng=np.random.default_rng(1), level=0.9)
+    rng = np.random.default_rng(1)
+    users, templates, seeds = (resampled_counts(n, draws, rng) for n in (7, 3, 2))
+    whole = np.einsum("bu,bs,us->b", users, seeds, clean) / (7 * 2)
+    kept = np.einsum("bu,bt,bs,uts->b", users, templates, seeds, unseen) / (7 * 3 * 2)
+    assert found == pytest.approx(np.quantile(1 - kept / whole, [0.05, 0.95]))
+
+
+def test_resamples_without_any_clean_quality_have_no_drop_rate() -> None:
+    clean = np.array([[1.0], [0.0]])
+    found = drop_interval(clean, clean[:, None] / 2, draws=200, rng=np.random.default_rng(0))
+    assert found == pytest.approx((0.5, 0.5))
 
 
 def test_a_summary_holds_level_and_spread_over_templates() -> None:
