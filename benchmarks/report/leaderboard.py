@@ -137,11 +137,12 @@ def _robustness(results: Results, method: str, values: FloatArray) -> dict[str, 
 
 
 def _drop(results: Results, method: str, values: FloatArray) -> dict[str, float]:
-    """Share of clean quality that a method loses under the unseen templates, and its interval."""
+    """Share of clean quality that a method loses under the unseen templates, and its interval where it can vary."""
     clean, unseen = values[0], values[results.unseen]
-    rate = float(robustness.performance_drop_rate(clean.mean(), unseen.mean(axis=(1, 2)).mean()))
     if not clean.any():
-        return {"drop": rate}
+        return {"drop": float("nan")}
+    if (unseen == clean).all():
+        return {"drop": 0.0}
     statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
     low, high = robustness.drop_interval(
         clean,
@@ -150,7 +151,8 @@ def _drop(results: Results, method: str, values: FloatArray) -> dict[str, float]
         level=statistics["level"],
         rng=generator(seed, "drop interval", results.dataset, method),
     )
-    return {"drop": rate, "drop_low": low, "drop_high": high}
+    rate = robustness.performance_drop_rate(clean.mean(), unseen.mean(axis=(1, 2)).mean())
+    return {"drop": float(rate), "drop_low": low, "drop_high": high}
 
 
 def _levels(results: Results, method: str, values: FloatArray) -> dict[str, float]:
