@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ class Plan:
         return {
             "users": dataset.catalogue.n_users,
             "items": dataset.catalogue.n_items,
+            "untitled": sum(map(eq, dataset.catalogue.titles, dataset.catalogue.item_ids)),
             "interactions": len(dataset.histories.items),
             "train": len(problem.split.train.items),
             "judged_users": len(problem.test),

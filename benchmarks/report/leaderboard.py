@@ -232,8 +232,11 @@ def banner(results: Results) -> str:
     made = {str(record.get("code")) for method in results.methods for record in results.records[method]}
     mixed = " MIXED: the rows were made by different versions of the code." if len(made) > 1 else ""
     limited = " NOT REPORTABLE: made with --limit." if results.manifest["suite"]["limit"] else ""
+    facts = results.manifest["datasets"][results.dataset]
+    bare, items = facts.get("untitled", 0), facts["items"]  # earlier runs have not counted them
+    untitled = f" NO TITLES: prompts show the ids of {bare} of {items} items." if 2 * bare > items else ""
     failed = failed_audits(results)
-    return mixed + limited + (f" AUDIT FAILED: {'; '.join(failed)}." if failed else "")
+    return mixed + limited + untitled + (f" AUDIT FAILED: {'; '.join(failed)}." if failed else "")
 
 
 def failed_audits(results: Results) -> list[str]:

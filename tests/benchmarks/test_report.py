@@ -141,12 +141,15 @@ def test_every_table_says_that_its_numbers_are_not_to_be_relied_on(finished, tmp
     record.write_text(record.read_text().replace('"dirty":', '"dirty": "?", "was":').replace("true", "false"))
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["suite"]["limit"] = 5
+    assert manifest["datasets"]["tiny"]["untitled"] == 0
+    manifest["datasets"]["tiny"]["untitled"] = 31
     (run / "manifest.json").write_text(json.dumps(manifest))
     write_all(RunFolder(run))
     tables = sorted(run.glob("*.md"))
     assert len(tables) == 6
     for text in [path.read_text() for path in tables]:
         assert " MIXED: " in text and " NOT REPORTABLE: " in text and " AUDIT FAILED: popularity: " in text
+        assert " NO TITLES: prompts show the ids of 31 of 60 items." in text
     assert (run / "index.html").read_text().count("NOT REPORTABLE") == 6
 
 
