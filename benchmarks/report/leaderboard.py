@@ -88,7 +88,7 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             "tokens": mean(reports, "tokens"),
             "trials": mean(reports, "trials"),
             "prompt": bool(results.records[method][0]["info"]["roles"]),
-            "note": "; ".join(filter(None, (_note(reports, results.seeds), _repeated(results, method)))),
+            "note": "; ".join(filter(None, (_note(reports, results.seeds), _worded(results, method)))),
         }
 
 
@@ -104,10 +104,13 @@ def _note(reports: list[dict[str, Any]], seeds: Sequence[int]) -> str:
     return "; ".join(f"seed {seed}: {note}" for seed, note in zip(seeds, notes, strict=True) if note)
 
 
-def _repeated(results: Results, method: str) -> str:
-    """What is said where a method's role has fewer unseen templates than there are conditions."""
+def _worded(results: Results, method: str) -> str:
+    """What is said where a language model's prompt is not the suite's, or its role has too few unseen templates."""
     record = results.records[method][0]
-    if not record["info"]["roles"] or "conditions" not in record:  # earlier records have none
+    if not record["info"]["roles"]:
+        own = "language model" in record["info"]["needs"]
+        return "its prompt, if it has one, is its own: no condition changes it" if own else ""
+    if "conditions" not in record:  # earlier records have none
         return ""
     # the last template is that of the method's own role; the first, of the shared role, numbers the conditions
     shown = [record["conditions"][n]["parameters"]["templates"][-1] for n in results.unseen.tolist()]

@@ -233,6 +233,14 @@ def test_a_role_with_fewer_unseen_templates_than_conditions_is_named(finished):
     assert board["random"]["note"] == ""
 
 
+def test_a_language_model_whose_prompt_no_condition_words_is_named(finished):
+    (results,) = load(RunFolder(finished[1]))
+    (record,) = results.records["random"]
+    records = {**results.records, "random": ({**record, "info": {**record["info"], "needs": ["language model"]}},)}
+    board = {row["method"]: row["note"] for row in leaderboard(replace(results, records=records)).rows}
+    assert "no condition changes it" in board["random"] and board["popularity"] == ""
+
+
 def test_a_suite_can_name_the_method_that_others_are_compared_with(finished, tmp_path):
     run = shutil.copytree(finished[1], tmp_path / "run")
     manifest = json.loads((run / "manifest.json").read_text())
