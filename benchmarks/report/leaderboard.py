@@ -108,8 +108,8 @@ def _worded(results: Results, method: str) -> str:
     """What is said where a language model's prompt is not the suite's, or its role has too few unseen templates."""
     record = results.records[method][0]
     if not record["info"]["roles"]:
-        own = "language model" in record["info"]["needs"]
-        return "its prompt, if it has one, is its own: no condition changes it" if own else ""
+        unreached = "language model" in record["info"]["needs"]
+        return "its prompt, if it has one, is its own: no condition changes it" if unreached else ""
     if "conditions" not in record:  # earlier records have none
         return ""
     # the last template is that of the method's own role; the first, of the shared role, numbers the conditions
