@@ -15,6 +15,8 @@ from methods.base import count
 
 COLD = 10
 """An item with fewer training interactions is cold."""
+LOSS = 0.05
+"""Share of clean quality that is more than a little."""
 LEADERBOARD = (
     Column("method", "Method"),
     Column("unseen", "Unseen mean", "up", 3, interval=("unseen_low", "unseen_high")),
@@ -27,6 +29,7 @@ LEADERBOARD = (
     Column("worst_template", "", detail=True),
     Column("lower_decile", "", detail=True),
     Column("deviation", "", detail=True),
+    Column("losing", "", detail=True),
     Column("seed_deviation", "", detail=True),
     Column("cps", "", detail=True),
     Column("drop", "Drop", "down", 3, interval=("drop_low", "drop_high"), among="prompt"),
@@ -133,6 +136,7 @@ def _robustness(results: Results, method: str, values: FloatArray) -> dict[str, 
         "worst_template": worst.rpartition("/")[2].removeprefix("recommend-"),
         "lower_decile": over.lower_decile,
         "deviation": over.standard_deviation,
+        "losing": float((by_template < (1 - LOSS) * values[0].mean()).mean()),
         "cps": robustness.combined_performance_score(by_template),
         **_drop(results, method, values),
         **list_stability(results, method, results.unseen, tuple(STABILITY)),

@@ -55,9 +55,11 @@ def test_intervals_of_one_fit_do_not_claim_to_be_over_fits(finished):
 
 def test_prompted_method_is_reached_by_wording_and_the_others_are_not(finished):
     rows = {row["method"]: row for row in json.loads((finished[1] / "leaderboard.json").read_text())["tiny"]}
-    assert rows["popularity"]["drop"] == 0 and rows["popularity"]["rbo"] == 1
+    assert rows["popularity"]["drop"] == rows["popularity"]["losing"] == 0 and rows["popularity"]["rbo"] == 1
     assert rows["tests.fakes:Prompted"]["rbo"] < 0.9
     (results,) = load(RunFolder(finished[1]))
+    means = results.values("ndcg@10")[results.methods.index("tests.fakes:Prompted")].mean(axis=(1, 2))
+    assert rows["tests.fakes:Prompted"]["losing"] == np.mean(means[results.unseen] < 0.95 * means[0])
     reached = {(row["method"], row["family"]): row["reached"] for row in by_family(results).rows}
     assert [reached["random", family] for family in results.families] == [0, 0, 0]
     assert reached["tests.fakes:Prompted", "unseen"] == 1
