@@ -29,6 +29,9 @@ def test_the_readmes_leaderboard_has_few_columns_and_the_reasons_of_rows_without
     assert text.endswith("\nOf 3 users. Bold: best.\n")
     text = shortened([*rows, {"method": "c", "note": "not run: no model"}], "Of 3 users.")
     assert text.splitlines()[0].endswith("| Note |") and "not run: no model" in text and "many words" not in text
+    unreached = {"method": "d", **row, "unseen": 0.3, "drop": None}
+    text = shortened([*rows, unreached, {**unreached, "clean": 0.3}], "Of 3 users.")
+    assert "| unseen templates reach some fits |" in text and "| not reached by unseen templates |" in text
 
 
 def test_first_places_are_those_of_the_papers_figures():
