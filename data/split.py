@@ -25,17 +25,19 @@ class Split:
         valid: validation item per user, -1 where the user has none, shape ``[users]``.
         test: test item per user, -1 where the user has none, shape ``[users]``.
         notes: what was left out, one sentence each.
+        shown: items of each user before the test item, oldest first; None for train and validation part.
     """
 
     train: Histories
     valid: IntArray
     test: IntArray
     notes: tuple[str, ...] = ()
+    shown: Histories | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the three parts."""
-        return fingerprint(self.train, self.valid, self.test)
+        """SHA-256 of the three parts, and of what is shown where it is more than two of them."""
+        return fingerprint(self.train, self.valid, self.test, *([] if self.shown is None else [self.shown]))
 
     @property
     def test_users(self) -> IntArray:
@@ -49,8 +51,8 @@ class Split:
 
     @cached_property
     def test_histories(self) -> Histories:
-        """What may be shown to a model that is asked for the test item: train and validation part."""
-        return self.train.append(self.valid)
+        """What may be shown to a model that is asked for the test item."""
+        return self.train.append(self.valid) if self.shown is None else self.shown
 
 
 def leave_one_out(dataset: Dataset) -> Split:
@@ -78,7 +80,8 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
     """One cut in time for everybody, so that no model is trained on what happened after a test item.
 
     The latest ``test_share`` of all interactions lie after the test cut, the ``valid_share`` before
-    them between the two cuts. A user's first item after a cut is the target; later ones are left out.
+    them between the two cuts. A user's first item after a cut is the target. Other items between the cuts are not
+    trained on, but shown where the test item is asked for; those after the test item are left out.
     Nobody is judged by a test item, nor tuned on by a validation item, with nothing before it.
 
     Source: Meng et al., "Exploring data splitting strategies for the evaluation of recommendation
@@ -93,7 +96,7 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
             "between users; use the leave-one-out split"
         )
     valid_cut, test_cut = np.quantile(dataset.timestamps, [1 - valid_share - test_share, 1 - test_share])
-    train, valid, test, bare = [], [], [], 0
+    train, valid, test, shown = [], [], [], []
     for row, times in zip(
         dataset.histories, np.split(dataset.timestamps, dataset.histories.offsets[1:-1]), strict=True
     ):
@@ -101,14 +104,16 @@ def temporal(dataset: Dataset, valid_share: float = 0.1, test_share: float = 0.1
         train.append(row[:after_valid])
         valid.append(row[after_valid] if after_valid < after_test else -1)
         test.append(row[after_test] if after_test < len(row) else -1)
-        bare += after_test == 0
-    kept = sum(map(len, train)) + sum(item >= 0 for item in valid) + sum(item >= 0 for item in test)
-    left_out = len(dataset.timestamps) - kept
+        shown.append(row[:after_test])
+    tested, before = sum(item >= 0 for item in test), sum(map(len, shown))
+    between = before - sum(map(len, train)) - sum(item >= 0 for item in valid)
+    bare = sum(item >= 0 and not len(row) for item, row in zip(test, shown, strict=True))
     notes = (
-        f"temporal split: {left_out} interactions after a user's first in the validation or test period left out",
+        f"temporal split: {between} interactions after a user's first between the cuts, shown in the test alone",
+        f"temporal split: {len(dataset.timestamps) - before - tested} interactions after a user's test item left out",
         f"temporal split: users with a test item and nothing before it, who are not judged: {bare}",
     )
-    return Split(Histories.of(train), np.array(valid), np.array(test), notes)
+    return Split(Histories.of(train), np.array(valid), np.array(test), notes, Histories.of(shown))
 
 
 SPLITS: dict[str, Callable[[Dataset], Split]] = {"leave-one-out": leave_one_out, "temporal": temporal}

@@ -11,6 +11,8 @@ from data.dataset import Catalogue, Dataset, Domain
 from data.histories import Histories
 from data.types import BoolArray, FloatArray, IntArray
 
+STARS = 5
+"""Largest rating of the scale that the least rating of a positive is meant for by default."""
 MOSTLY = 0.8
 """Share of steps, and of users, that tells positions from times."""
 
@@ -68,6 +70,8 @@ def build(
 
     positive = np.ones(len(order), np.bool_) if rows.ratings is None else rows.ratings[order] >= min_rating
     notes += _note(~positive, order, rows, f"rated under {min_rating:g} and not counted as positives")
+    if rows.ratings is not None and (top := rows.ratings.max()) > STARS:
+        notes.append(f"ratings reach {top:g}, and positives are those of {min_rating:g} and more (min_rating)")
     order = order[positive]
 
     first = np.zeros(len(order), np.bool_)

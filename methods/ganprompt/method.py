@@ -74,14 +74,14 @@ class GanPrompt:
         attribute_users: users whose histories the attributes are asked for.
         gan: False for plain yes/no tuning, without attributes and stage 1.
         joint: one stage, in which encoder and adapters learn together.
-        alpha: weight of the cosine term.
-        beta: weight of the Jensen-Shannon term.
+        alpha: weight of the cosine term of ``cosine-js``; other distances have none.
+        beta: weight of its Jensen-Shannon term.
         gamma: weight of the diversity.
         distance: ``cosine-js`` (paper), ``euclidean`` or ``mmd``.
         literal_sign: the printed formula, whose Jensen-Shannon term pulls embeddings together.
         adversarial: ``cooperative``, ``zero-sum`` or ``none``.
         adversarial_weight: weight of the discriminator's term in the generator's loss.
-        stage1_steps: steps of the generator; 0 for no stage 1.
+        stage1_steps: steps of the generator; 0 for no stage 1; ``joint`` has as many as stage 2.
         stage1_batch: histories per step, each in all classes; 42, which is 252 prompts (paper: 256), for trained
             backbones, 16 for embedded ones.
         stage1_rate: learning rate of the encoder; 5e-5 (paper) for trained backbones, 1e-3 for embedded ones.

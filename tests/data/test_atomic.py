@@ -199,6 +199,16 @@ def test_low_ratings_are_not_positives(tmp_path):
     assert load(folder_with(tmp_path, inter), min_rating=3).catalogue.item_ids == ("a", "b")
 
 
+def test_ratings_of_another_scale_are_said(tmp_path):
+    inter = rows(("u", "a", 1, 10), ("u", "b", 2, 5), header=HEADER + "\trating:float")
+    assert (
+        "ratings reach 10, and positives are those of 4 and more (min_rating)"
+        in load(folder_with(tmp_path, inter)).notes
+    )
+    five = rows(("u", "a", 1, 5), ("u", "b", 2, 4), header=HEADER + "\trating:float")
+    assert not any("ratings reach" in note for note in load(folder_with(tmp_path, five)).notes)
+
+
 def test_labels_are_no_positives_until_they_are_ratings(tmp_path):
     inter = rows(("u", "a", 1, 1), ("u", "b", 2, 0), header=HEADER + "\tlabel:float")
     with pytest.raises(DataError, match=r"shop\.inter: a column label .* call it rating .* min_rating = 1"):

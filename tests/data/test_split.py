@@ -57,19 +57,43 @@ def test_temporal_split_trains_on_nothing_later_than_any_target(dataset):
     assert max(valid, default=-np.inf) < min(tested, default=np.inf)
 
 
-def test_temporal_split_counts_what_it_leaves_out():
+@given(datasets())
+@settings(deadline=None)
+def test_temporal_split_shows_all_that_was_before_the_test_item_and_nothing_later(dataset):
+    split = temporal(dataset, 0.2, 0.2)
+    for user, row in enumerate(dataset.histories):
+        shown = split.test_histories[user].tolist()
+        assert shown == row[: len(shown)].tolist()
+        if split.test[user] >= 0:
+            assert row[len(shown)] == split.test[user]
+        else:
+            assert len(shown) == len(row)
+
+
+def test_temporal_split_counts_what_it_shows_only_and_what_it_leaves_out():
     dataset = dataset_of([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], [[1, 2, 3, 4, 100], [1, 50, 51, 98, 99]])
-    split = temporal(dataset, 0.3, 0.2)
-    kept = len(split.train.items) + (split.valid >= 0).sum() + (split.test >= 0).sum()
-    assert f"{10 - kept} interactions" in split.notes[0]
-    assert "who are not judged: 0" in split.notes[1]
+    split = temporal(dataset, 0.4, 0.2)
+    assert [row.tolist() for row in split.train] == [[0, 1, 2], [5]]
+    assert (split.valid.tolist(), split.test.tolist()) == ([3, 6], [4, 9])
+    assert split.test_histories[1].tolist() == [5, 6, 7, 8]
+    assert [note.split(": ")[1].split()[0] for note in split.notes[:2]] == ["2", "0"]
+    assert split.notes[2].endswith("who are not judged: 0")
+    early = temporal(dataset, 0.3, 0.5)
+    assert early.test.tolist() == [4, 6] and early.notes[1].split(": ")[1].startswith("3 interactions after")
 
 
 def test_temporal_split_counts_users_it_cannot_judge():
     dataset = dataset_of([[0, 1, 2, 3, 4, 5], [6, 7, 8]], [[1, 2, 3, 4, 5, 100], [98, 99, 101]])
     split = temporal(dataset, 0.1, 0.45)
     assert split.test_users.tolist() == [0] and (split.test >= 0).all()
-    assert "who are not judged: 1" in split.notes[1]
+    assert "who are not judged: 1" in split.notes[2]
+
+
+def test_what_is_shown_is_in_the_fingerprint_where_it_is_more_than_train_and_validation_part():
+    dataset = dataset_of([[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], [[1, 2, 3, 4, 100], [1, 50, 51, 98, 99]])
+    split = temporal(dataset, 0.5, 0.2)
+    assert split.fingerprint != replace(split, shown=None).fingerprint
+    assert leave_one_out(dataset).shown is None
 
 
 def test_temporal_split_refuses_positions_instead_of_times():
