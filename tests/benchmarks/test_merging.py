@@ -9,8 +9,8 @@ import pytest
 from benchmarks.errors import UsageError
 from benchmarks.merging import merge
 from benchmarks.store import RunFolder
-from tests.benchmarks.test_run import TABLES, start
-from tests.conftest import SUITE, write_atomic
+from tests.benchmarks.conftest import TABLES
+from tests.conftest import SUITE, start, write_atomic
 
 METHODS = ("random", "popularity", "tests.fakes:Prompted", "tests.fakes:Seeded", "tests.fakes:Missing")
 
