@@ -102,6 +102,19 @@ def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_p
     assert not any({"unseen", "worst", "drop"} & row.keys() or row["first"] for row in board.rows)
 
 
+def test_wordings_that_methods_know_are_a_family_beside_the_unseen_ones(suite_file, tmp_path, run_suite):
+    text = suite_file.read_text().replace("typos = [0.1, 0.3]", 'seen = ["*-seen-0[12]"]')
+    (tmp_path / "seen.toml").write_text(text)
+    answer = run_suite("--suite", tmp_path / "seen.toml", "--output-dir", tmp_path / "r")
+    assert answer.returncode == 0, answer.stderr
+    (results,) = load(RunFolder(tmp_path / "r"))
+    rows = {row["method"]: row for row in by_family(results).rows if row["family"] == "seen"}
+    assert [row["conditions"] for row in rows.values()] == [2, 2, 2]
+    assert 0.8 < rows["tests.fakes:Prompted"]["reached"] < 1  # whose own wording it is, it leaves as it was
+    assert rows["random"]["reached"] == rows["random"]["drop"] == 0
+    assert len(results.unseen) == 12
+
+
 def test_grades_may_stand_in_any_order(finished, tmp_path):
     run = shutil.copytree(finished[1], tmp_path / "run")
     manifest = json.loads((run / "manifest.json").read_text())
