@@ -229,7 +229,7 @@ def _caption(results: Results) -> str:
     return (
         f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
         f"{seeds}; brackets hold {percent(level)} bootstrap intervals over {results.resampled}. {how} AUC and "
-        f"Hit@10 are clean. Bold: best, underlined: second; of Drop and RBO@10 among rows with a "
+        "Hit@10 are clean. Bold: best, underlined: second; of Drop and RBO@10 among rows with a "
         f"prompt.{banner(results)}"
     )
 
