@@ -18,7 +18,7 @@ from benchmarks.store import RunFolder, StoreError, disk_errors, to_json
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #222 }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 96rem; padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: 13px }}
 caption {{ caption-side: bottom; text-align: left; color: #555; padding-top: .4rem; max-width: 70rem }}
 th, td {{ padding: .25rem .6rem; text-align: left; border-bottom: 1px solid #ddd }}
@@ -26,7 +26,7 @@ thead th {{ border-bottom: 2px solid #444 }}
 th.number, td.number {{ text-align: right }} td.number {{ white-space: nowrap }}
 img {{ max-width: 100%; margin: 1rem 0 }}
 details {{ margin: 1rem 0 }} summary {{ cursor: pointer; font-weight: 600 }}
-td details {{ margin: 0 }} td summary {{ font-weight: inherit }} td details[open] summary {{ color: #999 }}
+td details {{ margin: 0; min-width: 18rem }} td summary {{ font-weight: inherit }} td details[open] summary {{ color: #999 }}
 </style></head><body>
 <h1>{title}</h1>
 {body}
