@@ -26,7 +26,8 @@ thead th {{ border-bottom: 2px solid #444 }}
 th.number, td.number {{ text-align: right }} td.number {{ white-space: nowrap }}
 img {{ max-width: 100%; margin: 1rem 0 }}
 details {{ margin: 1rem 0 }} summary {{ cursor: pointer; font-weight: 600 }}
-td details {{ margin: 0; min-width: 18rem }} td summary {{ font-weight: inherit }} td details[open] summary {{ color: #999 }}
+td details {{ margin: 0; min-width: 18rem }} td summary {{ font-weight: inherit }}
+td details[open] summary {{ color: #999 }}
 </style></head><body>
 <h1>{title}</h1>
 {body}
