@@ -65,11 +65,9 @@ def leaderboard(results: Results) -> Table:
 def _standings(results: Results) -> Iterator[dict[str, Any]]:
     if not results.methods:
         return
-    seed = results.manifest["suite"]["protocol"]["seed"]
     values = results.values(PRIMARY)
-    tested = len(results.unseen) > 0
-    shown = values[:, results.unseen] if tested else values[:, :1]
-    first = robustness.probability_first(shown.mean(axis=(2, 3)), rng=generator(seed, "probability first"))
+    shown = values[:, results.unseen] if len(results.unseen) else values[:, :1]
+    first = _shares_first(results, values)
     bounds = [results.values(PRIMARY, tie)[:, 0].mean(axis=(1, 2)) for tie in (1.0, -1.0)]
     auc, hit, mrr = (results.values(metric)[:, 0].mean(axis=(1, 2)) for metric in ("auc", "hit@10", "mrr"))
     for m, method in enumerate(results.methods):
@@ -79,7 +77,7 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             **_levels(results, method, values[m]),
             "seed_deviation": float(shown[m].mean(axis=(0, 1)).std(ddof=1)) if len(results.seeds) > 1 else None,
             **(_robustness(results, method, values[m]) if results.reached(method) else {}),
-            "first": float(first[m]) if tested else None,
+            "first": first.get(method),
             "clean_auc": float(auc[m]),
             "clean_hit@10": float(hit[m]),
             "clean_mrr": float(mrr[m]),
@@ -90,9 +88,21 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
             "interactions": mean(reports, "interactions"),
             "tokens": mean(reports, "tokens"),
             "trials": mean(reports, "trials"),
-            "prompt": bool(results.records[method][0]["info"]["roles"]),
+            "prompt": results.prompted(method),
             "note": "; ".join(filter(None, (_note(reports, results.seeds), _worded(results, method)))),
         }
+
+
+def _shares_first(results: Results, values: FloatArray) -> dict[str, float]:
+    """How often each method with a prompt that the unseen templates reach is first of these, templates resampled."""
+    reached = [m for m, method in enumerate(results.methods) if results.prompted(method) and results.reached(method)]
+    if not reached:
+        return {}
+    shares = robustness.probability_first(
+        values[reached][:, results.unseen].mean(axis=(2, 3)),
+        rng=generator(results.manifest["suite"]["protocol"]["seed"], "probability first"),
+    )
+    return {results.methods[m]: share for m, share in zip(reached, shares.tolist(), strict=True)}
 
 
 def _note(reports: list[dict[str, Any]], seeds: Sequence[int]) -> str:
@@ -110,7 +120,7 @@ def _note(reports: list[dict[str, Any]], seeds: Sequence[int]) -> str:
 def _worded(results: Results, method: str) -> str:
     """What is said where a language model's prompt is not the suite's, or its role has too few unseen templates."""
     record = results.records[method][0]
-    if not record["info"]["roles"]:
+    if not results.prompted(method):
         unreached = "language model" in record["info"]["needs"]
         return "its prompt, if it has one, is its own: no condition changes it" if unreached else ""
     if "conditions" not in record:  # earlier records have none
@@ -223,8 +233,8 @@ def _caption(results: Results) -> str:
         how = (
             f"Sorted by the mean over {len(results.unseen)} unseen templates of each method's role. Drop = 1 - unseen "
             "/ clean. RBO@10: agreement of each user's list with the clean one. P(first): share of resamples of the "
-            "templates alone in which the method is first. A dash in a row with a prompt: unseen templates do not "
-            "reach it, or not in every fit."
+            "templates alone in which the row is first of those whose prompt they reach. A dash in a row with a "
+            "prompt: unseen templates do not reach it, or not in every fit."
         )
     return (
         f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "

@@ -80,10 +80,14 @@ class Results:
         counts = np.broadcast_to(self.candidates, self.ranks.shape)
         return metrics.METRICS[metric](self.ranks + tie * self.ties / 2, counts).transpose(0, 2, 3, 1)
 
+    def prompted(self, method: str) -> bool:
+        """Whether a method has a prompt that conditions can change."""
+        return bool(self.records[method][0]["info"]["roles"])
+
     def reached(self, method: str, family: str = "unseen") -> bool:
         """Whether a family of conditions was put to a method: in every fit some score moved, or there is no prompt."""
         members = self.family(family).tolist()
-        if not members or not self.records[method][0]["info"]["roles"]:
+        if not members or not self.prompted(method):
             return bool(members)
         return all(any(self._moved(method, seed, member) for member in members) for seed in range(len(self.seeds)))
 
