@@ -256,6 +256,15 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def averaged(users: int) -> str:
+    """Note of a fit that gives users without training rows the mean vector of the others; empty where all have rows.
+
+    >>> averaged(1)
+    'the mean vector of the others stands for 1 user without training rows'
+    """
+    return f"the mean vector of the others stands for {count(users, 'user')} without training rows" if users else ""
+
+
 def valid_targets(task: Task) -> IntArray:
     """The validation item of every row of ``task.valid``, shape ``[rows]``."""
     return np.take_along_axis(task.valid.candidates, task.valid_positive[:, None], axis=1)[:, 0]

@@ -46,15 +46,10 @@ class Job:
     texts: ItemTexts
     templates: tuple[Template, ...]
 
-    @property
-    def described(self) -> bool:
-        """Whether the data set describes its items itself."""
-        return any(self.texts.catalogue.fields.get("description", ()))
-
     def estimate(self) -> Estimate:
         """What all prompts take; descriptions that are not known yet are taken to have 400 characters."""
         texts, client = self.texts, self.texts.client
-        asked = [] if self.described else describe(texts.catalogue, texts.templates)
+        asked = [] if texts.described else describe(texts.catalogue, texts.templates)
         total = client.estimate(asked)
         complete = not total.cost.requests
         descriptions = texts.descriptions() if complete else (EXPECTED_DESCRIPTION,) * texts.catalogue.n_items
@@ -69,7 +64,7 @@ class Job:
     def open_prompts(self) -> list[str]:
         """What can be asked now: the descriptions, or, once all are there, everything else."""
         texts, client = self.texts, self.texts.client
-        asked = [] if self.described else describe(texts.catalogue, texts.templates)
+        asked = [] if texts.described else describe(texts.catalogue, texts.templates)
         if client.open_requests(asked):
             return asked
         return [prompt for template in self.templates for prompt in texts.asked(template, texts.descriptions())]
@@ -77,7 +72,7 @@ class Job:
     def records(self) -> list[dict[str, str]]:
         """Ask everything; one record per item and prompt, empty where there is no usable answer."""
         texts, catalogue = self.texts, self.texts.catalogue
-        asked = {} if self.described else {"describe": describe(catalogue, texts.templates)}
+        asked = {} if texts.described else {"describe": describe(catalogue, texts.templates)}
         asked |= {template.id: texts.asked(template, texts.descriptions()) for template in self.templates}
         records = []
         for prompt, requests in asked.items():

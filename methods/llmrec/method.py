@@ -1,7 +1,7 @@
 """LLM-Rec as rows of the leaderboard: one per strategy, and the best of them on the validation part."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, get_args
 
@@ -12,7 +12,7 @@ from data import recorded, sources
 from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, averaged
 from methods.checks import check_least, check_positive, check_shares
 from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
@@ -158,15 +158,14 @@ class LlmRec:
         """Train on what :meth:`prepare` has made."""
         from methods.llmrec import model
 
-        keys = ("size", "hidden", "dropout", "negatives", "rate", "decay", "batch", "epochs", "patience")
-        settings = model.Settings(**{key: getattr(self, key) for key in keys})
+        settings = model.Settings(**{own.name: getattr(self, own.name) for own in fields(model.Settings)})
         valid = model.Validation(task.valid.users, task.valid.candidates, task.valid_positive)
         self.fitted: Fitted = model.fit(vectors, task.train, valid, settings, seed, task.compute.device)
         return FitReport(
             epochs=self.fitted.epochs,
             converged=self.fitted.converged,
             interactions=self.fitted.epochs * len(task.train.items),
-            note=self._note(),
+            note="; ".join(filter(None, (self._note(), averaged(int((task.train.lengths == 0).sum()))))),
             loss="binary cross-entropy",
             negatives=str(self.negatives),
         )
@@ -197,18 +196,17 @@ class LlmRec:
 
     def _open_texts(self, task: Task, neighbours: Neighbours) -> ItemTexts:
         choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
-        catalogue = task.catalogue
-        described = any(catalogue.fields.get("description", ()))
-        try:
-            nothing_to_ask = described and not self.prompts
-            client = LlmClient() if nothing_to_ask else open_client(choice, catalogue.name, task.compute)
-        except LlmError as error:
-            raise NotRunnable(f"{error}; {self._how_to_fill(task)}") from error
         given = {template.id: template for template in task.templates.get(ROLE, ())}
         templates = {template.id: template for template in library.templates(ROLE)} | given
         self._unseen = {t.replaces: t for t in templates.values() if t.family == "unseen" and t.replaces}
         self._templates = templates
-        return ItemTexts(client, catalogue, templates, neighbours)
+        texts = ItemTexts(LlmClient(), task.catalogue, templates, neighbours)
+        if texts.described and not self.prompts:
+            return texts
+        try:
+            return replace(texts, client=open_client(choice, task.catalogue.name, task.compute))
+        except LlmError as error:
+            raise NotRunnable(f"{error}; {self._how_to_fill(task)}") from error
 
     def _encode(self, requests: Requests, templates: Sequence[Template]) -> npt.NDArray[np.float32]:
         """Text vectors side by side: the original text, then the augmentations, all as the requests show them."""
@@ -223,8 +221,9 @@ class LlmRec:
         titles = requests.catalogue.titles
         if self._texts is None:
             return list(titles)
-        descriptions: Sequence[str] = requests.catalogue.fields.get("description", ())
-        if not any(descriptions):
+        if self._texts.described:
+            descriptions: Sequence[str] = requests.catalogue.fields["description"]
+        else:
             descriptions = [requests.noise(text) for text in self._texts.descriptions()]
         return [f"{title}. {text}" if text else title for title, text in zip(titles, descriptions, strict=True)]
 
@@ -262,8 +261,7 @@ class LlmRec:
     def _note(self) -> str:
         fallbacks = {} if self._texts is None else self._texts.fallbacks
         notes = [f"{count} items without a usable answer to {prompt}" for prompt, count in fallbacks.items() if count]
-        unreached = [prompt for prompt in self.prompts if prompt not in self._unseen]
-        if unreached and len(unreached) == len(self.prompts):
+        if self.prompts and not any(prompt in self._unseen for prompt in self.prompts):
             notes.append("no unseen wording recorded: unseen prompts do not reach this row")
         return "; ".join(notes)
 
@@ -289,12 +287,15 @@ class BestLlmRec(LlmRec):
         best = max(quality, key=lambda name: quality[name])
         self._best = rows[best]
         tried = ", ".join(f"{name} {value:.3f}" for name, value in sorted(quality.items(), key=lambda i: -i[1]))
+        notes = [f"{best}, best on validation (ndcg@10: {tried})", reports[best].note]
+        if not self._best.prompts:
+            notes.append("its texts come from no prompt: unseen prompts do not reach this row")
         return FitReport(
             epochs=sum(report.epochs for report in reports.values()),
             converged=all(report.converged for report in reports.values()),
             interactions=sum(report.interactions for report in reports.values()),
             trials=len(rows),
-            note="; ".join(filter(None, [f"{best}, best on validation (ndcg@10: {tried})", reports[best].note])),
+            note="; ".join(filter(None, notes)),
             loss=reports[best].loss,
             negatives=reports[best].negatives,
         )

@@ -110,6 +110,8 @@ def fit(
 ) -> Fitted:
     """Train until the validation AUC has not improved for ``settings.patience`` passes.
 
+    Users without training items have the mean vector of the others.
+
     Args:
         vectors: text vectors of all items, shape ``[items, width]``.
         train: training items of every user.
@@ -125,6 +127,7 @@ def fit(
         torch.manual_seed(int(generator(seed, "llmrec parameters").integers(2**63)))
         texts = torch.from_numpy(np.ascontiguousarray(vectors)).to(device)
         model = TextRecommender(len(train), vectors.shape[1], settings).to(device)
+        known = torch.from_numpy(train.lengths > 0).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=settings.decay)
         best, best_state, waited, epoch = (-1.0, -1.0), model.state_dict(), 0, 0
         for epoch in range(1, settings.epochs + 1):
@@ -133,6 +136,7 @@ def fit(
                 optimizer.zero_grad()
                 _loss(model, texts, users, positives, negatives).backward()
                 optimizer.step()
+            model.users.weight.data[~known] = model.users.weight.data[known].mean(dim=0)
             found = quality(model, vectors, valid)
             waited = 0 if found > best else waited + 1
             if found > best:

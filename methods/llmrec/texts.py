@@ -50,12 +50,15 @@ def describe(catalogue: Catalogue, templates: Mapping[str, Template]) -> list[st
 def augment(
     template: Template, catalogue: Catalogue, descriptions: Sequence[str], neighbours: Sequence[IntArray]
 ) -> list[str]:
-    """The prompts that ask for one augmentation of every item; an item without neighbours is its own."""
+    """The prompts that ask for one augmentation of every item.
+
+    Where there is no description the title stands for it; an item without neighbours is its own.
+    """
     prompts = []
     for item, description in enumerate(descriptions):
         others = neighbours[item].tolist() if len(neighbours) and len(neighbours[item]) else [item]
         named = [title_and_year(catalogue, other) for other in others]
-        values = {**facts(catalogue, item), "description": description, "neighbours": named}
+        values = {**facts(catalogue, item), "description": description or catalogue.titles[item], "neighbours": named}
         prompts.append(template.fill(catalogue.domain, values).text)
     return prompts
 
@@ -85,24 +88,28 @@ class ItemTexts:
     fallbacks: dict[str, int] = field(default_factory=dict)
     _known: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def described(self) -> bool:
+        """Whether the data set describes items itself."""
+        return any(self.catalogue.fields.get("description", ()))
+
     def descriptions(self) -> tuple[str, ...]:
-        """The data set's own descriptions, or those of the language model; the title where there is neither."""
+        """The data set's own descriptions, or those of the language model; empty where there is none."""
+        if self.described:
+            return self.catalogue.fields["description"]
         if "describe" not in self._known:
-            own = self.catalogue.fields.get("description")
-            if own and any(own):
-                self._keep("describe", own, self.catalogue.titles)
-            else:
-                asked = describe(self.catalogue, self.templates)
-                answers = self.client.ask(asked, self.catalogue.item_ids, "descriptions")
-                self._keep("describe", answers, self.catalogue.titles)
+            asked = describe(self.catalogue, self.templates)
+            answers = self.client.ask(asked, self.catalogue.item_ids, "descriptions")
+            self._keep("describe", answers, [""] * len(answers))
         return self._known["describe"]
 
     def augmented(self, template: Template) -> tuple[str, ...]:
-        """The answers to a prompt; the description where there is none."""
+        """The answers to a prompt; where there is none the description, and where there is none either the title."""
         if template.id not in self._known:
             descriptions = self.descriptions()
             answers = self.client.ask(self.asked(template, descriptions), self.catalogue.item_ids, template.id)
-            self._keep(template.id, answers, descriptions)
+            originals = zip(descriptions, self.catalogue.titles, strict=True)
+            self._keep(template.id, answers, [description or title for description, title in originals])
         return self._known[template.id]
 
     def asked(self, template: Template, descriptions: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.random import generator
 from data.types import FloatArray, IntArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, count
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, averaged, count
 from methods.checks import check_least, check_positive, check_shares
 from methods.recbole import environment, files, training
 
@@ -108,8 +108,7 @@ class RecBoleModel(Declared):
         if len(bounded.valid) < len(task.valid):
             notes.append(f"stops early on {len(bounded.valid)} of {len(task.valid)} validation users")
         known = task.train.lengths > (self.rows != "pairs")  # a list needs an item before the next one
-        if unknown := training.average_users(self.trained, known):
-            notes.append(f"the mean vector of the others stands for {count(unknown, 'user')} without training rows")
+        notes.append(averaged(training.average_users(self.trained, known)))
         return replace(report, note="; ".join(filter(None, notes)))
 
     def _bounded(self, task: Task, seed: int) -> Task:

@@ -284,12 +284,16 @@ def average_users(trained: Trained, known: BoolArray) -> int:
     """
     import torch
 
-    embedding = getattr(trained.model, "user_embedding", None)
+    model = trained.model
+    embedding = getattr(model, "user_embedding", None)
     if embedding is None or known.all() or not known.any():
         return 0
     with torch.no_grad():
-        mean = embedding.weight[torch.from_numpy(trained.users[known])].mean(dim=0)
-        embedding.weight[torch.from_numpy(trained.users[~known])] = mean
+        vectors = embedding.weight
+        if hasattr(model, "restore_user_e"):  # LightGCN ranks with what its graph makes of the vectors
+            vectors, items = model.forward()
+            vars(model).update(restore_user_e=vectors, restore_item_e=items)
+        vectors[torch.from_numpy(trained.users[~known])] = vectors[torch.from_numpy(trained.users[known])].mean(dim=0)
     return int((~known).sum())
 
 

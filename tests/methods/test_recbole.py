@@ -116,8 +116,11 @@ def test_users_it_has_learnt_nothing_of_are_average_users(
     model = create(name, SMALL)
     report = model.fit(replace(task, train=Histories.of(rows)), seed=0)
     assert ("mean vector of the others stands for" in report.note) == bool(learnt)
-    if learnt:
-        assert isinstance(model, RecBoleModel)
+    assert isinstance(model, RecBoleModel)
+    if name in GENERAL:  # whose scores are linear in what they know of a user
+        scores = model.score(replace(requests, candidates=np.tile(np.arange(ITEMS), (USERS, 1))))
+        assert scores[:learnt] == pytest.approx(scores[learnt:].mean(axis=0, keepdims=True), abs=1e-6)
+    elif learnt:
         vectors, users = model.trained.model.user_embedding.weight.detach(), torch.from_numpy(model.trained.users)
         assert torch.allclose(vectors[users[:learnt]], vectors[users[learnt:]].mean(dim=0))
     assert np.isfinite(model.score(requests)).all()

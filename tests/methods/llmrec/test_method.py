@@ -178,6 +178,34 @@ def test_descriptions_of_the_data_set_come_before_a_language_models(task: Task) 
     assert not np.allclose(method.score(own.valid), method.score(replace(own.valid, catalogue=noisy)))
 
 
+def test_an_item_without_a_description_has_its_title_once_and_is_no_unusable_answer(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles, encoded = task.catalogue.titles, list[str]()
+    texts = ("", *(f"About {title}" for title in titles[1:]))
+    catalogue = replace(task.catalogue, fields={"description": texts}, name="no answers recorded")
+    encode = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
+    report = LlmRec("original", epochs=1).fit(
+        replace(task, catalogue=catalogue, valid=replace(task.valid, catalogue=catalogue)), 0
+    )
+    assert encoded == [titles[0], *(f"{title}. About {title}" for title in titles[1:])]
+    assert report.note == ""
+
+
+def test_an_item_whose_description_is_no_usable_answer_has_its_title_once(task: Task, tmp_path: Path) -> None:
+    answers = (task.compute.cache / "recorded.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in answers]
+    title = task.catalogue.titles[3]
+    for record in records:
+        if record["item_id"] == "i3" and record["prompt"] == "describe-title":
+            record["response"] = ""
+    (tmp_path / "recorded.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    method = LlmRec("original", llm=f"recorded:{tmp_path / 'recorded.jsonl'}", epochs=1)
+    assert method.fit(task, seed=0).note == "1 items without a usable answer to describe"
+    assert method._original(task.valid)[3] == title
+
+
 def test_items_without_a_usable_answer_keep_their_description_and_are_counted(task: Task) -> None:
     method = LlmRec("eng", llm=f"recorded:{task.compute.cache / 'recorded.jsonl'}", epochs=1)
     report = method.fit(task, seed=0)
@@ -215,6 +243,12 @@ def test_the_best_strategy_on_validation_is_named(task: Task) -> None:
     single = create(f"llmrec/{best}", {"llm": f"recorded:{task.compute.cache / 'recorded.jsonl'}", "epochs": 3})
     single.fit(task, seed=0)
     assert np.array_equal(method.score(task.valid), single.score(task.valid))
+
+
+def test_the_best_strategy_may_have_no_prompt_and_says_so(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("methods.llmrec.method.STRATEGIES", {"original": (), "all": ()})
+    method = create("llmrec", {"llm": f"recorded:{task.compute.cache / 'recorded.jsonl'}", "epochs": 1})
+    assert "its texts come from no prompt" in method.fit(task, seed=0).note
 
 
 @pytest.mark.parametrize(("row", "walks"), [("llmrec", 1), ("llmrec/all", 1), ("llmrec/rec-summarise", 0)])

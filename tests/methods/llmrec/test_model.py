@@ -45,6 +45,18 @@ def test_a_pass_holds_every_interaction_once_and_differs_from_the_next() -> None
     assert pairs[0] != pairs[1] and pairs[0] == pairs[2]
 
 
+def test_users_without_training_items_are_average_users() -> None:
+    rng = np.random.default_rng(0)
+    histories = Histories.of([[] if user % 5 == 0 else rng.permutation(40)[:10] for user in range(25)])
+    vectors = rng.normal(size=(40, 6)).astype(np.float32)
+    everything = np.tile(np.arange(40), (25, 1))
+    fitted = fit(vectors, histories, Validation(np.arange(25), everything, np.arange(25)), Settings(epochs=3), seed=0)
+    found = scores(fitted.model, model.item_vectors(fitted.model, vectors), np.arange(25), everything)
+    known = histories.lengths > 0
+    assert found[~known] == pytest.approx(np.tile(found[known].mean(axis=0), (5, 1)), abs=1e-6)
+    assert found[known].std(axis=0).min() > 0
+
+
 def test_scores_hold_the_vectors_of_some_lists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     items = rng.normal(size=(30, 9)).astype(np.float32)
