@@ -149,14 +149,13 @@ def rescoring(score: Score, requests: Requests, conditions: Sequence[Condition],
     sample = requests.select(np.sort(generator(seed, "audit").choice(len(requests), size, replace=False)))
     clean = score(sample)
 
-    same, graded = (
-        sample,
-        {c.perturbation.family: c.perturbation for c in conditions if c.perturbation.severity is not None},
-    )
+    same = sample
+    graded = {c.perturbation.family: c.perturbation for c in conditions if c.perturbation.severity is not None}
     for perturbation in graded.values():
         same = replace(perturbation, severity=0.0).apply(same, seed)  # type: ignore[type-var]
     changed = int((score(same) != clean).any(axis=1).sum())
-    yield Audit("severity 0 changes nothing", changed == 0, f"{changed} of {size} users changed; {', '.join(graded)}")
+    families = f" ({', '.join(graded)})" if graded else ""
+    yield Audit("severity 0 changes nothing", changed == 0, f"{changed} of {size} users changed{families}")
 
     alone = np.concatenate([score(sample.select(np.array([row]))) for row in range(size)])
     share = _order_flips(clean, alone)

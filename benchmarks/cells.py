@@ -99,7 +99,8 @@ class Cell:
         settings = to_json(self.settings if asking else _but_for(ASKING, self.settings, {}))
         own = _but_for(self.problem.fingerprints, self.fingerprints, {})
         learned = (self.id.method, self.id.seed, settings, self.problem.learnable, own)
-        folders = kept_fits.folders([self.compute.backbone, *self.settings.values()])
+        named = _but_for(ASKING, self.settings, {}).values()  # the run folder is none that is read
+        folders = kept_fits.folders([self.compute.backbone, *named])
         key = fingerprint(*learned, self.machine, self.compute.device, folders, kept_fits.surroundings())
         return self.compute.cache / "fits" / f"{self.id.folder}-{key[:16]}.pickle"
 
@@ -167,7 +168,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "dataset": cell.id.dataset,
                 "method": cell.id.method,
                 "seed": cell.id.seed,
-                "settings": dict(cell.settings),
+                "settings": _but_for(ASKING, cell.settings, {}),
                 "info": asdict(method.info)
                 | {key: sorted(getattr(method.info, key)) for key in ("roles", "learns", "needs")},
                 "fit": asdict(_noted(fit.report, scored.shortened, scored.unusable)),

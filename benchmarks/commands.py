@@ -17,7 +17,7 @@ from benchmarks.listing import list_
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.report import write
 from benchmarks.report.leaderboard import failed_audits
-from benchmarks.report.results import load
+from benchmarks.report.results import Results, load
 from benchmarks.store import RunFolder, StoreError, to_json
 from data.candidates import CandidateError
 from data.prompts.template import TemplateError
@@ -254,16 +254,16 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     _say(made, folder, list(kept.values()), len(waiting))
     executors.log_to(folder.path / "run.log")
     if kept and waiting:
-        write.write_leaderboard(folder)
+        write.write_leaderboard(folder, load(folder))
     with _bar(made, waiting) as bar:
         for cell, outcome in _executed(waiting, bar, jobs, executor, compute.device):
             if outcome.status != "finished":
                 outcomes[str(cell.id)] = {"status": outcome.status, "reason": outcome.reason}
                 folder.write("manifest.json", to_json(manifest))
             bar.ended(cell, outcome)
-            write.write_leaderboard(folder)
+            write.write_leaderboard(folder, load(folder))
     print("writing tables and figures ...", file=sys.stderr)
-    return _conclude(folder)
+    return _conclude(folder, load(folder))
 
 
 def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]], waiting: int) -> None:
@@ -281,7 +281,8 @@ def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]],
         kept += f", {others} of them made by other code: --fresh fits all again"
     if others := len(made.cells) - len(finished) - waiting:
         kept += f", {others} left to other parts"
-    print(f"{len(made.cells)} cells x {len(made.conditions)} conditions into {folder.path}{kept}", file=sys.stderr)
+    size = f"{count(len(made.cells), 'cell')} x {count(len(made.conditions), 'condition')}"
+    print(f"{size} into {folder.path}{kept}", file=sys.stderr)
     if left := set(folder.finished()).difference(cell.id for cell in made.cells):
         print(
             f"{count(len(left), 'finished cell')} of other commands are in no table of this one, the first "
@@ -316,9 +317,8 @@ class _Bar:
         self._stages: dict[str, str] = {}
         form = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {postfix}"
         pace = 0.1 if sys.stderr.isatty() else 30
-        self.bar = tqdm(
-            total=sum(cost[cell.id.method] for cell in cells), bar_format=form, file=sys.stderr, mininterval=pace
-        )
+        self._left = sum(cost[cell.id.method] for cell in cells)
+        self.bar = tqdm(total=self._left, bar_format=form, file=sys.stderr, mininterval=pace)
 
     def report(self, cell: executors.Job, fraction: float, stage: str) -> None:
         """A cell has reached a fraction of its work."""
@@ -326,7 +326,9 @@ class _Bar:
         self._at[str(cell.id)] += step
         self._stages[str(cell.id)] = f"{cell.id.method} {stage}"
         self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=False)
-        self.bar.update(step * self._cost[cell.id.method])
+        part = min(step * self._cost[cell.id.method], self._left)  # rounded sums may be above the whole
+        self._left -= part
+        self.bar.update(part)
 
     def ended(self, cell: executors.Job, outcome: Outcome) -> None:
         """A cell has ended."""
@@ -349,13 +351,13 @@ def _bar(made: plan.Plan, waiting: Sequence[executors.Job]) -> Iterator[_Bar]:
 def report(options: Namespace) -> int:
     """Write all tables and figures of a run folder again, from its records alone."""
     folder = _folder(options)
-    outcomes = folder.read_manifest().get("outcomes", {})
     found = load(folder)
-    failed = len(outcomes) >= sum(len(results.seeds) * len(results.missing) for results in found)
+    left = sum(len(results.seeds) - len(each) for results in found for each in results.records.values())
+    failed = len(found[0].manifest.get("outcomes", {})) >= left
     if not failed and not any(results.methods for results in found):  # where all failed, tables say why
         raise UsageError(f"{folder.path}: no method of this run is finished here: its tables stay as they are")
     with folder.opened():
-        return _conclude(folder)
+        return _conclude(folder, found)
 
 
 def merge(options: Namespace) -> int:
@@ -364,19 +366,19 @@ def merge(options: Namespace) -> int:
     with _folder(options).opened() as folder:
         for unlike in merging.merge(parts, folder):
             print(unlike, file=sys.stderr)
-        return _conclude(folder)
+        return _conclude(folder, load(folder))
 
 
-def _conclude(folder: RunFolder) -> int:
+def _conclude(folder: RunFolder, found: Sequence[Results]) -> int:
     """Write everything, show the leaderboards, and say how the run ended."""
     started = time.perf_counter()
-    write.write_all(folder)
+    write.write_all(folder, found)
     print((folder.path / "leaderboard.md").read_text(encoding="utf-8"))
     print(f"tables, figures and index.html: {folder.path} ({time.perf_counter() - started:.0f} s)", file=sys.stderr)
-    failed = [sentence for results in load(folder) for sentence in failed_audits(results)]
+    failed = [sentence for results in found for sentence in failed_audits(results)]
     for sentence in failed:
         print(f"AUDIT FAILED: {sentence}", file=sys.stderr)
-    outcomes = folder.read_manifest().get("outcomes", {}).values()
+    outcomes = found[0].manifest.get("outcomes", {}).values()
     return EXIT_AUDIT if failed else EXIT_FAILED if any(o["status"] == "failed" for o in outcomes) else 0
 
 

@@ -1,7 +1,6 @@
 """Conditions: named perturbations, and the families a suite asks for them by."""
 
 import dataclasses
-import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from benchmarks.perturbations.templates import SameTemplate, Seen, Unseen
 from benchmarks.perturbations.title_noise import TitleNoise
 from benchmarks.perturbations.typos import Typos
 from data.prompts.template import Role, Template
+from data.spelling import near
 from methods.base import Requests
 
 DEFAULT_GRADES = (0.05, 0.1, 0.2, 0.3)
@@ -238,9 +238,7 @@ def expand(families: Mapping[str, Grades], wordings: Wordings) -> tuple[Conditio
 
 
 def _choices(name: str, valid: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, valid, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}choices are {', '.join(valid)}"
+    return f"{near(name, valid)}choices are {', '.join(valid)}"
 
 
 def _refuse_grades(name: str, grades: Grades) -> None:

@@ -28,7 +28,7 @@ def merge(parts: Sequence[RunFolder], into: RunFolder) -> list[str]:
         manifests[str(into.path)] = into.read_manifest()
     first, manifest = next(iter(manifests.items()))
     for path, other in manifests.items():
-        if other["cells"] != manifest["cells"]:
+        if (other["cells"], other["suite"]["statistics"]) != (manifest["cells"], manifest["suite"]["statistics"]):
             raise UsageError(
                 f"{path} is of another run than {first}: parts come from one command, but for --part and "
                 "--output-dir, one version of the data, and one kind of device"

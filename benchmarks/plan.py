@@ -77,11 +77,7 @@ class Plan:
     def facts(self, problem: Problem) -> dict[str, Any]:
         """Counts of a data set, its fingerprints, and notes on what was left out."""
         dataset, full = problem.dataset, problem.test.mask is not None
-        left_out = (
-            [f"{INJECT} left out: with full ranking every item is a candidate"]
-            if full and INJECT in self.suite.conditions
-            else []
-        )
+        left_out = [f"{INJECT} left out: with full ranking every item is a candidate"]
         return {
             "users": dataset.catalogue.n_users,
             "items": dataset.catalogue.n_items,
@@ -93,7 +89,7 @@ class Plan:
             "candidates": "full" if full else problem.test.items.shape[1],
             "fingerprints": problem.fingerprints,
             "tuned": {name: best.model_dump() for name, best in self.tuned[dataset.name].items()},
-            "notes": [*dataset.notes, *problem.split.notes, *left_out],
+            "notes": [*dataset.notes, *problem.split.notes, *left_out * (full and INJECT in self.suite.families)],
         }
 
 
@@ -204,8 +200,14 @@ def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Sui
     """
     check(LlmChoice("recorded" if llm is None else llm, budget or ""))
     given = {key: value for key, value in (("llm", llm), ("llm_budget", budget)) if value is not None}
-    asking = [name for name in names(suite.methods) if "llm" in settings_of(name)] if given else []
-    settings = {name: {**given, "llm_run": run, **suite.settings.get(name, {})} for name in asking}
+    if not given:
+        return suite
+    given["llm_run"] = run
+    settings = {
+        name: {key: given[key] for key in given.keys() & known} | suite.settings.get(name, {})
+        for name in names(suite.methods)
+        if "llm" in (known := settings_of(name))
+    }
     return suite.model_copy(update={"settings": {**suite.settings, **settings}})
 
 

@@ -158,10 +158,10 @@ def prepare(dataset: str, protocol: Protocol, templates: Mapping[Role, tuple[Tem
         test = candidates.full(loaded, split.test, test_users)
         # Methods rank validation lists of one length, without an item the user touched.
         negatives = max(1, min(MOST_VALID, loaded.catalogue.n_items - int(loaded.histories.lengths.max())))
-        valid = candidates.sampled(loaded, split.valid, valid_users, "valid", protocol.seed, negatives)
     else:
-        test = candidates.sampled(loaded, split.test, test_users, "test", protocol.seed, protocol.negatives)
-        valid = candidates.sampled(loaded, split.valid, valid_users, "valid", protocol.seed, protocol.negatives)
+        negatives = protocol.negatives
+        test = candidates.sampled(loaded, split.test, test_users, "test", protocol.seed, negatives)
+    valid = candidates.sampled(loaded, split.valid, valid_users, "valid", protocol.seed, negatives)
     return Problem(loaded, split, test, valid, templates, protocol)
 
 

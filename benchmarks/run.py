@@ -4,6 +4,7 @@ Heavy packages are imported by the commands that need them, so that ``--help`` a
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -172,6 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(version())
         return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a stream of few characters has no arrows
     try:
         from benchmarks import commands, errors
 
@@ -192,13 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse; an unknown flag is answered with the nearest known one, one that would do nothing is refused."""
     top = parser()
-    options, unknown = top.parse_known_args(arguments)
+    options, unknown = top.parse_known_intermixed_args(arguments)  # merge takes its folders anywhere
     if unknown:
-        import difflib
+        from data.spelling import near
 
-        flags = [flag for action in top._actions for flag in action.option_strings]
-        near = difflib.get_close_matches(unknown[0], flags, n=1)
-        top.error(f"unknown argument {unknown[0]}" + (f": did you mean {near[0]}?" if near else ""))
+        hint = near(unknown[0], [flag for action in top._actions for flag in action.option_strings])
+        top.error(f"unknown argument {unknown[0]}: {hint}".rstrip(": "))
     if options.command not in COMMANDS:
         top.error(f"no command {options.command!r}: commands are {', '.join(COMMANDS)}")
     if options.what and "what" not in READS.get(options.command, ()):

@@ -4,7 +4,8 @@ manifest.json                 what was asked for, of what content, on which mach
 run.log                       messages of the methods and the libraries below them
 cells/<dataset>/<method>/seed-<s>/
     record.json               key, fit report, timings, conditions, audits
-    scores/<condition>.npy    float32 [users, candidates], minus infinity for items that do not compete
+    scores/<number>.npy       of each condition in the manifest's order, from 000: float32 [users, candidates], minus
+                              infinity for items that do not compete
     records.csv               per user and condition: template, rank, metrics, training count of the positive
     .outdated                 where --fresh has asked for another fit: content key of that one
     ...                       what a method found while fitting, in its own words
@@ -28,6 +29,8 @@ from data.fingerprint import fingerprint
 
 SCHEMA = 1
 OUTDATED = ".outdated"
+OLD = ".partial-old-"
+"""How a cell's folder is called while another takes its place."""
 WRITTEN = ("", "cells/*/*/", "cells/*/*/seed-*/", "tuning/*/*/", "tuned/", "figures/")
 """Where a run writes; below them there may be other runs."""
 
@@ -85,7 +88,7 @@ class RunFolder:
         try:
             with disk_errors(self.path):
                 for leftover in (path for place in WRITTEN for path in self.path.glob(f"{place}.partial-*")):
-                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                    _clear(leftover)
             yield self
         finally:
             lock.release()
@@ -156,7 +159,7 @@ class RunFolder:
             StoreError: if the disk is full or not writable; what was there before is intact.
         """
         final = self.cell(cell)
-        partial = final.parent / f".partial-{final.name}"
+        partial, old = (final.parent / f"{prefix}{final.name}" for prefix in (".partial-", OLD))
         with disk_errors(final):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -164,11 +167,13 @@ class RunFolder:
                 yield partial
                 _sync(partial)
                 if final.exists():
-                    final.rename(final.parent / f".partial-old-{final.name}")
+                    final.rename(old)
                 partial.rename(final)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
-                shutil.rmtree(final.parent / f".partial-old-{final.name}", ignore_errors=True)
+                if old.exists() and not final.exists():
+                    old.rename(final)
+                for leftover in (partial, old):
+                    shutil.rmtree(leftover, ignore_errors=True)
 
     def write(self, name: str, text: str) -> None:
         """Replace a file of the folder in one step."""
@@ -187,11 +192,24 @@ class RunFolder:
         try:
             manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             schema = manifest["schema"]
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{path}: damaged; the command that made the run writes it again") from error
         if schema != SCHEMA:
             raise StoreError(f"{path}: schema {schema}, this version reads {SCHEMA}")
         return manifest
+
+
+def _clear(leftover: Path) -> None:
+    """Remove what a killed run left half-written; what it had only moved out of the way goes back."""
+    place = leftover.with_name(leftover.name.removeprefix(OLD))
+    if place != leftover and not place.exists():
+        leftover.rename(place)
+    elif leftover.is_dir():
+        shutil.rmtree(leftover)
+    else:
+        leftover.unlink()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Suite files: what is run is data, not code."""
 
-import difflib
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from benchmarks.conditions import ConditionError, Grades, expand
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.protocol import Protocol
-from methods.registry import MethodError, check_setting, fixed, names, settings_of
+from data.spelling import near
+from methods.registry import MethodError, check_setting, names, settings_of
 
 
 class SuiteError(ValueError):
@@ -64,7 +64,7 @@ def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     for value in _some(values):
         if values.count(value) > 1:
-            raise ValueError(f"{value!r} is there twice")
+            raise ValueError(f"each is needed once, and {value!r} is there twice")
     return values
 
 
@@ -140,10 +140,10 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Suite:
     """
     path = Path(name) if name.endswith(".toml") else available().get(name)
     if path is None or not path.exists():
-        near = difflib.get_close_matches(name, available(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        what = "file" if name.endswith(".toml") else "suite"
-        raise SuiteError(f"no {what} {name!r}: {hint}suites are {', '.join(available())}, or the path of a .toml file")
+        what, suites = "file" if name.endswith(".toml") else "suite", available()
+        raise SuiteError(
+            f"no {what} {name!r}: {near(name, suites)}suites are {', '.join(suites)}, or the path of a .toml file"
+        )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -188,7 +188,7 @@ def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
             if isinstance(value, float) and not math.isfinite(value):  # TOML has inf and nan, records have not
                 raise SuiteError(f"settings.{key}.{setting}: a finite number is needed, not {value!r}")
         for name in rows:
-            own = {setting: value for setting, value in settings[key].items() if setting not in fixed(name)}
+            own = {setting: value for setting, value in settings[key].items() if setting in settings_of(name)}
             found.setdefault(name, {}).update(own)
     return found
 
@@ -196,8 +196,10 @@ def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        if not isinstance(value, Mapping) or key not in merged:
+            merged[key] = value
+        elif isinstance(merged[key], Mapping):  # or it is wrong, and checks are to say so
+            merged[key] = _merge(merged[key], value)
     return merged
 
 
@@ -211,10 +213,19 @@ def _sentences(
         place = keys if problem["type"] == "missing" else keys[: _depth(content, keys)]
         places.setdefault(place, []).append(problem)
     for place, problems in places.items():
-        if _depth(overrides, place) == len(place):
+        if _is_value(overrides, place):
             yield _sentence(f"--{place[-1]}", problems)
         else:
             yield f"{path}: {_sentence('.'.join(place), problems)}"
+
+
+def _is_value(content: Any, keys: Sequence[str]) -> bool:
+    """Whether the keys lead into a nested mapping as far as a value that is none itself."""
+    for key in keys:
+        if not isinstance(content, Mapping) or key not in content:
+            return False
+        content = content[key]
+    return not isinstance(content, Mapping)
 
 
 def _depth(content: Any, keys: Sequence[str]) -> int:
@@ -234,9 +245,7 @@ def _sentence(where: str, problems: Sequence[Mapping[str, Any]]) -> str:
         keys = {"protocol": [field.name for field in fields(Protocol)], "statistics": list(Statistics.model_fields)}
         section, _, last = where.rpartition(".")
         known = keys.get(section, list(Suite.model_fields))
-        near = difflib.get_close_matches(last, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"unknown key {where}: {hint}keys are {', '.join(known)}"
+        return f"unknown key {where}: {near(last, known)}keys are {', '.join(known)}"
     found = (TYPES.get(problem["type"]) or problem["msg"].removeprefix(SHOULD) for problem in problems)
     choices = list(dict.fromkeys(found))
     if first["msg"].startswith(SHOULD):

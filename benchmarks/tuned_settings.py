@@ -5,12 +5,14 @@ are its own, below those of the suite and of ``--set``.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.protocol import Problem
@@ -20,6 +22,8 @@ from methods.base import Compute, Method, MethodInfo
 from methods.registry import MethodError, create
 
 HEADER = "# Written by --tune: the best of each method's trials by mean ndcg@10 of the validation lists.\n"
+BARE = re.compile("[A-Za-z0-9_-]+")
+"""Keys that TOML takes without quotes."""
 
 
 class Best(BaseModel):
@@ -82,16 +86,22 @@ class Tuned(BaseModel):
         """The file's text; settings of None, a method's own choice, are left out."""
         lines = [HEADER, *_lines(self.model_dump(exclude={"methods"}))]
         for name, found in sorted(self.methods.items()):
-            lines += ["", f"[methods.{json.dumps(name)}]", *_lines(found.model_dump(exclude_defaults=True))]
+            lines += ["", f"[methods.{_quoted(name)}]", *_lines(found.model_dump(exclude_defaults=True))]
         return "\n".join(lines) + "\n"
 
 
 def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in values.items():
+        place = prefix + (key if BARE.fullmatch(key) else _quoted(key))
         if isinstance(value, Mapping):
-            yield from _lines(value, f"{prefix}{key}.")
+            yield from _lines(value, f"{place}.")
         elif value is not None:
-            yield f"{prefix}{key} = {json.dumps(value)}"
+            yield f"{place} = {_quoted(value)}"
+
+
+def _quoted(value: Any) -> str:
+    """A value or key in TOML, in whatever script."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _backbone(info: MethodInfo, compute: Compute) -> str:
@@ -114,12 +124,15 @@ def write(made: Sequence[Search], folder: Path) -> list[Path]:
     for dataset in dict.fromkeys(search.id.dataset for search in made):
         own = [search for search in made if search.id.dataset == dataset]
         path = _path(folder, dataset)
-        earlier = _earlier(path, own)
+        _earlier(path, own)  # refuses a file that these settings cannot go into
         if found := {search.id.method: best for search in own if not search.waiting() and (best := _best(search))}:
-            data, methods = data_key(own[0].cell.problem), {**earlier, **found}
-            tuned = Tuned(dataset=dataset, data=data, trials=own[0].trials, methods=methods)
+            data = data_key(own[0].cell.problem)
             with disk_errors(folder):
-                write_atomically(path, tuned.toml())
+                folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(path.with_name(f".{path.name}.lock")):  # searches of other methods may write here, too
+                    methods = {**_earlier(path, own), **found}
+                    tuned = Tuned(dataset=dataset, data=data, trials=own[0].trials, methods=methods)
+                    write_atomically(path, tuned.toml())
             paths.append(path)
     return paths
 
@@ -205,7 +218,9 @@ def choose(
 
 def _load(path: Path) -> Tuned:
     try:
-        return Tuned.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Tuned.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        raise TuningError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TuningError(f"{path}: not a TOML file: {error}") from error
     except ValidationError as error:

@@ -107,7 +107,7 @@ class Search:
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
             trials = [Trial(**trial) for trial in stored["trials"]] if stored["key"] == self.key else []
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise TuningError(f"{self.path}: no file of trials: {error}; delete it to search anew") from error
         return [] if _missing(trials) else trials
 

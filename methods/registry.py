@@ -1,6 +1,5 @@
 """Methods by name. One line each; a user's own method is named ``package.module:Class``."""
 
-import difflib
 import fnmatch
 import importlib
 import inspect
@@ -8,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from data.spelling import near
 from methods.base import Method, MethodInfo
 from methods.settings import annotation, fits, words
 
@@ -89,8 +89,7 @@ def names(patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         matches = [pattern] if ":" in pattern else fnmatch.filter(REGISTRY, pattern)
         if not matches:
-            near = difflib.get_close_matches(pattern, REGISTRY, n=3)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            hint = near(pattern, REGISTRY, n=3)
             raise MethodError(
                 f"no method {pattern!r}: {hint}methods are {', '.join(REGISTRY)}, or your own as package.module:Class"
             )
@@ -116,8 +115,7 @@ def check_setting(name: str, setting: str) -> None:
     """
     known = settings_of(name)
     if setting not in known:
-        near = difflib.get_close_matches(setting, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = near(setting, known)
         if setting in fixed(name):
             raise MethodError(f"method {name!r}: {setting} makes the row what it is and cannot be set")
         raise MethodError(

@@ -212,6 +212,23 @@ class Broken(Prompted):
         raise RuntimeError("the loss is not a number")
 
 
+class Moody(Prompted):
+    """Fits with the seed 0 alone."""
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        if seed:
+            raise RuntimeError("not today")
+        return super().fit(task, seed)
+
+
+@dataclass
+class Listener(Prompted):
+    """Can be told of an LLM and of the run, but of no budget."""
+
+    llm: str = ""
+    llm_run: str = ""
+
+
 class Leaver(Prompted):
     """Ends the program."""
 

@@ -1,6 +1,7 @@
 """The table of significance tests between methods."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -41,7 +42,7 @@ def comparisons(results: Results) -> Table:
     if not results.methods:
         return Table(SIGNIFICANCE, [])
     tests = list(_tests(results))
-    statistics = results.manifest["suite"]["statistics"]
+    statistics = results.statistics
     alpha = 1 - statistics["level"]
     # the smallest p a test can give must stay well below the threshold after adjustment
     draws = max(statistics["draws"], round(4 * len(tests) / alpha))
@@ -86,7 +87,7 @@ def _tests(results: Results) -> Iterator[tuple[str, dict[str, FloatArray], str, 
 
 def _against(results: Results) -> str:
     """The method that the suite compares all others with; empty if it is every two."""
-    return str(results.manifest["suite"]["statistics"].get("against", ""))  # runs from before it lack it
+    return str(results.statistics.get("against", ""))  # runs from before it lack it
 
 
 def _pairs(results: Results) -> list[tuple[str, str]]:
@@ -110,22 +111,12 @@ def _against_note(results: Results) -> str:
 def _compared(
     results: Results, quantity: str, values: dict[str, FloatArray], a: str, b: str, draws: int
 ) -> dict[str, Any]:
-    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
     found = significance.compare(
         values[a],
         values[b],
         draws=draws,
-        resamples=statistics["resamples"],
-        rng=generator(seed, "comparison", results.dataset, quantity, a, b),
-        level=statistics["level"],
+        resamples=results.statistics["resamples"],
+        rng=generator(results.seed, "comparison", results.dataset, quantity, a, b),
+        level=results.statistics["level"],
     )
-    return {
-        "difference": found.difference,
-        "low": found.interval.low,
-        "high": found.interval.high,
-        "p": found.p,
-        "effect_size": found.effect_size,
-        "wilcoxon_p": found.wilcoxon_p,
-        "t_p": found.t_p,
-        "n": found.n,
-    }
+    return asdict(found) | found.interval._asdict()

@@ -66,7 +66,7 @@ def by_family(results: Results) -> Table:
     for m, method in enumerate(results.methods):
         for family in results.families:
             members = results.family(family)
-            over = robustness.summary(means[m, members])
+            over, against = robustness.summary(means[m, members]), _against_clean(results, method, means[m], members)
             rows.append(
                 {
                     "method": method,
@@ -74,8 +74,8 @@ def by_family(results: Results) -> Table:
                     "conditions": len(members),
                     "mean": over.mean,
                     "worst": over.worst,
-                    "severity_area": severity_area(results, means[m], family),
-                    **_against_clean(results, method, means[m], members),
+                    **against,
+                    **({"severity_area": severity_area(results, means[m], family)} if against else {}),
                 }
             )
     return Table(

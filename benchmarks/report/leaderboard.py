@@ -100,7 +100,7 @@ def _shares_first(results: Results, values: FloatArray) -> dict[str, float]:
         return {}
     shares = robustness.probability_first(
         values[reached][:, results.unseen].mean(axis=(2, 3)),
-        rng=generator(results.manifest["suite"]["protocol"]["seed"], "probability first"),
+        rng=generator(results.seed, "probability first"),
     )
     return {results.methods[m]: share for m, share in zip(reached, shares.tolist(), strict=True)}
 
@@ -160,13 +160,12 @@ def _drop(results: Results, method: str, values: FloatArray) -> dict[str, float]
         return {"drop": float("nan")}
     if (unseen == clean).all():
         return {"drop": 0.0}
-    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
     low, high = robustness.drop_interval(
         clean,
         unseen.transpose(1, 0, 2),
-        draws=statistics["resamples"],
-        level=statistics["level"],
-        rng=generator(seed, "drop interval", results.dataset, method),
+        draws=results.statistics["resamples"],
+        level=results.statistics["level"],
+        rng=generator(results.seed, "drop interval", results.dataset, method),
     )
     rate = robustness.performance_drop_rate(clean.mean(), unseen.mean(axis=(1, 2)).mean())
     return {"drop": float(rate), "drop_low": low, "drop_high": high}
@@ -174,8 +173,7 @@ def _drop(results: Results, method: str, values: FloatArray) -> dict[str, float]
 
 def _levels(results: Results, method: str, values: FloatArray) -> dict[str, float]:
     """Mean and bootstrap interval of clean and unseen values of a method, shape ``[conditions, users, seeds]``."""
-    statistics, seed = results.manifest["suite"]["statistics"], results.manifest["suite"]["protocol"]["seed"]
-    rng = generator(seed, "interval", results.dataset, method)
+    statistics, rng = results.statistics, generator(results.seed, "interval", results.dataset, method)
     levels: dict[str, float] = {}
     parts = {"clean": values[:1]} | ({"unseen": values[results.unseen]} if len(results.unseen) else {})
     for name, part in parts.items():
@@ -188,6 +186,8 @@ def _levels(results: Results, method: str, values: FloatArray) -> dict[str, floa
 
 def cold_items(results: Results) -> Table:
     """Clean and unseen quality over the users whose positive has few training interactions."""
+    if not results.methods:
+        return Table(COLD_ITEMS, [])
     cold = results.train_count < COLD
     of = f"{results.dataset}, {PRIMARY} where the positive has fewer than {COLD} training interactions"
     if not cold.any():
@@ -199,12 +199,8 @@ def cold_items(results: Results) -> Table:
         for m, method in enumerate(results.methods)
     ]
     rows.sort(key=_place)
-    level = results.manifest["suite"]["statistics"]["level"]
-    return Table(
-        COLD_ITEMS,
-        rows,
-        f"{of}: {cold.sum()} of {len(cold)} users; brackets hold {percent(level)} bootstrap intervals.",
-    )
+    brackets = f"brackets hold {percent(results.statistics['level'])} bootstrap intervals"
+    return Table(COLD_ITEMS, rows, f"{of}: {cold.sum()} of {count(len(cold), 'user')}; {brackets}.")
 
 
 def mean(reports: list[dict[str, Any]], key: str) -> int:
@@ -220,7 +216,6 @@ def converged(reports: list[dict[str, Any]]) -> bool | None:
 
 def _caption(results: Results) -> str:
     facts = results.manifest["datasets"][results.dataset]
-    level = results.manifest["suite"]["statistics"]["level"]
     sample = (
         ""
         if facts["judged_users"] == facts["test_users"]
@@ -236,11 +231,11 @@ def _caption(results: Results) -> str:
             "templates alone in which the row is first of those whose prompt they reach. A dash in a row with a "
             "prompt: unseen templates do not reach it, or not in every fit."
         )
+    users = count(facts["judged_users"], "user")
     return (
-        f"{results.dataset}: {PRIMARY} of {facts['judged_users']} users{sample}, {facts['candidates']} candidates, "
-        f"{seeds}; brackets hold {percent(level)} bootstrap intervals over {results.resampled}. {how} AUC and "
-        "Hit@10 are clean. Bold: best, underlined: second; of Drop and RBO@10 among rows with a "
-        f"prompt.{banner(results)}"
+        f"{results.dataset}: {PRIMARY} of {users}{sample}, {facts['candidates']} candidates, {seeds}; brackets hold "
+        f"{percent(results.statistics['level'])} bootstrap intervals over {results.resampled}. {how} AUC and Hit@10 "
+        f"are clean. Bold: best, underlined: second; of Drop and RBO@10 among rows with a prompt.{banner(results)}"
     )
 
 

@@ -51,7 +51,7 @@ def ranks(found: Sequence[Results]) -> Ranks | None:
         methods,
         tuple(results.dataset for results in found),
         {quantity: friedman(np.array(rows)) for quantity, rows in levels.items()},
-        found[0].manifest["suite"]["statistics"]["level"],
+        found[0].statistics["level"],
     )
 
 

@@ -57,6 +57,17 @@ class Results:
         return self.family("unseen")
 
     @property
+    def statistics(self) -> dict[str, Any]:
+        """The suite's settings of tests and intervals."""
+        found: dict[str, Any] = self.manifest["suite"]["statistics"]
+        return found
+
+    @property
+    def seed(self) -> int:
+        """Seed of what is drawn for all methods, resamples among it."""
+        return int(self.manifest["suite"]["protocol"]["seed"])
+
+    @property
     def resampled(self) -> str:
         """What the bootstrap intervals are over: resampling one seed shows nothing of how fits differ."""
         return "users, templates and seeds" if len(self.seeds) > 1 else "users and templates, not over fits"

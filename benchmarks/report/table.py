@@ -191,7 +191,8 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
     """Records of fields that are texts and numbers, from the CSV of :func:`of_records`."""
     types = get_type_hints(kind)
     with path.open(newline="", encoding="utf-8") as file:
-        return [kind(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(file)]
+        read = {float: lambda text: float(text or "nan")}
+        return [kind(**{k: read.get(types[k], types[k])(v) for k, v in row.items()}) for row in csv.DictReader(file)]
 
 
 def _exact(value: Any) -> Any:

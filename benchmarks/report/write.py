@@ -11,7 +11,7 @@ from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family
 from benchmarks.report.leaderboard import banner, cold_items, leaderboard
 from benchmarks.report.ledger import ledger
-from benchmarks.report.results import Results, load
+from benchmarks.report.results import Results
 from benchmarks.report.table import Column, Table
 from benchmarks.store import RunFolder, StoreError, disk_errors, to_json
 
@@ -63,20 +63,19 @@ def clear(folder: RunFolder) -> None:
             (folder.path / name).unlink(missing_ok=True)
 
 
-def write_leaderboard(folder: RunFolder) -> dict[str, Table]:
+def write_leaderboard(folder: RunFolder, found: Sequence[Results]) -> dict[str, Table]:
     """Write leaderboard.md, .csv, .tex and .json, by data set; cheap enough to repeat after every cell."""
-    boards = {results.dataset: leaderboard(results) for results in load(folder)}
+    boards = {results.dataset: leaderboard(results) for results in found}
     _write(folder, "leaderboard", boards)
     folder.write("leaderboard.json", to_json({name: table.rows for name, table in boards.items()}))
     return boards
 
 
-def write_all(folder: RunFolder) -> None:
+def write_all(folder: RunFolder, found: Sequence[Results]) -> None:
     """Write all tables, figures and the page."""
     from benchmarks.report import figures
 
-    found = load(folder)
-    made = {"leaderboard": write_leaderboard(folder)}
+    made = {"leaderboard": write_leaderboard(folder, found)}
     for name, make in MAKERS.items():
         made[name] = {results.dataset: _marked(make(results), found=[results]) for results in found}
         _write(folder, name, made[name])

@@ -1,6 +1,5 @@
 """The templates of the suite, read from the TOML files beside this module."""
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib import resources
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from data.prompts.template import DOMAIN, LABELS, ListStyle, Role, Template, TemplateError, parse
+from data.spelling import near
 
 VALUES: Mapping[Role, frozenset[str]] = {
     "recommend": frozenset({"history", "target"}),
@@ -147,9 +147,8 @@ def _file(name: str) -> Path:
         TemplateError: if there is none, and the name is more likely to be that of a set.
     """
     if not name.endswith(".toml") and not Path(name).exists():
-        near = difflib.get_close_matches(name, sets(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise TemplateError(f"no templates {name!r}: {hint}give {', '.join(sets())} or the path of a .toml file")
+        hint, known = near(name, sets()), ", ".join(sets())
+        raise TemplateError(f"no templates {name!r}: {hint}give {known} or the path of a .toml file")
     return Path(name)
 
 

@@ -1,11 +1,11 @@
 """Where data sets come from."""
 
-import difflib
 import importlib
 from pathlib import Path
 
 from data.dataset import Dataset
 from data.sources.build import DataError
+from data.spelling import near
 
 NAMED = {"ml-100k": "data.sources.ml100k"}
 """Name on the command line -> module with a ``load`` function."""
@@ -31,6 +31,5 @@ def load(name: str, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
         return atomic.load(Path(name), min_rating, min_count)
     if Path(name).is_file():
         raise DataError(f"data set {name!r} is a file: give its folder, {str(Path(name).parent)!r}")
-    near = difflib.get_close_matches(name, NAMED, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = near(name, NAMED)
     raise DataError(f"no data set {name!r}: {hint}give one of {', '.join(NAMED)} or a folder with RecBole atomic files")

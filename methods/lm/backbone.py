@@ -1,6 +1,5 @@
 """Backbones by name: embedded ones, local folders and Hugging Face ids."""
 
-import difflib
 import logging
 import os
 import socket
@@ -22,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from data.spelling import near
 from methods.base import NotRunnable, Task
 from methods.lm.embedded import RECIPES, embedded
 from methods.lm.prompts import Encoder
@@ -250,8 +250,7 @@ def _loaded(auto: Any, name: str, source: Mapping[str, Any]) -> Any:
     try:
         return auto.from_pretrained(**source, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = near(name, RECIPES)
         if isinstance(error, RuntimeError | SafetensorError):
             reason = f"its weights are damaged or do not fit its configuration ({first_line(error)})"
         elif Path(name).is_dir():

@@ -1,9 +1,9 @@
 """Caps on what language models may cost, kept across methods, processes and restarts of a run."""
 
-import difflib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from data.spelling import near
 from methods.lm.answers import LlmError
 from methods.lm.store import connect
 
@@ -61,8 +61,7 @@ class LlmBudget:
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, number = (word.strip() for word in part.partition("="))
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
+                hint = near(name, known)
                 raise LlmError(
                     f"no budget {name!r}: {hint}give any of {', '.join(known)}, such as requests=1000,tokens=2e6"
                 )

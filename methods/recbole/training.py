@@ -1,7 +1,6 @@
 """One training by RecBole's trainer, in a folder of its own that is gone afterwards."""
 
 import copy
-import difflib
 import math
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data.spelling import near
 from data.types import BoolArray, IntArray
 from methods.base import Task
 from methods.recbole.environment import visible_devices
@@ -190,8 +190,7 @@ def check_options(model: str, options: Mapping[str, Any]) -> None:
         if option in reserved:
             raise ValueError(f"RecBole option {option!r} is set by the suite and cannot be changed")
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            raise ValueError(f"{model} reads no option {option!r}{f': did you mean {near[0]!r}?' if near else ''}")
+            raise ValueError(f"{model} reads no option {option!r}: {near(option, known)}".rstrip(": "))
     if "learner" in options and str(options["learner"]).lower() not in LEARNERS:
         raise ValueError(f"learner is {', '.join(LEARNERS[:-1])} or {LEARNERS[-1]}, not {options['learner']!r}")
 

@@ -43,8 +43,8 @@ def test_list_names_all_families_of_conditions(run_suite):
     ("arguments", "sentence"),
     [
         (["--suite", "robustnes"], "did you mean 'robustness'?"),
-        (["--suit", "smoke"], "did you mean --suite?"),
-        (["--methods", "popularty"], "did you mean popularity"),
+        (["--suit", "smoke"], "did you mean '--suite'?"),
+        (["--methods", "popularty"], "did you mean 'popularity'"),
         (["--methods", "no.such:Method"], "No module named 'no'"),
         (["--datasets", "ml-10k"], "did you mean 'ml-100k'?"),
         (["--methods", "random", "--set", "random.speed=3"], "has no setting 'speed'"),
@@ -69,7 +69,7 @@ def test_list_names_all_families_of_conditions(run_suite):
         (["--executor", "serial", "--jobs", "2"], "--jobs 2 needs --executor processes"),
         (["--revision", "main"], "--revision main: of which --backbone?"),
         (["--revision", "main", "--backbone", "tiny-t5"], "--revision main: tiny-t5 has none, only models of"),
-        (["--seeds", "0", "1", "0"], "error: --seeds: 0 is there twice"),
+        (["--seeds", "0", "1", "0"], "error: --seeds: each is needed once, and 0 is there twice"),
         (["--datasets", "ml-100k", "ml-100k"], "'ml-100k' is there twice"),
         (["run", "smoke"], "unknown argument 'smoke': did you mean --suite smoke?"),
         (["report", "results/smoke"], "unknown argument 'results/smoke': did you mean --output-dir results/smoke?"),
@@ -117,6 +117,13 @@ def test_reader_that_has_seen_enough_ends_the_list_quietly():
     process.stdout.close()
     assert process.stderr.read() == ""
     process.wait()
+
+
+def test_a_stream_of_few_characters_ends_no_finished_run(finished, tmp_path, run_suite):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    answer = run_suite("report", "--output-dir", run, env=plain)
+    assert answer.returncode == 0 and "| Unseen mean ? |" in answer.stdout
 
 
 def test_interrupt_while_importing_ends_the_command_quietly(monkeypatch, capsys):

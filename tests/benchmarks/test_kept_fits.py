@@ -183,6 +183,14 @@ def test_who_pays_for_answers_matters_where_somebody_is_asked(cell):
     assert cell(rank, "run A", "endpoint:m").fit_file != cell(rank, "run B", "endpoint:m").fit_file
 
 
+def test_what_is_written_into_the_run_folder_leads_to_the_same_file(cell, tmp_path):
+    (tmp_path / "run").mkdir()
+    made = cell({"methods": ["llm-rank"]}, str(tmp_path / "run"), "endpoint:m")
+    first = made.fit_file
+    (tmp_path / "run" / "run.log").write_text("scored\n")
+    assert made.fit_file == first
+
+
 @pytest.fixture
 def run_noted(run_suite, suite_file, tmp_path):
     """Run the tiny suite with the method that notes its fits."""

@@ -45,7 +45,8 @@ def test_parts_share_the_cells_evenly(runs):
 
 def test_merged_parts_are_the_whole_run(runs, tmp_path, run_suite):
     base, common = runs
-    answer = run_suite("merge", *(base / f"part-{part}" for part in (1, 2, 3)), "--output-dir", tmp_path / "all")
+    first, *others = (base / f"part-{part}" for part in (1, 2, 3))
+    answer = run_suite("merge", first, "--output-dir", tmp_path / "all", *others)
     assert answer.returncode == 0, answer.stderr
     assert finished(tmp_path / "all") == finished(base / "whole")
     for name in TABLES:
@@ -92,6 +93,12 @@ def test_part_of_another_run_is_refused(runs, tmp_path, run_suite):
         merge([RunFolder(base / "part-1"), RunFolder(tmp_path / "other")], RunFolder(tmp_path / "all"))
     with pytest.raises(UsageError, match="is of another run"):
         merge([RunFolder(base / "part-1")], RunFolder(tmp_path / "other"))
+    shutil.copytree(base / "part-2", tmp_path / "part-2")
+    manifest = json.loads((tmp_path / "part-2" / "manifest.json").read_text())
+    manifest["suite"]["statistics"]["level"] = 0.8
+    (tmp_path / "part-2" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="is of another run"):
+        merge([RunFolder(base / "part-1"), RunFolder(tmp_path / "part-2")], RunFolder(tmp_path / "all"))
     assert not (tmp_path / "all").exists()
 
 

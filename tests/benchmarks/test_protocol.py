@@ -195,6 +195,29 @@ def test_unusable_suite_file_is_an_error_that_names_the_key(tmp_path, content, s
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "given", "sentence"),
+    [
+        ("[settings]\nsasrec = 3", {"settings": {"sasrec": {"epochs": 2}}}, "settings.sasrec: Input should be a table"),
+        ("settings = 3", {"settings": {"sasrec": {"epochs": 2}}}, "settings: Input should be a table, not 3"),
+        ("protocol = 3", {"protocol": {"users": 2}}, "protocol: Input should be"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_of_the_file_whatever_the_command_line_adds(tmp_path, content, given, sentence):
+    (tmp_path / "x.toml").write_text(X + content)
+    with pytest.raises(SuiteError) as error:
+        suite.load(str(tmp_path / "x.toml"), given)
+    assert str(error.value).startswith(f"{tmp_path / 'x.toml'}: {sentence}")
+
+
+def test_an_llm_is_named_to_the_methods_that_ask_one_in_the_settings_that_they_have():
+    methods = ["random", "tests.fakes:Listener", "llm-rank"]
+    found = with_llm(suite.load("smoke", {"methods": methods}), "local:m", "requests=1", "run").settings
+    assert found["tests.fakes:Listener"] == {"llm": "local:m", "llm_run": "run"}
+    assert found["llm-rank"] == {"llm": "local:m", "llm_run": "run", "llm_budget": "requests=1"}
+    assert "random" not in found
+
+
 def test_a_byte_order_mark_before_a_suite_is_none_of_it(tmp_path):
     (tmp_path / "x.toml").write_text('name = "x"\nmethods = ["random"]\n', encoding="utf-8-sig")
     assert suite.load(str(tmp_path / "x.toml")).name == "x"
@@ -224,7 +247,7 @@ def test_a_value_of_the_command_line_is_not_blamed_on_the_file():
     with pytest.raises(SuiteError) as error:
         suite.load("smoke", {"seeds": [0, 0], "protocol": {"negatives": 0}})
     assert str(error.value) == (
-        "--seeds: 0 is there twice, not [0, 0]\n"
+        "--seeds: each is needed once, and 0 is there twice, not [0, 0]\n"
         "--negatives: Input should be greater than or equal to 1 or 'full', not 0"
     )
 
@@ -259,6 +282,11 @@ def test_settings_of_patterns_reach_every_row_but_for_what_it_is_about(tmp_path,
     assert found == expected
 
 
+def test_settings_of_a_pattern_reach_the_rows_that_have_them():
+    found = suite.load("smoke", {"settings": {"*": {"epochs": 3}}}).settings
+    assert found["sasrec"] == {"epochs": 3} and "epochs" not in found.get("random", {})
+
+
 def test_settings_of_patterns_leave_out_what_a_subclass_does_not_take():
     given = {"paprec*": {"budget": 20, "top": 3, "personal": True}, "llmrec*": {"epochs": 7}}
     found = suite.load("smoke", {"settings": given}).settings
@@ -278,7 +306,7 @@ def test_a_setting_that_no_row_of_a_pattern_takes_is_refused(pattern, setting):
 def test_patterns_of_the_command_line_win_over_names_in_the_file():
     found = suite.load("smoke", {"settings": {"sas*": {"epochs": 9}}}).settings
     assert suite.load("smoke").settings["sasrec"]["epochs"] == 2 and found["sasrec"]["epochs"] == 9
-    with pytest.raises(MethodError, match=r"no method 'ganpromt/.*did you mean ganprompt"):
+    with pytest.raises(MethodError, match=r"no method 'ganpromt/.*did you mean 'ganprompt'"):
         suite.load("smoke", {"settings": {"ganpromt/*": {"epochs": 9}}})
 
 

@@ -87,6 +87,7 @@ def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_fil
     for table in (by_family(results), by_condition(results)):
         rows = [row for row in table.rows if row["method"] == "tests.fakes:Deaf"]
         assert {row["family"] for row in rows if "drop" not in row} == {"unseen", "typos", "history-drop"}
+        assert not any("severity_area" in row for row in rows)
     assert {row["quantity"] for row in comparisons(results).rows} == {"clean"}
 
 
@@ -358,6 +359,25 @@ def test_report_rebuilds_the_tables_without_a_model(finished, run_suite):
         (run / name).unlink()
     assert run_suite("report", "--output-dir", run).returncode == 0
     assert tables == {name: (run / name).read_bytes() for name in TABLES}
+
+
+def test_report_of_a_run_that_ended_with_a_failed_seed_is_as_the_run_left_it(suite_file, tmp_path, run_suite):
+    flags = ("--methods", "tests.fakes:Moody", "--seeds", 0, 1, "--output-dir", tmp_path / "r")
+    ended, again = run_suite("--suite", suite_file, *flags), run_suite("report", "--output-dir", tmp_path / "r")
+    assert (ended.returncode, ended.stdout) == (again.returncode, again.stdout)
+    assert ended.returncode == 1 and "failed: RuntimeError: not today" in ended.stdout
+
+
+def test_tables_of_a_run_without_a_row_name_no_user(suite_file, tmp_path, run_suite):
+    run_suite("--suite", suite_file, "--methods", "tests.fakes:Broken", "--output-dir", tmp_path / "r")
+    assert "no user" not in (tmp_path / "r" / "cold-items.md").read_text()
+
+
+def test_ledger_names_no_setting_of_the_harness(suite_file, tmp_path, run_suite):
+    told = ("--methods", "tests.fakes:Listener", "--llm", "local:m", "--llm-budget", "requests=1")
+    answer = run_suite("--suite", suite_file, *told, "--output-dir", tmp_path / "r")
+    assert answer.returncode == 0, answer.stderr
+    assert "| default, but for llm |" in (tmp_path / "r" / "ledger.md").read_text()
 
 
 def test_failed_audit_of_a_method_that_lacks_a_seed_is_reported_all_the_same(finished, tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,31 @@ def test_leftovers_of_a_killed_run_are_cleared_away(tmp_path):
         assert run.record(CELL, "k") is None
 
 
+def test_what_was_moved_aside_for_a_new_cell_comes_back_if_that_cannot_take_its_place(run, monkeypatch):
+    finish(run, text="old")
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.name == ".partial-seed-0":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(StoreError, match="Input/output error; earlier results are intact"):
+        finish(run, text="new")
+    assert (run.cell(CELL) / "scores.txt").read_text() == "old"
+    assert not list(run.path.rglob(".partial-*"))
+
+
+def test_what_a_killed_run_had_moved_aside_comes_back(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    finish(run, text="old")
+    run.cell(CELL).rename(run.cell(CELL).with_name(".partial-old-seed-0"))
+    with run.opened():
+        assert (run.cell(CELL) / "scores.txt").read_text() == "old"
+        assert not list(run.path.rglob(".partial-*"))
+
+
 def test_what_a_run_in_a_subfolder_is_writing_is_left_alone(run):
     other = RunFolder(run.path / "robustness")
     with other.opened(), other.writing(CELL) as folder:
@@ -138,6 +164,12 @@ def test_folder_without_a_run_and_of_another_schema_are_refused(run):
         run.read_manifest()
     run.write("manifest.json", to_json({"schema": 999}))
     with pytest.raises(StoreError, match="schema 999"):
+        run.read_manifest()
+
+
+def test_manifest_that_cannot_be_read_is_a_clear_error(run):
+    (run.path / "manifest.json").mkdir()
+    with pytest.raises(StoreError, match=r"manifest\.json: cannot be read: Is a directory"):
         run.read_manifest()
 
 

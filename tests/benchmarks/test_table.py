@@ -2,8 +2,10 @@
 
 import csv
 import io
+import math
+from dataclasses import dataclass
 
-from benchmarks.report.table import PAGE, Column, Table
+from benchmarks.report.table import PAGE, Column, Table, of_records, read_records
 
 COLUMNS = (
     Column("method", "Method"),
@@ -105,3 +107,16 @@ def test_probabilities_are_never_printed_as_zero():
 
 def test_negative_zero_is_printed_as_zero():
     assert "-0.00" not in Table(COLUMNS, [row("a", 0.5, -1e-12), row("b", 0.1, 0.0)]).markdown()
+
+
+@dataclass
+class Measured:
+    name: str
+    value: float
+
+
+def test_records_are_read_as_they_were_written_what_is_not_a_number_too(tmp_path):
+    (tmp_path / "records.csv").write_text(of_records([Measured("", 0.5), Measured("b", float("nan"))]).csv())
+    first, second = read_records(tmp_path / "records.csv", Measured)
+    assert first == Measured("", 0.5)
+    assert second.name == "b" and math.isnan(second.value)

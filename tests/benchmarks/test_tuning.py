@@ -2,11 +2,13 @@
 
 import csv
 import json
+import threading
 import tomllib
 from dataclasses import replace
 from math import prod
 
 import pytest
+from filelock import FileLock
 
 from benchmarks import cells, suite, tuned_settings, tuning
 from benchmarks.plan import make_plan
@@ -198,6 +200,28 @@ def best(**settings):
     return Best(seed=0, lists=60, trials=8, best=0.5, settings=settings)
 
 
+def test_settings_in_any_script_are_read_as_they_were_written():
+    settings = {"λ": 0.1, "a b": "naïve", "plain_1": {"é.ü": [1, 2]}}
+    best = Best(seed=0, lists=1, trials=1, best=0.5, settings=settings)
+    tuned = Tuned(dataset="🎬", data="", trials=1, methods={"méthode:Q": best})
+    assert Tuned.model_validate(tomllib.loads(tuned.toml())) == tuned
+    assert "settings.plain_1." in tuned.toml()
+
+
+def test_searches_that_write_into_one_file_wait_for_each_other(planned, tmp_path):
+    found = search(planned(flaw="none"), trials=1)
+    found.execute(quiet)
+    path = tmp_path / "tuned" / "tiny.toml"
+    path.parent.mkdir()
+    other = threading.Thread(target=tuned_settings.write, args=([found], path.parent))
+    with FileLock(path.with_name(".tiny.toml.lock")):
+        other.start()
+        other.join(0.2)
+        assert not path.exists()
+    other.join()
+    assert path.exists()
+
+
 def test_tuning_another_method_keeps_what_was_found_before(planned, kept):
     found = search(planned(), trials=2)
     found.execute(quiet)
@@ -276,6 +300,12 @@ def test_unreadable_file_of_tuned_settings_is_named(planned, tmp_path, text, sen
     (tmp_path / "tuned").mkdir()
     (tmp_path / "tuned" / "tiny.toml").write_text(text)
     with pytest.raises(TuningError, match=f"tiny.toml: {sentence}"):
+        planned([tmp_path / "tuned"])
+
+
+def test_folder_in_the_place_of_tuned_settings_is_named(planned, tmp_path):
+    (tmp_path / "tuned" / "tiny.toml").mkdir(parents=True)
+    with pytest.raises(TuningError, match=r"tiny\.toml: cannot be read: Is a directory"):
         planned([tmp_path / "tuned"])
 
 
