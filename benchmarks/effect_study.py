@@ -18,6 +18,7 @@ from benchmarks import provenance
 from benchmarks.metrics import evaluate, rank_of_positive
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.report.table import of_records, read_records
+from benchmarks.significance import rank_correlation
 from benchmarks.store import to_json
 from data.prompts.library import templates
 from data.prompts.template import Role, Template
@@ -109,8 +110,6 @@ METRICS = ("auc", "ndcg@10")
 
 def correlations(effects: Sequence[Effect], qualities: Sequence[Quality]) -> dict[str, Any]:
     """Spearman correlations: all demonstrations at once, and means over users with 95 % intervals."""
-    from methods.lrgd.effect import rank_correlation
-
     quality = [(name, metric) for metric in ("auc", "ndcg") for name in ORDERS]
     return {
         "exact against first_order, all demonstrations": rank_correlation(*_columns(effects, "exact", "first_order")),
@@ -121,8 +120,6 @@ def correlations(effects: Sequence[Effect], qualities: Sequence[Quality]) -> dic
 
 def _within(rows: Sequence[Effect] | Sequence[Quality], one: str, other: str) -> dict[str, float]:
     """Mean over users of the rank correlation among a user's rows; users with a constant column are left out."""
-    from methods.lrgd.effect import rank_correlation
-
     each = np.array([rank_correlation(*_columns(own, one, other)) for own in _by_user(rows)])
     each = each[~np.isnan(each)]
     half = 1.96 * each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else float("nan")

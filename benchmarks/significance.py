@@ -4,7 +4,8 @@ The unit of every test is the user: templates and seeds are averaged first. The 
 one that also asks how the result would move with other templates and seeds.
 """
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -365,3 +366,15 @@ def compare(
         t_p=t_p(difference),
         n=len(difference),
     )
+
+
+def rank_correlation(first: Iterable[float], second: Iterable[float]) -> float:
+    """Spearman's rank correlation of two samples of shape ``[n]``, to twelve decimals; NaN where one is constant.
+
+    >>> rank_correlation([1.0, 2.0, 3.0], [10.0, 20.0, 25.0])
+    1.0
+    """
+    from scipy.stats import spearmanr
+
+    with warnings.catch_warnings(action="ignore"):  # of constant samples
+        return round(float(spearmanr(list(first), list(second)).statistic), 12)

@@ -21,6 +21,7 @@ from benchmarks import provenance
 from benchmarks.metrics import hit, ndcg, rank_of_positive
 from benchmarks.protocol import Problem, Protocol, prepare
 from benchmarks.report.table import of_records
+from benchmarks.significance import rank_correlation
 from benchmarks.store import to_json
 from benchmarks.suite import typed
 from data.candidates import CandidateError
@@ -215,8 +216,6 @@ def correlations(prompts: Sequence[Prompt], gains: Sequence[Gain]) -> dict[str, 
 
 def _spearman(rows: Sequence[Any], one: str, other: str, draws: int = 1000) -> dict[str, float]:
     """Rank correlation of two columns, its 95 % bootstrap interval over rows, and how many rows there are."""
-    from methods.lrgd.effect import rank_correlation
-
     pair = np.array([[getattr(row, name) for row in rows] for name in (one, other)])
     found = rank_correlation(*pair) if len(rows) > 2 else float("nan")
     if np.isnan(found):

@@ -23,6 +23,8 @@ class Domain:
 
 CATEGORY_FIELDS = ("genres", "genre", "categories", "category", "class")
 """Names that data sets give the field of :attr:`Catalogue.fields` with an item's categories, the usual ones first."""
+SPACED_FIELDS = ("class", "genre")
+"""Those of RecBole's MovieLens files, which may have nothing but blanks between categories."""
 
 
 @dataclass(frozen=True)

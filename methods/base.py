@@ -256,6 +256,17 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def require_templates(info: "MethodInfo", task: Task) -> None:
+    """See that there are seen templates of every role that a method is asked in or learns from.
+
+    Raises:
+        NotRunnable: naming the first role without.
+    """
+    for role in sorted(info.roles | info.learns):
+        if not task.templates.get(role):
+            raise NotRunnable(f"{info.name} needs seen templates of role {role!r}")
+
+
 def averaged(users: int) -> str:
     """Note of a fit that gives users without training rows the mean vector of the others; empty where all have rows.
 

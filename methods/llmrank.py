@@ -5,7 +5,7 @@ with an endpoint or a local model; every user is one request.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,6 +21,8 @@ from methods.lm.client import LlmClient
 from methods.lm.open import LlmChoice, open_client
 
 ROLE: Role = "recommend"
+LISTED = re.compile(r"[\d\s,;.)\[\]>*`]*")
+"""Numbers and what stands between them in lists."""
 NUMBERED = ListStyle(separator="\n", before="{n}. ")
 DEFAULT = Template(
     "llm-rank",
@@ -158,22 +160,17 @@ class LlmRank:
         return order[::-1] if self.reverse else order
 
     def _prompt(self, requests: Requests, row: int, order: IntArray) -> str:
-        titles = requests.catalogue.titles
-        shown = {
-            "history": DEFAULT.style.join([titles[item] for item in requests.histories[row].tolist()]),
-            "candidates": NUMBERED.join([titles[item] for item in requests.candidates[row, order].tolist()]),
-        }
-        prompt = DEFAULT.fill(requests.catalogue.domain, {})
-        for slot, value in shown.items():
-            prompt = prompt.with_value(slot, value)
-        return prompt.text
+        shown = (requests.histories[row], requests.candidates[row, order])
+        history, candidates = ([requests.catalogue.titles[item] for item in items.tolist()] for items in shown)
+        prompt = DEFAULT.fill(requests.catalogue.domain, {"history": history})
+        return prompt.with_value("candidates", NUMBERED.join(candidates)).text
 
 
 def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntArray:
     """Positions in ``titles`` in the order of the answer, which may give numbers, titles or both.
 
     Args:
-        answer: one entry per line, or nothing but numbers, which are those of candidates before they are titles.
+        answer: one entry per line, or several numbers in one, which are those of candidates before they are titles.
         titles: candidates as numbered from 1 in the prompt.
         ledger: where entries that are no candidate, entries named twice and candidates not named are counted.
 
@@ -184,14 +181,11 @@ def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntA
     """
     position = {_plain(title): n for n, title in reversed(list(enumerate(titles)))}
     numbered = {str(n): n - 1 for n in range(1, len(titles) + 1)}  # int() refuses endless digits
-    numbers = re.fullmatch(r"[\d\s,;.)\[\]>]*", answer)
-    pieces = re.findall(r"\d+", answer) if numbers else answer.split("\n")
     ranked: dict[int, None] = {}
-    for entry in filter(None, (piece.strip(" \t.,;[]()>*-") for piece in pieces)):
-        number, title = re.fullmatch(r"(\d*)[.):]?\s*(.*)", entry, re.DOTALL).groups()  # type: ignore[union-attr]
-        named = position.get(_plain(entry), position.get(_plain(title)) if title else None)
-        place = numbered.get(number.lstrip("0")) if not title else None
-        first, second = (place, named) if numbers else (named, place)
+    for entry, is_number in _entries(answer, position):
+        named = _named(entry, position)
+        place = numbered.get(entry.rstrip(".):").lstrip("0"))
+        first, second = (place, named) if is_number else (named, place)
         found = second if first is None else first
         if found is None:
             ledger.out_of_catalogue += 1
@@ -203,6 +197,25 @@ def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntA
     ledger.candidates += len(titles)
     ledger.missing += len(titles) - len(ranked)
     return np.array(list(ranked), np.int64)
+
+
+def _entries(answer: str, position: Mapping[str, int]) -> Iterator[tuple[str, bool]]:
+    """What an answer lists, and whether that is a number before it is a title: where numbers stand side by side."""
+    whole = LISTED.fullmatch(answer) is not None
+    for line in answer.split("\n"):
+        listed = LISTED.fullmatch(line.rpartition(":")[2])
+        numbers = re.findall(r"\d+", listed[0]) if listed else []
+        entry = line.strip(" \t.,;[]()>*-`")
+        if whole or (len(numbers) > 1 and _named(entry, position) is None):
+            yield from ((number, True) for number in numbers)
+        elif entry:
+            yield entry, False
+
+
+def _named(entry: str, position: Mapping[str, int]) -> int | None:
+    """The candidate whose title an entry is, perhaps behind a number."""
+    title = re.sub(r"^\d*[.):]?\s*", "", entry)
+    return position.get(_plain(entry), position.get(_plain(title)) if title else None)
 
 
 def _plain(title: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from data.prompts.template import Template
 from data.random import generator
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, Requests, Space, Task, require_templates
 from methods.checks import check_least, check_positive, check_shares
 
 if TYPE_CHECKING:
@@ -92,10 +92,8 @@ class TallRec:
         from methods.lm.lora import Lora, add_lora, inner, merged
         from methods.lm.scoring import Scorer
 
-        if not task.templates.get("recommend"):
-            raise NotRunnable(f"{self.info.name} needs seen templates of role 'recommend'")
-        recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
-        backbone = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), recipe)
+        require_templates(self.info, task)
+        backbone = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), self.backbone_steps)
         model = add_lora(backbone.model, Lora(self.rank, self.alpha, self.dropout), seed).eval()
         scorer = Scorer(inner(model), backbone.encoder(), task.compute.batch_size)
         tuned = self._tune(task, scorer, self.rate or (3e-3 if backbone.embedded else 1e-4), self.epochs, seed)

@@ -129,14 +129,14 @@ def read_texts(path: Path) -> ItemTexts:
     title_column = next((column for column in TITLE_COLUMNS if column in file.columns), None)
     if title_column is None:
         raise DataError(f"{path}: no title column; expected one of {', '.join(TITLE_COLUMNS)}")
-    row_of: dict[str, int] = {}
-    for row, item in enumerate(file.columns["item_id"]):
+    items, row_of = file.columns["item_id"], dict[str, int]()
+    for row, item in enumerate(items):
         if row_of.setdefault(item, row) != row:
             raise DataError(
                 f"{file.where(row)}: item {item!r} is listed twice, first in line {file.lines[row_of[item]]}"
             )
     texts = {
-        name: {item: _decoded(values[row]) for item, row in row_of.items()}
+        name: dict(zip(items, map(_decoded, values), strict=True))
         for name, values in file.columns.items()
         if name != "item_id"
     }
@@ -144,9 +144,8 @@ def read_texts(path: Path) -> ItemTexts:
 
 
 def _decoded(text: str) -> str:
-    """A text with its HTML entities decoded, on one line; empty where these are blanks and nothing else."""
-    decoded = " ".join(html.unescape(text).splitlines())  # lists in prompts have a title a line
-    return "" if decoded.isspace() else decoded
+    """A text with its HTML entities decoded, on one line and without blanks around it."""
+    return " ".join(html.unescape(text).splitlines()).strip()  # lists in prompts have a title a line
 
 
 def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:

@@ -70,7 +70,7 @@ def build(
 
     positive = np.ones(len(order), np.bool_) if rows.ratings is None else rows.ratings[order] >= min_rating
     notes += _note(~positive, order, rows, f"rated under {min_rating:g} and not counted as positives")
-    if rows.ratings is not None and (top := rows.ratings.max()) > STARS:
+    if rows.ratings is not None and (top := rows.ratings.max(initial=0)) > STARS:
         notes.append(f"ratings reach {top:g}, and positives are those of {min_rating:g} and more (min_rating)")
     order = order[positive]
 
@@ -178,6 +178,8 @@ def _titles(item_ids: Sequence[str], texts: ItemTexts) -> tuple[tuple[str, ...],
             f"{texts.path}: none of its items is left in the interactions; ids here are such as "
             f"{next(iter(texts.titles))!r}, there {item_ids[0]!r}"
         )
+    if not texts.path.exists():
+        return tuple(item_ids), [f"there is no {texts.path.name}: ids stand in for titles"]
     without = [i for i in item_ids if not texts.titles.get(i)]
     groups = {
         "no text record": [i for i in without if i not in texts.titles],

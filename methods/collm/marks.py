@@ -84,9 +84,10 @@ class MarkedEmbedding(nn.Module):
         self.register_buffer("vectors", vectors)
         self.mlp = nn.Sequential(nn.Linear(vectors.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, words.embedding_dim))
         # All marks begin as the mean word: no vector counts before step 2 has learnt what it says.
-        weight = words.weight.detach().float()
-        self.register_buffer("mean", weight.mean(dim=0))
-        self.scale = float(weight.std())
+        with torch.no_grad():  # as the model reads them: some scale the weights
+            read = words(torch.arange(words.num_embeddings, device=words.weight.device)).float()
+        self.register_buffer("mean", read.mean(dim=0))
+        self.scale = float(read.std())
         for parameter in self.mlp[2].parameters():
             nn.init.zeros_(parameter)
 

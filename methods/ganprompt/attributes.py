@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from data.dataset import CATEGORY_FIELDS, Catalogue
+from data.dataset import CATEGORY_FIELDS, SPACED_FIELDS, Catalogue
 from data.fingerprint import fingerprint
 from data.prompts.template import Prompt, Template
 from data.random import generator
@@ -29,8 +29,6 @@ from methods.lm.store import Store
 
 log = logging.getLogger(__name__)
 SEPARATORS = r"[,>|;/]"
-SPACED = frozenset({"class", "genre"})
-"""Fields of RecBole's MovieLens files, whose genres have nothing but spaces between them."""
 GENERAL = (
     "brand",
     "price",
@@ -127,14 +125,11 @@ class MaskedSource:
         import torch
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-        from methods.lm.backbone import source_of
+        from methods.lm.backbone import load_model, load_part, source_of
 
-        source = source_of(self.model)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(**source)
-            model = AutoModelForMaskedLM.from_pretrained(**source).to(self.device).eval()
-        except (OSError, ValueError, KeyError) as error:
-            raise NotRunnable(f"masked language model {self.model!r} cannot be loaded: {error}") from error
+        source, what = source_of(self.model), "masked language model"
+        tokenizer = load_part(AutoTokenizer, self.model, source, what)
+        model = load_model(AutoModelForMaskedLM, self.model, source, what).to(self.device).eval()
         if tokenizer.mask_token is None:
             raise NotRunnable(f"{self.model!r} has no mask token: attribute_model takes a masked language model")
         words = whole_words(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
@@ -223,7 +218,7 @@ def lexicon(catalogue: Catalogue, most: int = 60, everywhere: float = 0.9) -> tu
 
 def _separated(name: str, texts: Sequence[str]) -> Sequence[str]:
     """Texts of a field with separators between the categories."""
-    spaced = name in SPACED and not any(re.search(SEPARATORS, text) for text in texts)
+    spaced = name in SPACED_FIELDS and not any(re.search(SEPARATORS, text) for text in texts)
     return [",".join(text.split()) for text in texts] if spaced else texts
 
 

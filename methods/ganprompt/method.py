@@ -10,7 +10,7 @@ import numpy as np
 
 from data.prompts.template import Role, Template
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, require_templates
 from methods.checks import check_least, check_positive, check_shares
 
 if TYPE_CHECKING:
@@ -194,9 +194,7 @@ class GanPrompt:
         from methods.ganprompt.stage2 import label_loss, tune
         from methods.lm.tuning import list_auc, valid_sample
 
-        for role in sorted(self.info.roles | self.info.learns):
-            if not task.templates.get(role):
-                raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
+        require_templates(self.info, task)
         backbones = self._backbones(task)
         backbone, answering = backbones[0], backbones[-1]
         first, second = self._paces(backbone, answering)
@@ -309,11 +307,10 @@ class GanPrompt:
         """Whose encoder reads and, last, whose decoder answers; one if that is the same."""
         from methods.lm.backbone import load_backbone
 
-        recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
-        found = [load_backbone(task, DEFAULT_BACKBONE, ("encoder-decoder",), recipe)]
+        found = [load_backbone(task, DEFAULT_BACKBONE, ("encoder-decoder",), self.backbone_steps)]
         if self.decoder_backbone:
             compute = replace(task.compute, backbone=self.decoder_backbone, revision=None)
-            found.append(load_backbone(replace(task, compute=compute), "", ("decoder",), recipe))
+            found.append(load_backbone(replace(task, compute=compute), "", ("decoder",), self.backbone_steps))
         return found
 
     def _paces(self, encoder: "Backbone", answering: "Backbone") -> tuple[Pace, Pace]:

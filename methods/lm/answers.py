@@ -16,6 +16,8 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 """How answers begin that say no instead of answering; item texts, which may begin with a title, do not."""
+THOUGHTS = re.compile(r"\A.*?</think>", re.DOTALL)
+"""What some models write before their answer; chat templates may have begun it already."""
 
 
 class LlmError(RuntimeError):
@@ -100,14 +102,14 @@ def key(model: str, prompt: str, generation: Generation) -> str:
 
 
 def judge(text: object, finish: str | None = None, refusal: object = None) -> tuple[str, Problem | None]:
-    """An answer's text without surrounding space, and what is wrong with it.
+    """An answer's text without surrounding space and the thoughts before it, and what is wrong with it.
 
     Args:
         text: the content of the answer.
         finish: why the model stopped, in the words of the OpenAI API.
         refusal: its refusal, where it says so apart.
 
-    >>> judge(" A fine film. ", "stop")
+    >>> judge("<think>Of films?</think> A fine film. ", "stop")
     ('A fine film.', None)
     >>> judge("I'm sorry, but I cannot help with that.", "stop")[1]
     'refused'
@@ -116,7 +118,7 @@ def judge(text: object, finish: str | None = None, refusal: object = None) -> tu
         return str(refusal or text or ""), "refused"
     if text is not None and not isinstance(text, str):
         return json.dumps(text, default=str), "non-text"
-    stripped = (text or "").strip()
+    stripped = THOUGHTS.sub("", text or "").strip()
     if not stripped:
         return "", "non-text" if finish in ("tool_calls", "function_call") else "empty"
     if REFUSAL.match(stripped):

@@ -25,6 +25,7 @@ from data.spelling import near
 from methods.base import NotRunnable, Task
 from methods.lm.embedded import RECIPES, embedded
 from methods.lm.prompts import Encoder
+from methods.lm.t5 import FAMILIES
 
 log = logging.getLogger(__name__)
 Architecture = Literal["decoder", "encoder-decoder"]
@@ -74,7 +75,7 @@ def load_backbone(
     task: Task,
     default: str,
     accepts: Sequence[Architecture] = ("decoder", "encoder-decoder"),
-    recipe: Mapping[str, Any] | None = None,
+    steps: int | None = None,
 ) -> Backbone:
     """The backbone that ``task.compute`` names, or the default.
 
@@ -83,17 +84,18 @@ def load_backbone(
             training part and seen templates.
         default: backbone of the method where none is named.
         accepts: architectures the method can use.
-        recipe: changes to the recipe of an embedded backbone, such as ``{"steps": 10}``.
+        steps: of training an embedded backbone, where that is not for its recipe to say.
 
     Raises:
         BackboneError: if there is no such backbone, it cannot be reached, lacks weights or vectors of its
             tokens, or its architecture is wrong or scored wrong.
+        NotRunnable: if an embedded one cannot be made here, as :func:`methods.lm.embedded.embedded` says.
     """
     quiet_transformers()
     compute = task.compute
     name, dtype = compute.backbone or default, floating(compute.dtype)
     if name in RECIPES:
-        made = embedded(name, task, recipe or {})
+        made = embedded(name, task, {} if steps is None else {"steps": steps})
         _check_architecture(name, made.architecture, accepts)
         return Backbone(
             _placed(made.model, device=compute.device, dtype=dtype),
@@ -106,15 +108,15 @@ def load_backbone(
             reused=made.reused,
         )
     source = source_of(name, compute.revision)
-    config = _loaded(AutoConfig, name, source)
+    config = load_part(AutoConfig, name, source)
     architecture: Architecture = "encoder-decoder" if config.is_encoder_decoder else "decoder"
     _check_architecture(name, architecture, accepts)
+    if config.is_encoder_decoder and config.model_type not in FAMILIES:
+        known = f"encoder-decoders known here are {', '.join(FAMILIES)}"
+        raise BackboneError(f"backbone {name!r} is {config.model_type}, which cannot score: {known}{_instead(accepts)}")
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    tokenizer = _loaded(AutoTokenizer, name, source)
-    # What transformers leaves in single precision beside float16, because it would overflow, stays so.
-    loaded, read = _loaded(auto, name, source | {"dtype": dtype, "output_loading_info": True})
-    if lacking := sorted(dict(loaded.named_parameters()).keys() & read["missing_keys"]):
-        raise BackboneError(f"backbone {name!r} comes without {', '.join(lacking[:3])}: random weights would stand in")
+    tokenizer = load_part(AutoTokenizer, name, source)
+    loaded = load_model(auto, name, source, dtype=dtype)
     _check_tokens(name, loaded, tokenizer)
     model = _placed(loaded, device=compute.device)
     if architecture == "decoder":
@@ -148,6 +150,7 @@ def floating(name: str) -> torch.dtype:
 
 def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, unsaid: int = DEFAULT_WINDOW) -> int:
     """Longest sequence of a model in tokens; ``unsaid`` where neither model nor tokenizer says."""
+    config = config.get_text_config()  # of models that read images, too, the part that reads texts
     told = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
     limits = [limit for limit in (*told, tokenizer.model_max_length) if limit and limit < 1e9]
     return min(limits) if limits else unsaid
@@ -227,7 +230,7 @@ def source_of(name: str, revision: str | None = None) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
     source = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
     if means_folder(name):
-        raise BackboneError(f"no folder {name!r} to load a model from; embedded backbones are {', '.join(RECIPES)}")
+        raise BackboneError(f"no folder {name!r} to load a model from")
     return source | {"local_files_only": not _hub_reachable()}
 
 
@@ -246,13 +249,40 @@ def _hub_reachable() -> bool:
     return True
 
 
-def _loaded(auto: Any, name: str, source: Mapping[str, Any]) -> Any:
+def load_model(auto: Any, name: str, source: Mapping[str, Any], what: str = "backbone", **how: Any) -> Any:
+    """A model with all its weights.
+
+    Args:
+        auto: which of the automatic classes of transformers loads it.
+        name: as it was asked for.
+        source: from :func:`source_of`.
+        what: what the model is to be, for messages.
+        how: more arguments of ``from_pretrained``.
+
+    Raises:
+        BackboneError: if it cannot be loaded, or random weights would stand in for some that it lacks.
+    """
+    # What transformers leaves in single precision beside float16, because it would overflow, stays so.
+    loaded, read = load_part(auto, name, {**source, **how, "output_loading_info": True}, what)
+    if lacking := sorted(dict(loaded.named_parameters()).keys() & read["missing_keys"]):
+        raise BackboneError(f"{what} {name!r} comes without {', '.join(lacking[:3])}: random weights would stand in")
+    return loaded
+
+
+def load_part(auto: Any, name: str, source: Mapping[str, Any], what: str = "backbone") -> Any:
+    """A configuration, tokenizer or model, arguments as for :func:`load_model`; code that comes with it is not run.
+
+    Raises:
+        BackboneError: if it cannot be loaded.
+    """
+    quiet_transformers()
     try:
         return auto.from_pretrained(**source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        hint = near(name, RECIPES)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         if isinstance(error, RuntimeError | SafetensorError):
             reason = f"its weights are damaged or do not fit its configuration ({first_line(error)})"
+        elif not isinstance(error, OSError):
+            reason = f"it cannot be read here ({first_line(error)})"
         elif Path(name).is_dir():
             reason = f"the folder does not hold it ({first_line(error)})"
         elif source["local_files_only"]:
@@ -262,10 +292,8 @@ def _loaded(auto: Any, name: str, source: Mapping[str, Any]) -> Any:
             )
         else:
             reason = f"{name!r} is no folder here, and the hub answers: {first_line(error)}"
-        raise BackboneError(
-            f"cannot load backbone {name!r}: {reason}. {hint}"
-            f"Embedded backbones, which need no network: {', '.join(RECIPES)}"
-        ) from error
+        embedded = f". {near(name, RECIPES)}Embedded backbones, which need no network: {', '.join(RECIPES)}"
+        raise BackboneError(f"cannot load {what} {name!r}: {reason}{embedded * (what == 'backbone')}") from error
 
 
 def first_line(error: Exception) -> str:

@@ -5,8 +5,9 @@ at once; every candidate costs an encoder pass. In the decoder, the encoder read
 for the target, and the decoder reads ``<target>? <label>``: one encoder pass serves all candidates.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from methods.base import Requests
 from methods.lm.batches import Batch
 from methods.lm.layout import Group
 from methods.lm.prompts import Encoder, as_ids
-from methods.lm.scoring import BatchedScorer, Labels, ScoringError, check_scores, in_chunks
+from methods.lm.scoring import BatchedScorer, Labels, ScoringError
 from methods.lm.t5 import FAMILIES, decoder_states, pooled_states
 
 BLANK = "___"
@@ -141,7 +142,7 @@ class EncDecScorer(BatchedScorer):
             titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
             return [Group(prompt, starts) for prompt in self._prompts(requests, role, row, titles)]
 
-        return self._label_odds(requests, role, ask, in_decoder=False)
+        return self._label_odds(requests, role, partial(self._label_tokens, in_decoder=False), ask)
 
     def decoded_odds(self, requests: Requests, role: Role) -> FloatArray:
         """Log-odds of the label words with the target in the decoder, shape ``[rows, candidates]``.
@@ -155,7 +156,7 @@ class EncDecScorer(BatchedScorer):
             asked = (np.append(self.reader.question(title), as_ids(word)) for title in titles for word in words)
             return [Group(self._prompts(requests, role, row, [self.reader.blank])[0], tuple(asked))]
 
-        return self._label_odds(requests, role, ask, in_decoder=True)
+        return self._label_odds(requests, role, partial(self._label_tokens, in_decoder=True), ask)
 
     def pooled(self, prompts: Sequence[IntArray]) -> FloatArray:
         """Mean of the last encoder states over the tokens of each prompt, shape ``[prompts, size]``.
@@ -175,37 +176,6 @@ class EncDecScorer(BatchedScorer):
     def _prompts(self, requests: Requests, role: Role, row: int, targets: Sequence[str]) -> list[IntArray]:
         history = [requests.catalogue.titles[item] for item in requests.histories[row].tolist()]
         return self.reader.prompts(requests.templates[role][row], requests.catalogue.domain, history, targets)
-
-    def _label_odds(
-        self,
-        requests: Requests,
-        role: Role,
-        ask: Callable[[int, Sequence[Sequence[int]]], list[Group]],
-        in_decoder: bool,
-    ) -> FloatArray:
-        """Scores of each row from the groups that ``ask`` makes of it and the words behind every question."""
-        scores = np.empty(requests.candidates.shape)
-
-        def made(rows: list[int]) -> dict[Labels, dict[int, list[Group]]]:
-            by_words: dict[Labels, dict[int, list[Group]]] = {}
-            for row in rows:
-                words = self._label_tokens(requests.templates[role][row].labels, in_decoder)
-                single = all(len(word) == 1 for word in words)
-                by_words.setdefault(words, {})[row] = ask(row, [()] if single else words)
-            return by_words
-
-        for _, asked in in_chunks(len(requests), made):
-            for words, by_row in asked.items():
-                members, groups = list(by_row), [group for row in by_row.values() for group in row]
-                if all(len(word) == 1 for word in words):
-                    odds = np.concatenate(self.odds(groups, [word[0] for word in words]))
-                else:
-                    lengths = [list(map(len, words)) * (len(group.suffixes) // 2) for group in groups]
-                    both = np.concatenate(self.likelihood(groups, lengths))
-                    odds = both[0::2] - both[1::2]
-                scores[members] = odds.reshape(len(members), -1)
-        check_scores(scores, requests, role)
-        return scores
 
     def _label_tokens(self, labels: tuple[str, str], in_decoder: bool) -> Labels:
         words = tuple(tuple(self.reader.label(label, in_decoder)) for label in labels)

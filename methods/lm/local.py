@@ -86,20 +86,21 @@ class LocalModel(Reloaded):
         if not tokenizer.chat_template:
             return prompt
         chat = [{"role": "user", "content": prompt}]
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        told = {"add_generation_prompt": True, "enable_thinking": False}  # templates ignore what they do not know
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, **told))
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from methods.lm.backbone import BackboneError, first_line, source_of
+        from methods.lm.backbone import BackboneError, floating, load_model, load_part, source_of
 
         try:
             source = source_of(self.name)
-            tokenizer: Any = AutoTokenizer.from_pretrained(**source, padding_side="left")
-            model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=self.dtype)
-        except (OSError, ValueError, BackboneError) as error:
-            raise LlmError(f"the local model {self.name!r} cannot be loaded: {first_line(error)}") from error
+            tokenizer = load_part(AutoTokenizer, self.name, source | {"padding_side": "left"}, "local model")
+            model = load_model(AutoModelForCausalLM, self.name, source, "local model", dtype=floating(self.dtype))
+        except BackboneError as error:
+            raise LlmError(str(error)) from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
         return tokenizer, model.to(self.device).eval()

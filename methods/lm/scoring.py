@@ -75,8 +75,8 @@ class BatchedScorer:
     ) -> FloatArray:
         """Log-probability of every candidate's title, shape ``[rows, candidates]``.
 
-        A decoder reads the title in its place, and not what follows it in the template; an encoder-decoder writes
-        it after it read the prompt with a blank for the target.
+        A decoder reads the title in its place, and not what follows it in the template, which is the history where
+        the target is named first; an encoder-decoder writes it after it read the prompt with a blank for the target.
 
         Args:
             requests: whom to rank what for.
@@ -86,6 +86,7 @@ class BatchedScorer:
 
         Raises:
             ScoringError: if a score is not a number, naming the template.
+            PromptError: if a decoder's template has no target.
         """
         scores = self._titles(requests, role, normalised)
         if prior:
@@ -127,6 +128,47 @@ class BatchedScorer:
     def _packing(self) -> Shortcut:
         """How the tokens of a batch are counted."""
         return "tree"
+
+    def _label_odds(
+        self,
+        requests: Requests,
+        role: Role,
+        tokens: Callable[[tuple[str, str]], Labels],
+        ask: Callable[[int, Sequence[Sequence[int]]], list[Group]],
+    ) -> FloatArray:
+        """Log-odds of the label words, shape ``[rows, candidates]``.
+
+        Args:
+            requests: whom to rank what for.
+            role: role of the prompt.
+            tokens: tokens of a template's label words.
+            ask: from a row and words to the row's questions, each with every one of the words behind it in turn.
+
+        Raises:
+            ScoringError: if a score is not a number, naming the template.
+        """
+        scores = np.empty(requests.candidates.shape)
+
+        def made(rows: list[int]) -> dict[Labels, dict[int, list[Group]]]:
+            by_words: dict[Labels, dict[int, list[Group]]] = {}
+            for row in rows:
+                words = tokens(requests.templates[role][row].labels)
+                single = all(len(word) == 1 for word in words)
+                by_words.setdefault(words, {})[row] = ask(row, [()] if single else words)
+            return by_words
+
+        for _, asked in in_chunks(len(requests), made):
+            for words, by_row in asked.items():
+                members, groups = list(by_row), [group for row in by_row.values() for group in row]
+                if all(len(word) == 1 for word in words):
+                    odds = np.concatenate(self.odds(groups, [word[0] for word in words]))
+                else:
+                    lengths = [list(map(len, words)) * (len(group.suffixes) // 2) for group in groups]
+                    both = np.concatenate(self.likelihood(groups, lengths))
+                    odds = both[0::2] - both[1::2]
+                scores[members] = odds.reshape(len(members), -1)
+        check_scores(scores, requests, role)
+        return scores
 
     def _check_labels(self, labels: tuple[str, str], words: Sequence[Sequence[int]]) -> None:
         """Refuse unknown labels; say once that labels of several tokens are scored as whole words.
@@ -170,8 +212,8 @@ class BatchedScorer:
                 numbers = [counts[row][column] for row, column in pairs]
                 gold = torch.from_numpy(np.concatenate([s[-n:] for s, n in zip(sequences, numbers, strict=True)]))
                 inputs = [replace(g, suffixes=tuple(s[:-1] for s in g.suffixes)) for g in batch.groups]
-            values = value(self._states(inputs, numbers), gold).float()
-            owner = torch.from_numpy(np.repeat(np.arange(len(pairs)), numbers)).to(values.device)
+            values = value(self._states(inputs, numbers), gold).float().cpu()  # a GPU adds in any order
+            owner = torch.from_numpy(np.repeat(np.arange(len(pairs)), numbers))
             sums = values.new_zeros(len(pairs)).index_add(0, owner, values)
             for (row, column), number in zip(pairs, sums.tolist(), strict=True):
                 results[row][column] = number
@@ -232,26 +274,12 @@ class Scorer(BatchedScorer):
         Raises:
             ScoringError: if a score is not a number, naming the template.
         """
-        scores = np.empty(requests.candidates.shape)
 
-        def ask(rows: list[int]) -> dict[Labels, dict[int, Group]]:
-            by_words: dict[Labels, dict[int, Group]] = {}
-            for row in rows:
-                words = self._label_tokens(requests.templates[role][row].labels)
-                group = question_group(self.encoder, requests, role, row, max(map(len, words)))
-                by_words.setdefault(words, {})[row] = group
-            return by_words
+        def ask(row: int, words: Sequence[Sequence[int]]) -> list[Group]:
+            group = question_group(self.encoder, requests, role, row, max(1, *map(len, words)))
+            return [Group(group.prefix, tuple(np.append(s, as_ids(word)) for s in group.suffixes for word in words))]
 
-        for _, asked in in_chunks(len(requests), ask):
-            for words, by_row in asked.items():
-                members, groups = list(by_row), list(by_row.values())
-                if max(map(len, words)) == 1:
-                    scores[members] = self.odds(groups, [word[0] for word in words])
-                else:
-                    whole = [self._whole([_extend(group, word) for group in groups], len(word)) for word in words]
-                    scores[members] = whole[0] - whole[1]
-        check_scores(scores, requests, role)
-        return scores
+        return self._label_odds(requests, role, self._label_tokens, ask)
 
     def pooled(self, prompts: Sequence[IntArray]) -> FloatArray:
         """Mean of the last hidden states over the tokens of each prompt, shape ``[prompts, size]``.
@@ -274,9 +302,6 @@ class Scorer(BatchedScorer):
         positive, negative = (tuple(self.encoder.word(label)) for label in labels)
         self._check_labels(labels, (positive, negative))
         return positive, negative
-
-    def _whole(self, groups: Sequence[Group], length: int) -> FloatArray:
-        return np.array(self.likelihood(groups, [[length] * len(group.suffixes) for group in groups]))
 
     def _title_group(self, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
         return title_group(self.encoder, requests, role, row)
@@ -375,11 +400,9 @@ def title_group(encoder: Encoder, requests: Requests, role: Role, row: int) -> t
 
 
 def _up_to_target(template: Template) -> Template:
+    if "target" not in template.slots:
+        raise PromptError(f"template {template.id!r} has no {{target}}: there is no place for the title")
     return replace(template, parts=template.parts[: template.parts.index(Slot("target")) + 1])
-
-
-def _extend(group: Group, word: Sequence[int]) -> Group:
-    return Group(group.prefix, tuple(np.append(suffix, word) for suffix in group.suffixes))
 
 
 def out_of_memory(error: RuntimeError) -> bool:

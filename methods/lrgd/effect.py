@@ -10,7 +10,6 @@ with ``Delta h_D = Delta W_D phi(q) = lambda_D attention(D)`` where Z is held co
 tokens which remain (``removal``; the same step seen from the model without the demonstration).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,19 +118,3 @@ def _layer_effects(trace: Trace, slope: Tensor, members: Tensor, order: Order) -
         along = (slopes * output).sum(-1, keepdim=True)
         step = (step - share * along) / (1 - share)
     return -(step * outside).sum((0, 1))
-
-
-def rank_correlation(first: Sequence[float] | FloatArray, second: Sequence[float] | FloatArray) -> float:
-    """Spearman's rank correlation; not a number where one side is constant.
-
-    >>> rank_correlation([1.0, 2.0, 3.0], [10.0, 20.0, 25.0])
-    1.0
-    """
-    from scipy.stats import rankdata
-
-    ranks = np.stack([rankdata(first), rankdata(second)])
-    spread = ranks.std(axis=1)
-    if not spread.all():
-        return float("nan")
-    centred = ranks - ranks.mean(axis=1, keepdims=True)
-    return round(float((centred[0] * centred[1]).mean() / spread.prod()), 12)

@@ -9,7 +9,7 @@ import numpy as np
 from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, require_templates
 from methods.checks import check_least
 from methods.lrgd.demonstrations import Demonstration, Order, PoolSize, Strategy
 
@@ -116,12 +116,9 @@ class Lrgd:
         from methods.lrgd.selection import Selection, Selector
         from methods.lrgd.training import IclTraining, accustomed
 
-        for role in sorted(self.info.roles | self.info.learns):
-            if not task.templates.get(role):
-                raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
+        require_templates(self.info, task)
         size = PoolSize(self.own, self.others, self.shown)
-        recipe = {} if self.backbone_steps is None else {"steps": self.backbone_steps}
-        plain = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), recipe)
+        plain = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), self.backbone_steps)
         training = IclTraining(steps=self.training_steps, told=self.told, seed=seed)
         # Nobody chooses an item twice: own earlier choices would only teach that demonstrations are to be ignored.
         backbone, learnt = accustomed(plain, task, training, replace(size, own=0))
@@ -193,7 +190,7 @@ class Lrgd:
             each = (self.scorer.answer_likelihood(prompts, strength, self._material) for prompts in worded)
             return worst([ndcg(mid_rank(scores)) for scores in each])
 
-        grid = replace(GRID, **{name: () for name in given})
+        grid = {name: values for name, values in GRID.items() if name not in given}
         choice = choose(lambda strength: quality(replace(strength, **given)), grid)
         self._strength = replace(choice.strength, **given)
         return replace(choice, strength=self._strength, plain=quality(UNCHANGED) if given else choice.plain)
@@ -205,6 +202,7 @@ class Lrgd:
         """
         import torch
 
+        from methods.lm.questions import pick
         from methods.lrgd.attention import mean_values
         from methods.lrgd.icl import Query, encode
         from methods.lrgd.record import record
@@ -224,7 +222,7 @@ class Lrgd:
                 for one, item in zip(shown, wrong.tolist(), strict=False)
                 if titles[item] not in chosen
             )
-            template = task.templates[ROLE][int(rng.integers(len(task.templates[ROLE])))]
+            template = pick(task.templates[ROLE], rng)
             history = tuple(task.train[user][-task.history_length :].tolist())
             prompt = encode(backbone.encoder(), Query(template, task.catalogue, history, demonstrations), ["x"])
             tokens = torch.from_numpy(prompt.owner >= 0)[None]

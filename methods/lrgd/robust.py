@@ -6,28 +6,10 @@ from dataclasses import dataclass, replace
 from data.types import FloatArray
 from methods.lrgd.attention import UNCHANGED, Strength
 
+Grid = Mapping[str, tuple[float, ...]]
+"""Values that are tried beside 0, by the name of what changes the step."""
 
-@dataclass(frozen=True)
-class Grid:
-    """Values that are tried, beside 0.
-
-    Args:
-        alpha: for the regularised start.
-        beta: for negative demonstrations.
-        eps: for noise on demonstration keys.
-    """
-
-    alpha: tuple[float, ...] = (0.05, 0.1)
-    beta: tuple[float, ...] = (0.25, 0.5)
-    eps: tuple[float, ...] = (0.1, 0.3)
-
-    @property
-    def values(self) -> Mapping[str, tuple[float, ...]]:
-        """The values by name."""
-        return {"alpha": self.alpha, "beta": self.beta, "eps": self.eps}
-
-
-GRID = Grid()
+GRID: Grid = {"alpha": (0.05, 0.1), "beta": (0.25, 0.5), "eps": (0.1, 0.3)}
 
 
 @dataclass(frozen=True)
@@ -57,7 +39,7 @@ def choose(quality: Callable[[Strength], float], grid: Grid = GRID) -> Choice:
     best = UNCHANGED
     reached = plain = quality(best)
     trials = 1
-    for name, values in grid.values.items():
+    for name, values in grid.items():
         for tried in [replace(best, **{name: value}) for value in values]:
             trials += 1
             value = quality(tried)

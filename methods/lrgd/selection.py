@@ -7,11 +7,11 @@ from functools import partial
 import numpy as np
 from transformers import PreTrainedModel
 
-from data.prompts.template import Template
 from data.random import generator
 from data.types import FloatArray
 from methods.base import Task
 from methods.lm.prompts import Encoder
+from methods.lm.questions import pick
 from methods.lrgd.demonstrations import (
     Demonstration,
     Neighbours,
@@ -118,7 +118,7 @@ class Selector:
         rng = generator(self.seed, "lrgd effects", self.task.catalogue.user_ids[user])
         effects = np.zeros((targets, len(found)))
         for n, at in enumerate(range(len(row) - targets, len(row))):
-            template = self._template(rng)
+            template = pick(self.task.templates["demonstrate"], rng)
             waiting = rng.permutation(len(found))
             history = tuple(row[max(0, at - length) : at].tolist())
             while len(waiting):  # once, but where they do not fit into one prompt together
@@ -130,10 +130,6 @@ class Selector:
                     effects[n, waiting[-kept:]] = measure(self.model, prompt.shown())
                 waiting = waiting[: -max(1, kept)]
         return found, effects.mean(0)
-
-    def _template(self, rng: np.random.Generator) -> Template:
-        seen = self.task.templates["demonstrate"]
-        return seen[int(rng.integers(len(seen)))]
 
 
 def spread(values: FloatArray, demonstrations: Sequence[Demonstration], number: int, redundancy: float) -> list[int]:

@@ -24,6 +24,7 @@ from data.random import generator
 from methods.base import Task
 from methods.lm.backbone import Backbone
 from methods.lm.embedded import kept
+from methods.lm.questions import pick
 from methods.lm.tuning import warmup_cosine
 from methods.lrgd.attention import step_implementation
 from methods.lrgd.demonstrations import Neighbours, PoolSize, pool, training_queries
@@ -48,7 +49,7 @@ class IclTraining:
             to learn that an answer may be among what it was shown.
         weight: weight of the prompts' own tokens outside of demonstrations.
         shots: most demonstrations in a prompt; their number is drawn uniformly from 0 on.
-        shortest: least number of history items of the query, where a prompt may show that many.
+        shortest: least number of history items of the query, where a prompt may show that many and so many came before.
         rate: highest learning rate.
         warmup: share of the steps in which the rate rises.
         seed: seed of what is drawn.
@@ -175,6 +176,6 @@ def training_prompts(backbone: Backbone, task: Task, training: IclTraining, size
         told = following[np.isin(following, [one.choice for one in chosen])]
         if len(told) and rng.random() < training.told:
             following = told
-        template = templates[int(rng.integers(len(templates)))]
+        template = pick(templates, rng)
         answers = [task.catalogue.titles[item] for item in following[: training.answers].tolist()]
         yield encode(encoder, Query(template, task.catalogue, history, chosen), answers)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from data.prompts.template import Role
 from data.types import FloatArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, require_templates
 from methods.checks import check_least, check_positive, check_shares
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ class P5:
         """The trained model and what it took; sets the scorer."""
         from methods.p5 import training
 
-        for role in sorted(self.info.roles | self.info.learns):
-            if not task.templates.get(role):
-                raise NotRunnable(f"{self.info.name} needs seen templates of role {role!r}")
+        require_templates(self.info, task)
         if self.epochs and self.shortest > task.history_length:
             raise NotRunnable(f"shortest is {self.shortest}, but requests show {task.history_length} items at most")
         backbone, tuned = training.trained(task, self, seed)

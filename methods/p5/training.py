@@ -95,11 +95,11 @@ def trained(task: Task, settings: P5, seed: int) -> tuple[Backbone, Tuned]:
         NotRunnable: if the backbone cannot be had or is no encoder-decoder, or titles to choose from do not fit its
             window.
     """
-    recipe = {} if settings.backbone_steps is None else {"steps": settings.backbone_steps}
 
     def load(name: str | None, dtype: str) -> Backbone:
         compute = replace(task.compute, backbone=name, dtype=dtype)
-        return load_backbone(replace(task, compute=compute), DEFAULT_BACKBONE, ("encoder-decoder",), recipe)
+        where = replace(task, compute=compute)
+        return load_backbone(where, DEFAULT_BACKBONE, ("encoder-decoder",), settings.backbone_steps)
 
     compute = task.compute
     if not settings.epochs:

@@ -23,9 +23,7 @@ Evidence = Literal["validation", "training"]
 
 
 def _info(name: str, cost: float) -> MethodInfo:
-    needs = frozenset({"text", "language model"})
-    paper = "Li et al., 2024, arXiv 2402.00284"
-    return MethodInfo(name, paper, P5.info.roles, needs, cost, learns=P5.info.learns)  # type: ignore[arg-type]
+    return replace(P5.info, name=name, paper="Li et al., 2024, arXiv 2402.00284", cost=cost)
 
 
 @dataclass

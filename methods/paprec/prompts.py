@@ -66,8 +66,8 @@ class Placed:
 
     def select(self, rows: IntArray) -> "Placed":
         """The given rows, in the given order."""
-        groups, answers = ([part[row] for row in rows.tolist()] for part in (self.groups, self.answers))
-        return Placed(self.users[rows], tuple(groups), tuple(answers), self.behind)  # type: ignore[arg-type]
+        groups, answers = (tuple(self.groups[n] for n in rows.tolist()), tuple(self.answers[n] for n in rows.tolist()))
+        return replace(self, users=self.users[rows], groups=groups, answers=answers)
 
     def places(self, row: int, size: int) -> slice:
         """Where the triggers of a row stand."""

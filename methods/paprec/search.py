@@ -139,6 +139,8 @@ class Search:
 
     def _round(self, kind: Kind, number: int, advance: Advance) -> bool:
         """Visit every position once, in random order; whether that brought anything."""
+        if self.evaluations >= self.budget:
+            return False
         everybody = np.ones(len(self.tokens), np.bool_)
         before, first, values = self.tokens, len(self.steps), kind.search(self.tokens, everybody)
         start = _mean(values)

@@ -67,13 +67,11 @@ def shims(seed: int, threads: int) -> Iterator[None]:
         threads: CPU threads of torch inside.
     """
     with ExitStack() as stack:
-        for context in (_warnings(), _records(), _arguments(), _numpy(), _scipy(), _yaml()):
+        for context in (  # what generators make is run when it is entered
+            *(warnings.catch_warnings(action="ignore"), _records(), _arguments(), _numpy(), _scipy(), _yaml()),
+            *(torch_threads(threads), _no_anomaly_detection(), _generators(seed), _no_tensorboard(), _masks()),
+        ):
             stack.enter_context(context)
-        stack.enter_context(torch_threads(threads))
-        stack.enter_context(_no_anomaly_detection())
-        stack.enter_context(_generators(seed))
-        stack.enter_context(_no_tensorboard())
-        stack.enter_context(_masks())
         yield
 
 
@@ -88,13 +86,6 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from data.dataset import CATEGORY_FIELDS, Catalogue
+from data.dataset import CATEGORY_FIELDS, SPACED_FIELDS, Catalogue
 from data.types import IntArray
 from methods.base import Task, valid_targets
 
@@ -111,12 +111,14 @@ def double_first(history: IntArray) -> IntArray:
 def attributes(catalogue: Catalogue) -> list[str] | None:
     """Attribute tokens of every item, from the words of its genres or categories; None if it has none.
 
-    They are separated by ``>`` or commas where the field has any, else by spaces, as in RecBole's files.
+    They are separated by the first of ``> | ; ,`` that the field has, else, in RecBole's own fields, by blanks.
     An attribute shared by all items says nothing and is left out; the most frequent ``MAX_ATTRIBUTES``
     are kept, since pretraining costs time and memory in proportion to them.
     """
-    texts = next((texts for name in CATEGORY_FIELDS if any(texts := catalogue.fields.get(name, ()))), ())
-    separator = next((mark for mark in (">", ",") if any(mark in text for text in texts)), None)
+    name = next((name for name in CATEGORY_FIELDS if any(catalogue.fields.get(name, ()))), "")
+    texts = catalogue.fields.get(name, ())
+    unmarked = None if name in SPACED_FIELDS else "\n"  # blanks, or nothing: texts are of one line
+    separator = next((mark for mark in ">|;," if any(mark in text for text in texts)), unmarked)
     words = [{word.strip() for word in text.split(separator)} - {""} for text in texts]
     counts = Counter(word for item in words for word in item)
     telling = [word for word in sorted(counts, key=lambda w: (-counts[w], w)) if counts[word] < len(words)]

@@ -42,6 +42,7 @@ def load(folder: Path, **options: object):
         (rows(("u", "i", 1, "good"), header=HEADER + "\trating:float"), "shop.inter:2: rating is 'good'"),
         (rows(("u", "i", 1, 2), header=HEADER + "\ttimestamp:float"), "the header names timestamp more than once"),
         (rows(), "shop: no interaction is left; the file has none"),
+        (rows(header=HEADER + "\trating:float"), "shop: no interaction is left; the file has none"),
         (
             rows(("u", "i", 1, 1), header=HEADER + "\trating:float"),
             "a suite file's [protocol] can lower min_rating and",
@@ -74,7 +75,9 @@ def test_item_file_of_another_name_is_not_passed_over(tmp_path):
     with pytest.raises(DataError, match=r"items\.item: rename it to shop\.item"):
         load(tmp_path)
     (tmp_path / "items.item").unlink()
-    assert load(tmp_path).catalogue.titles == ("i",)
+    dataset = load(tmp_path)
+    assert dataset.catalogue.titles == ("i",)
+    assert dataset.notes[0] == "there is no shop.item: ids stand in for titles"
 
 
 def test_items_without_text_get_their_id_and_are_counted(tmp_path):
@@ -177,7 +180,7 @@ def test_html_entities_are_decoded_and_a_byte_order_mark_is_skipped(tmp_path):
 
 
 def test_a_title_is_one_line_whatever_its_entities_decode_to(tmp_path):
-    item = "item_id:token\ttitle:token_seq\ni\tSalt&#10;and&#x2028;  Pepper&#13;\nj\t&#10;\n"
+    item = "item_id:token\ttitle:token_seq\ni\t&nbsp;Salt&#10;and&#x2028;  Pepper&#13;\nj\t&#10;\n"
     dataset = load(folder_with(tmp_path, rows(("u", "i", 1), ("u", "j", 2)), item))
     assert dataset.catalogue.titles == ("Salt and   Pepper", "j")
 

@@ -15,6 +15,7 @@ USERS = 16
 TUNED = {"backbone_steps": 2, "epochs": 1, "valid_users": 4}
 QUICK = {
     "tallrec": {**TUNED, "max_prompts": 16},
+    "collm": {**TUNED, "max_prompts": 16, "map_epochs": 1},
     "p5": {**TUNED, "prompts": 8},
     "paprec": {**TUNED, "prompts": 8, "budget": 8, "negatives": 3, "sample": 8, "top": 2, "gradients": 1},
     "ganprompt": {**TUNED, "count": 2, "stage1_steps": 2, "max_prompts": 16, "attribute_users": 4},

@@ -29,6 +29,9 @@ TITLES = ["Alien", "Brazil", "2001: A Space Odyssey", "M"]
         ("1. Brazil\n2. Alien\n3. M\n4. 2001: A Space Odyssey", [1, 0, 3, 2], (0, 0, 0)),
         ("- brazil\n- ALIEN.", [1, 0], (0, 0, 2)),
         ("2, 2, 17, 0", [1], (2, 1, 3)),
+        ("**4**, **2**, `1`, 3", [3, 1, 0, 2], (0, 0, 0)),
+        ("4, 2, 1, 3\n\nI put M first.", [3, 1, 0, 2], (1, 0, 0)),
+        ("Here is the ranking: 4, 2, 1, 3", [3, 1, 0, 2], (0, 0, 0)),
         ("02, " + 5000 * "1", [1], (1, 0, 3)),
         ("1. Jaws\n2. Alien", [0], (1, 0, 3)),
         ("", [], (0, 0, 4)),
@@ -49,6 +52,7 @@ def test_numbers_are_those_of_the_candidates_though_a_title_is_a_number() -> Non
     ledger = ListLedger()
     assert read_ranking("3, 1, 2, 300", titles, ledger).tolist() == [2, 0, 1, 3]
     assert read_ranking("1. 300\n2. Alien\n3. 1\n4. Brazil", titles, ledger).tolist() == [3, 0, 2, 1]
+    assert read_ranking("So: 300, 3, 1, 2\nEnd", titles, ListLedger()).tolist() == [3, 2, 0, 1]
     assert read_ranking("300\nBrazil\n1\nAlien", titles, ledger).tolist() == [3, 1, 2, 0]
     assert (ledger.out_of_catalogue, ledger.duplicates, ledger.missing) == (0, 0, 0)
 

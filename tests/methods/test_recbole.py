@@ -285,6 +285,10 @@ def test_attributes_are_the_telling_words_of_genres_or_categories() -> None:
     assert (files.attributes(beauty) or [])[:2] == ["1", "0"]
     atomic = dataset({"genres": ("",) * ITEMS, "class": ("Drama War", "Drama", *["War"] * (ITEMS - 2))}).catalogue
     assert (files.attributes(atomic) or [])[:3] == ["0 1", "1", "0"]
+    whole = dataset({"category": ("Sports & Outdoors", *["Toys & Games"] * (ITEMS - 1))}).catalogue
+    assert (files.attributes(whole) or [])[:2] == ["1", "0"]
+    piped = dataset({"genres": ("Drama|War", *["War"] * (ITEMS - 2), "")}).catalogue
+    assert (files.attributes(piped) or [])[:2] == ["0 1", "0"]
     assert files.attributes(dataset({"year": ("1990",) * ITEMS}).catalogue) is None
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from data.histories import Histories
 from data.prompts.library import templates
 from methods.base import NotRunnable, Requests
-from methods.collm.marks import add_marks, extend, marked
+from methods.collm.marks import MarkedEmbedding, add_marks, extend, marked
 from methods.lm.prompts import Encoder, question_group
 from methods.lm.scoring import Scorer
 from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
@@ -33,6 +34,18 @@ def test_marks_stand_before_the_prompt_and_behind_the_target(requests):
         "<user 1>Is Blue Love<item 17> the next choice after Black Space, White Space?",
         "<user 2>Black Space, White Space; then Blue Love<item 17>. Is Blue Love<item 17> right, Yes or No:",
     ]
+
+
+def test_marks_begin_as_the_mean_word_as_the_model_reads_it():
+    class Scaled(nn.Embedding):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return 8 * super().forward(ids)
+
+    for words in (nn.Embedding(20, 6), Scaled(20, 6)):
+        read = words(torch.arange(20)).detach()
+        marks = MarkedEmbedding(words, 20, torch.randn(3, 4), hidden=5)
+        assert torch.allclose(marks(torch.tensor([21])), read.mean(dim=0))
+        assert marks.scale == pytest.approx(float(read.std()))
 
 
 @pytest.mark.parametrize("local", [True, False], ids=["pieces", "whole"])

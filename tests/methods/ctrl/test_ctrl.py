@@ -190,5 +190,5 @@ def test_what_it_needs_is_said(tmp_path):
     for name, value in {"parts": 0, "space_size": 0, "align_epochs": -1, "temperature": 0.0, "align_rate": 0.0}.items():
         with pytest.raises(registry.MethodError, match=f"{name} is "):
             registry.create("ctrl", {name: value})
-    with pytest.raises(NotRunnable, match="text encoder '/nowhere' cannot be loaded"):
+    with pytest.raises(NotRunnable, match="no folder '/nowhere' to load a model from; the default comes with"):
         fitted("ctrl", make_task(tmp_path), {"encoder": "/nowhere"})

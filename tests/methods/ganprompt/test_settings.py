@@ -51,9 +51,8 @@ def test_rates_and_batches_follow_the_model_that_learns(
 def test_both_backbones_are_named_and_their_training_is_counted(task: Task) -> None:
     settings = {**QUICK, "target_side": None, "decoder_backbone": "tiny-llama", "backbone_steps": 2, "epochs": 0}
     report = registry.create("ganprompt/no-gan", settings).fit(task, seed=0)
-    decoder = load_backbone(
-        replace(task, compute=replace(task.compute, backbone=None)), "tiny-llama", recipe={"steps": 2}
-    )
+    here = replace(task, compute=replace(task.compute, backbone=None))
+    decoder = load_backbone(here, "tiny-llama", steps=2)
     assert "t5, " in report.note and decoder.description in report.note
     assert report.tokens == decoder.tokens > 0
 

@@ -5,9 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BartConfig,
+    Gemma3Config,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
-from methods.lm.backbone import BackboneError, load_backbone
+from methods.lm.backbone import BackboneError, load_backbone, window
 from tests.methods.lm.small import FAMILIES, make_model, make_tokenizer
 
 
@@ -101,7 +108,7 @@ def test_an_unknown_id_without_network_says_so(task, monkeypatch):
 
 def test_a_folder_without_a_model_is_named(task, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BackboneError, match="the folder does not hold it"):
+    with pytest.raises(BackboneError, match=r"cannot be read here \(Unrecognized model"):
         load_backbone(with_backbone(task, tmp_path / "empty"), "tiny-llama")
     with pytest.raises(BackboneError, match=r"no folder '/nowhere/model/here'"):
         load_backbone(with_backbone(task, "/nowhere/model/here"), "tiny-llama")
@@ -131,6 +138,19 @@ def test_weights_that_are_not_there_are_not_drawn_at_random(task, saved):
     make_model("llama", 100).base_model.save_pretrained(folder)
     with pytest.raises(BackboneError, match=r"comes without lm_head.weight: random weights would stand in"):
         load_backbone(with_backbone(task, folder), "tiny-llama")
+
+
+def test_an_encoder_decoder_of_another_family_is_refused_before_its_weights_are_read(task, tmp_path):
+    BartConfig(d_model=8, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path / "bart")
+    with pytest.raises(BackboneError, match="is bart, which cannot score: encoder-decoders known here are t5, mt5"):
+        load_backbone(with_backbone(task, tmp_path / "bart"), "tiny-t5")
+
+
+def test_the_window_is_that_of_the_part_that_reads_texts():
+    config = Gemma3Config(text_config={"max_position_embeddings": 640})
+    tokenizer = make_tokenizer()
+    tokenizer.model_max_length = 10**30
+    assert window(config, tokenizer) == 640
 
 
 def test_a_tokenizer_of_another_model_is_refused(task, saved):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import socket
 import subprocess
 import sys
@@ -101,13 +102,32 @@ def test_an_encoder_decoder_is_no_local_model_in_one_line(tmp_path: Path, folder
 
     T5Config(d_model=8, num_layers=1, num_heads=1).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
-    with pytest.raises(LlmError, match="cannot be loaded") as error:
+    with pytest.raises(LlmError, match="cannot load local model") as error:
         LocalModel(str(tmp_path)).answers(["film"], Generation(), 1)
     assert "\n" not in str(error.value)
 
 
+def test_models_that_can_think_are_asked_not_to(folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    shutil.copytree(folder, tmp_path / "thinker")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ messages[0].content }}{% if enable_thinking is false %} quiet{% endif %}"
+    tokenizer.save_pretrained(tmp_path / "thinker")
+    assert LocalModel(str(tmp_path / "thinker"))._worded("film") == "film quiet"
+
+
+def test_a_local_model_that_lacks_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(folder, tmp_path / "headless")
+    AutoModelForCausalLM.from_pretrained(folder).base_model.save_pretrained(tmp_path / "headless")
+    with pytest.raises(LlmError, match=r"comes without lm_head\.weight"):
+        LocalModel(str(tmp_path / "headless")).answers(["film"], Generation(), 1)
+
+
 def test_a_missing_local_model_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(LlmError, match="cannot be loaded"):
+    with pytest.raises(LlmError, match=r"no folder .* to load a model from"):
         LlmClient(LocalModel(str(tmp_path / "none")), cache=tmp_path / "a").ask(["p"])
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.protocol import Protocol, prepare
 from data.histories import Histories
-from methods.base import Compute, valid_targets
+from methods.base import Compute
 from methods.lrgd.demonstrations import (
     FADING,
     Demonstration,
@@ -22,7 +22,6 @@ from methods.lrgd.demonstrations import (
     training_queries,
 )
 from methods.ranks import mid_rank, ndcg
-from tests.methods.lrgd.world import make_world
 
 TRAIN = Histories.of([np.array([1, 2, 3, 4, 5]), np.array([2, 3, 9, 4]), np.array([7, 8, 2, 3, 6]), np.array([5])])
 
@@ -41,16 +40,6 @@ def test_a_pool_holds_stretches_of_training_histories_only(seed, shown, length):
         assert all(recent.isdisjoint(one.items) for one in found if one.user == user)
         known = set(train[user][:end].tolist())
         assert all(one.choice not in known for one in found if one.user != user)
-
-
-def test_no_demonstration_shows_a_users_own_validation_item(tmp_path):
-    task = make_world(tmp_path)
-    neighbours = Neighbours(task.train, task.catalogue.n_items)
-    for user, target in zip(task.valid.users.tolist(), valid_targets(task).tolist(), strict=True):
-        found = pool(neighbours, user, len(task.train[user]), 5, PoolSize())
-        held_out = {u: t for u, t in zip(task.valid.users.tolist(), valid_targets(task).tolist(), strict=True)}
-        assert found and all(held_out[one.user] not in one.items for one in found)
-        assert all(target not in one.items for one in found if one.user == user)
 
 
 @pytest.mark.parametrize(

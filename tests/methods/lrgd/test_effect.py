@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
 
 from methods.lrgd.check import random_model
-from methods.lrgd.effect import Shown, exact_effects, first_order_effects, rank_correlation
+from methods.lrgd.effect import Shown, exact_effects, first_order_effects
 from methods.lrgd.record import record
 
 
@@ -113,10 +112,3 @@ def test_recording_refuses_cached_keys(decoder):
     with pytest.raises(ValueError, match="use no cache"):
         recording_attention(torch.nn.Identity(), query, key, key, traces=[])
     assert len(record(decoder, torch.tensor([[1, 2]]))[0]) == 3
-
-
-def test_rank_correlation_is_that_of_scipy():
-    rng = np.random.default_rng(0)
-    first, second = rng.integers(5, size=30), rng.integers(5, size=30)
-    assert rank_correlation(first, second) == pytest.approx(spearmanr(first, second)[0])
-    assert np.isnan(rank_correlation([1.0, 1.0], [1.0, 2.0]))

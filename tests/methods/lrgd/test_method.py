@@ -10,7 +10,7 @@ from methods.base import NotRunnable, Showing
 from methods.lrgd.attention import Strength
 from methods.lrgd.icl import encode
 from methods.lrgd.method import Lrgd, random, stage1, zero_shot
-from methods.lrgd.robust import Grid, choose, worst
+from methods.lrgd.robust import choose, worst
 from methods.ranks import mid_rank, ndcg
 from methods.registry import create, fixed
 from tests.methods.lrgd.world import make_world
@@ -213,7 +213,9 @@ def test_after_forgetting_everything_is_scored_anew(task, fitted, monkeypatch):
 
 def test_a_strength_is_kept_only_where_it_is_strictly_better():
     assert choose(lambda strength: 1.0).strength == Strength()
-    choice = choose(lambda s: -abs(s.alpha - 0.1) - abs(s.eps - 0.2), Grid((0.05, 0.1), (0.5,), (0.2, 0.4)))
+    choice = choose(
+        lambda s: -abs(s.alpha - 0.1) - abs(s.eps - 0.2), {"alpha": (0.05, 0.1), "beta": (0.5,), "eps": (0.2, 0.4)}
+    )
     assert choice.strength == Strength(alpha=0.1, eps=0.2) and choice.trials == 6
     assert choice.quality == 0.0 and choice.plain == pytest.approx(-0.3)
 

@@ -1,6 +1,7 @@
 """Which demonstrations a user gets."""
 
 from dataclasses import replace
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_no_demonstration_gives_away_a_pseudo_target(selector):
 def test_effects_belong_to_the_demonstrations_they_are_listed_with(selector):
     one = selector("effect", targets=1)
     found, effects = one.effects(6)
-    assert np.std(effects) > 0
+    assert np.std(effects) > 0 and len(found) <= 5  # so few that all orders can be tried
     row = one.task.train[6]
     history = tuple(row[:-1][-one.task.history_length :].tolist())
     titles = one.task.catalogue.titles
@@ -114,13 +115,8 @@ def test_effects_belong_to_the_demonstrations_they_are_listed_with(selector):
         values[list(order)] = first_order_effects(one.model, prompt.shown())
         return values
 
-    rng = np.random.default_rng(0)
-    orders = [rng.permutation(len(found)).tolist() for _ in range(720)]
-    assert any(
-        np.allclose(effects, expected(template, order), atol=1e-5)
-        for template in DEMONSTRATE
-        for order in sorted(set(map(tuple, orders)))
-    )
+    orders = product(DEMONSTRATE, permutations(range(len(found))))
+    assert any(np.allclose(effects, expected(template, order), atol=1e-5) for template, order in orders)
 
 
 def test_the_best_demonstration_stands_next_to_the_question(selector):
