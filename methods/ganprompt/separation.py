@@ -1,6 +1,5 @@
 """RQ2: how far apart the classes' embeddings lie, as two numbers and a picture (the paper's figure 3)."""
 
-import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 
 from data.random import generator
 from data.types import FloatArray, IntArray
+from methods.artifacts import csv_text
 from methods.base import Requests
 from methods.ganprompt.stage1 import Game
 
@@ -111,12 +111,10 @@ def artifacts(**stages: Separation) -> dict[str, str | bytes]:
 
 def table(stages: Mapping[str, Separation]) -> str:
     """What the pictures show, as CSV: one line per user and class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["stage", "silhouette", "probe", "user", "class", "x", "y"])
-    for stage, found in stages.items():
-        numbers = (f"{found.silhouette:.6g}", f"{found.probe:.6g}")
-        for user, points in enumerate(found.plane.tolist()):
-            for name, (x, y) in zip(found.names, points, strict=True):
-                writer.writerow([stage, *numbers, user, name, f"{x:.6g}", f"{y:.6g}"])
-    return text.getvalue()
+    rows = (
+        (stage, f"{found.silhouette:.6g}", f"{found.probe:.6g}", user, name, f"{x:.6g}", f"{y:.6g}")
+        for stage, found in stages.items()
+        for user, points in enumerate(found.plane.tolist())
+        for name, (x, y) in zip(found.names, points, strict=True)
+    )
+    return csv_text(["stage", "silhouette", "probe", "user", "class", "x", "y"], rows)

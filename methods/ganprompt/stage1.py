@@ -8,8 +8,6 @@ with the decoder and the word embeddings, which both share, frozen. The paper's 
 encoder deceives the discriminator), its figure 3 shows classes that are pulled apart (both work together).
 """
 
-import csv
-import io
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +23,7 @@ from transformers import PreTrainedModel
 from data.dataset import Catalogue
 from data.random import generator
 from data.types import IntArray
+from methods.artifacts import csv_text
 from methods.base import NotRunnable
 from methods.ganprompt.discriminator import Discriminator
 from methods.ganprompt.diversity import Diversity, cosine_distance, jensen_shannon, mean_pairwise
@@ -128,11 +127,8 @@ class Watch:
 
     def table(self) -> str:
         """All steps as CSV."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.name for column in fields(Step)])
-        writer.writerows([f"{value:.6g}" for value in asdict(step).values()] for step in self.steps)
-        return text.getvalue()
+        rows = ((f"{value:.6g}" for value in asdict(step).values()) for step in self.steps)
+        return csv_text([column.name for column in fields(Step)], rows)
 
     def _stop(self, reason: str) -> None:
         raise GeneratorCollapsed(f"the generator collapsed in step {self.steps[-1].step} of stage 1: {reason}")

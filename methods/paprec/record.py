@@ -1,17 +1,15 @@
 """What a search found, in readable form, for the run folder."""
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from data.types import IntArray
+from methods.artifacts import csv_text
 from methods.paprec.search import Gain, Search, Step
 
 
@@ -66,20 +64,12 @@ def files(
     ]
     return {
         "triggers.md": "\n".join(lines) + "\n",
-        "user-triggers.csv": _table(
+        "user-triggers.csv": csv_text(
             ["user", "triggers"], ((user, _text(words, row)) for user, row in zip(user_ids, own, strict=True))
         ),
-        "search.csv": _table([field.name for field in fields(Step)], steps),
+        "search.csv": csv_text([field.name for field in fields(Step)], steps),
     }
 
 
 def _text(words: dict[int, str], tokens: IntArray) -> str:
     return " ".join(words[token] for token in tokens.tolist())
-
-
-def _table(header: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
