@@ -277,6 +277,8 @@ class Scorer(BatchedScorer):
 
         def ask(row: int, words: Sequence[Sequence[int]]) -> list[Group]:
             group = question_group(self.encoder, requests, role, row, max(1, *map(len, words)))
+            if not any(words):
+                return [group]
             return [Group(group.prefix, tuple(np.append(s, as_ids(word)) for s in group.suffixes for word in words))]
 
         return self._label_odds(requests, role, self._label_tokens, ask)

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sentencepiece import SentencePieceTrainer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     BartConfig,
     Gemma3Config,
+    MT5Config,
+    MT5ForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -144,6 +147,19 @@ def test_an_encoder_decoder_of_another_family_is_refused_before_its_weights_are_
     BartConfig(d_model=8, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path / "bart")
     with pytest.raises(BackboneError, match="is bart, which cannot score: encoder-decoders known here are t5, mt5"):
         load_backbone(with_backbone(task, tmp_path / "bart"), "tiny-t5")
+
+
+def test_a_tokenizer_that_the_hub_has_only_as_sentencepiece_is_read(task, tmp_path):
+    texts = [template.source for template in task.templates["recommend"]] + list(task.catalogue.titles)
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=str(tmp_path / "spiece"), vocab_size=60, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    config = MT5Config(vocab_size=160, d_model=8, d_ff=8, d_kv=4, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    MT5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    assert not (tmp_path / "tokenizer.json").exists()
+    tokenizer = load_backbone(with_backbone(task, tmp_path), "tiny-t5").tokenizer
+    assert tokenizer.decode(tokenizer("Blue Love")["input_ids"], skip_special_tokens=True) == "Blue Love"
 
 
 def test_the_window_is_that_of_the_part_that_reads_texts():
