@@ -26,6 +26,8 @@ from methods.registry import create
 from methods.settings import fits, words
 
 USERS_PER_CALL = 64
+OFFSET = 1e-5
+"""Share of their size by which the scores of a user have to differ: more than a hundred times what float32 rounds."""
 FIT_SHARE = 0.6
 """Share of a cell's expected time that fitting takes; only the progress bar depends on it."""
 
@@ -270,6 +272,8 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             started = time.perf_counter()
             scores = score(method, shown)
             elapsed += time.perf_counter() - started
+            if not n:
+                _check_offset(method, scores)
             mask = cell.problem.test.mask
             competing = scores if mask is None else np.where(mask, scores, -np.inf)  # the list a user would see
             np.save(folder / "scores" / f"{n:03}.npy", competing.astype(np.float32))
@@ -335,6 +339,21 @@ def _scores(method: Method, requests: Requests) -> FloatArray:
     if np.iscomplexobj(scores):
         raise ValueError(f"{method.info.name}: scores are complex numbers, which have no order")
     return np.asarray(scores, np.float64)
+
+
+def _check_offset(method: Method, scores: FloatArray) -> None:
+    """See that single precision, in which scores are kept, tells those of a user apart.
+
+    Raises:
+        ValueError: if it does not for any user, because of what all candidates share.
+    """
+    spread, size = np.ptp(scores, axis=1), np.abs(scores).max(axis=1)
+    varied = spread > 0
+    if varied.any() and (spread < OFFSET * size)[varied].all():
+        raise ValueError(
+            f"{method.info.name}: the scores of a user differ by less than {OFFSET:g} of their size, too little for "
+            "the single precision in which they are kept: take away what all candidates share"
+        )
 
 
 def _rows(condition: Condition, shown: Requests, scores: FloatArray, problem: Problem) -> Iterator[list[Any]]:

@@ -218,6 +218,15 @@ def test_an_llm_is_named_to_the_methods_that_ask_one_in_the_settings_that_they_h
     assert "random" not in found
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_history_inject_is_said_to_be_left_out_where_it_was_asked_for(suite_file, tmp_path, asked):
+    chosen = {"protocol": {"negatives": "full"}, "conditions": {"history-inject": asked}}
+    made = make_plan(suite.load(str(suite_file), chosen), Compute(), tmp_path)
+    notes = made.facts(made.problems["tiny"])["notes"]
+    assert any("history-inject left out" in note for note in notes) == asked
+    assert not any(condition.name.startswith("history-inject") for condition in made.conditions)
+
+
 def test_a_byte_order_mark_before_a_suite_is_none_of_it(tmp_path):
     (tmp_path / "x.toml").write_text('name = "x"\nmethods = ["random"]\n', encoding="utf-8-sig")
     assert suite.load(str(tmp_path / "x.toml")).name == "x"

@@ -36,6 +36,7 @@ def test_method_that_cannot_run_has_a_row_with_its_reason(suite_file, tmp_path, 
     [
         ("Broken", "failed: RuntimeError: the loss is not a number"),
         ("Undefined", "not finite"),
+        ("Distant", "take away what all candidates share"),
         ("Unreported", "fit returns a FitReport, not 3"),
         ("Uncounted", "failed: TypeError: interactions in a FitReport is a whole number, not None"),
         ("Suicidal", "exit code -9"),

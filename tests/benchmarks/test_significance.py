@@ -16,6 +16,7 @@ from benchmarks.significance import (
     holm,
     nemenyi_critical_difference,
     paired_permutation_p,
+    rank_correlation,
     t_p,
     wilcoxon_p,
 )
@@ -284,3 +285,8 @@ def test_a_true_null_is_not_rejected_more_often_than_promised_for_skewed_metrics
     from scipy.stats import binom
 
     assert rejections(permutation, reciprocal_ranks) <= binom.ppf(0.9995, REPEATS, LEVEL)
+
+
+@pytest.mark.filterwarnings("error")
+def test_rank_correlation_with_what_does_not_vary_is_undefined_without_a_warning() -> None:
+    assert np.isnan(rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
