@@ -161,7 +161,7 @@ def test_every_table_says_that_its_numbers_are_not_to_be_relied_on(finished, tmp
     assert manifest["datasets"]["tiny"]["untitled"] == 0
     manifest["datasets"]["tiny"]["untitled"] = 31
     (run / "manifest.json").write_text(json.dumps(manifest))
-    write_all(RunFolder(run))
+    write_all(RunFolder(run), load(RunFolder(run)))
     tables = sorted(run.glob("*.md"))
     assert len(tables) == 6
     for text in [path.read_text() for path in tables]:
