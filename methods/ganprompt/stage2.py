@@ -19,10 +19,11 @@ from methods.ganprompt.training import Example, Lessons
 from methods.lm.encdec import EncDecScorer, Reader
 from methods.lm.encdec_questions import decoded_questions, encoded_questions
 from methods.lm.layout import Group
+from methods.lm.logits import head
 from methods.lm.lora import TARGETS, Lora, add_lora, inner, merged
 from methods.lm.prompts import Encoder, as_ids
 from methods.lm.questions import Questions
-from methods.lm.scoring import ScoringError, head
+from methods.lm.scoring import ScoringError
 from methods.lm.t5 import decoder_states
 from methods.lm.tuning import Outcome, Part, Schedule, optimise
 

@@ -20,6 +20,7 @@ from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch, batches, distinct, split_batch, tokens_of
 from methods.lm.forward import Shortcut, hidden_states, shortcut_for, trees
 from methods.lm.layout import Group
+from methods.lm.logits import head, log_probabilities
 from methods.lm.prompts import Encoder, PromptError, as_ids, question_group
 from methods.lm.workers import ahead, side_by_side, workers_for
 
@@ -322,16 +323,6 @@ class Scorer(BatchedScorer):
     def _packing(self) -> Shortcut:
         return self.shortcut or shortcut_for(self.model)
 
-    def _run(self, groups: Sequence[Group], read: Callable[[Batch], Tensor]) -> FloatArray:
-        """What ``read`` says of every prompt of the groups, shape ``[groups, prompts]``."""
-        scores = np.empty((len(groups), len(groups[0].suffixes)))
-
-        def keep(batch: Batch) -> None:
-            scores[batch.rows, batch.columns] = read(batch).float().cpu().numpy()
-
-        self._in_batches(groups, keep)
-        return scores
-
 
 def check_scores(scores: FloatArray, requests: Requests, role: Role) -> None:
     """See that every score is a number.
@@ -348,36 +339,6 @@ def check_scores(scores: FloatArray, requests: Requests, role: Role) -> None:
             f"{len(bad)} of {scores.size} scores are not a number; the first is that of template "
             f"{requests.templates[role][row].id!r}: {prompt.text!r}. Try --dtype float32"
         )
-
-
-def head(model: PreTrainedModel, states: Tensor, tokens: Tensor) -> Tensor:
-    """Logits of some tokens, shape ``[states, tokens]``: only their rows of the output layer are used."""
-    layer = model.get_output_embeddings()
-    weight = layer.weight[tokens.to(layer.weight.device)]
-    bias = None if layer.bias is None else layer.bias[tokens.to(layer.weight.device)]
-    return torch.nn.functional.linear(states.float(), weight.float(), None if bias is None else bias.float())
-
-
-def log_probabilities(model: PreTrainedModel, states: Tensor, targets: Tensor, rows: int = 4096) -> Tensor:
-    """Log-probability of one token after each state, shape ``[states]``; ``rows`` states at a time."""
-    layer = model.get_output_embeddings()
-
-    def read(states: Tensor, targets: Tensor) -> Tensor:
-        logits = layer(states).float()
-        if states.dtype != torch.float32:  # rounded, candidates would tie
-            logits[torch.arange(len(targets)), targets] = target_logits(model, states, targets)
-        return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-
-    parts = zip(states.split(rows), targets.to(states.device).split(rows), strict=True)
-    return torch.cat([read(*part) for part in parts])
-
-
-def target_logits(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Tensor:
-    """Logit of one token after each state in single precision, whatever the model's; shape ``[states]``."""
-    layer = model.get_output_embeddings()
-    weight, bias = layer.weight[targets].float(), 0 if layer.bias is None else layer.bias[targets].float()
-    logits: Tensor = (states.float() * weight).sum(-1) + bias
-    return logits
 
 
 def title_group(encoder: Encoder, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data.types import FloatArray, IntArray
-from methods.lm.scoring import log_probabilities
+from methods.lm.logits import log_probabilities
 from methods.lrgd.demonstrations import Order
 from methods.lrgd.record import Trace, causal, record
 

@@ -16,8 +16,9 @@ from methods.base import NotRunnable
 from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch
 from methods.lm.layout import Group
+from methods.lm.logits import target_logits
 from methods.lm.prompts import BREAKS, Encoder, PromptError, as_ids
-from methods.lm.scoring import Scorer, ScoringError, target_logits
+from methods.lm.scoring import Scorer, ScoringError
 from methods.lrgd.attention import UNCHANGED, Material, Step, Strength, step_implementation
 from methods.lrgd.demonstrations import Demonstration
 from methods.lrgd.effect import Shown
@@ -189,8 +190,9 @@ class IclScorer(Scorer):
             ScoringError: if a value is not a number, with the prompt.
         """
         groups = [prompt.group for prompt in prompts]
+        scores = np.empty((len(groups), len(groups[0].suffixes)))
 
-        def read(batch: Batch) -> Tensor:
+        def read(batch: Batch) -> None:
             packed = Packed.of(batch.groups, self.model.device, self.model.dtype)
             parts = _part(batch, prompts)
             step = None
@@ -199,10 +201,10 @@ class IclScorer(Scorer):
             states = self.model.base_model(
                 input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed, step=step
             ).last_hidden_state[0]
-            return self._read(states, parts)
+            scores[batch.rows, batch.columns] = self._read(states, parts).float().cpu().numpy()
 
         with step_implementation(self.model):
-            scores = self._run(groups, read)
+            self._in_batches(groups, read)
         self._check(scores, prompts)
         return scores
 

@@ -11,6 +11,7 @@ import torch
 from data.histories import Histories
 from data.prompts.template import Template, parse
 from methods.base import Requests
+from methods.lm import logits
 from methods.lm.batches import batches, tokens_of
 from methods.lm.forward import hidden_states, remembered, shortcut_for
 from methods.lm.last_layer import ALONE
@@ -226,15 +227,13 @@ def test_batches_that_wait_are_made_to_fit_what_has_shown_to_fit(requests, monke
 
 
 def test_in_bfloat16_scores_are_not_rounded_until_candidates_tie():
-    import methods.lm.scoring as scoring
-
     model = make_model("llama", 500).to(torch.bfloat16)
     states = (torch.randn(400, model.config.hidden_size, generator=torch.manual_seed(0)) * 4).to(torch.bfloat16)
     weight = model.get_output_embeddings().weight.float()
     exact = states.float() @ weight.T
-    odds = scoring.head(model, states, torch.tensor([3, 7]))
+    odds = logits.head(model, states, torch.tensor([3, 7]))
     torch.testing.assert_close(odds, exact[:, [3, 7]])
-    said = scoring.log_probabilities(model, states, torch.full((400,), 3))
+    said = logits.log_probabilities(model, states, torch.full((400,), 3))
     assert len(said.unique()) > 390
     torch.testing.assert_close(said, exact.log_softmax(-1)[:, 3], atol=0.1, rtol=0)
 
