@@ -77,7 +77,9 @@ class Plan:
     def facts(self, problem: Problem) -> dict[str, Any]:
         """Counts of a data set, its fingerprints, and notes on what was left out."""
         dataset, full = problem.dataset, problem.test.mask is not None
-        left_out = [f"{INJECT} left out: with full ranking every item is a candidate"]
+        notes = [*dataset.notes, *problem.split.notes]
+        if full and INJECT in self.suite.families:
+            notes.append(f"{INJECT} left out: with full ranking every item is a candidate")
         return {
             "users": dataset.catalogue.n_users,
             "items": dataset.catalogue.n_items,
@@ -89,7 +91,7 @@ class Plan:
             "candidates": "full" if full else problem.test.items.shape[1],
             "fingerprints": problem.fingerprints,
             "tuned": {name: best.model_dump() for name, best in self.tuned[dataset.name].items()},
-            "notes": [*dataset.notes, *problem.split.notes, *left_out * (full and INJECT in self.suite.families)],
+            "notes": notes,
         }
 
 
