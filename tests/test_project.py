@@ -18,7 +18,7 @@ REFERENCE = ROOT / "results" / "reference"
 
 
 def test_continuous_integration_runs_the_test_command_of_the_readme():
-    commands = re.findall(r"^ {4}(python3 -m venv .*pytest)$", README, flags=re.MULTILINE)
+    commands = re.findall(r"^ {4}(python3 -m venv .*pytest -n auto)$", README, flags=re.MULTILINE)
     assert len(commands) == 1
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert commands[0].replace(".[test]", ".[dev]").replace("install ", "install -q ") in script
