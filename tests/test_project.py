@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,12 @@ def test_imports_go_one_way():
 def test_smoke_suite_runs_from_an_installed_wheel(tmp_path: Path):
     pytest.importorskip("recbole")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheels", ROOT], check=True)
+    source = tmp_path / "source"  # in a checkout, setuptools packs what an earlier build has left there
+    for package in ("benchmarks", "methods", "data"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheels", source], check=True)
     (wheel,) = (tmp_path / "wheels").glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
 
@@ -105,6 +111,10 @@ def test_smoke_suite_runs_from_an_installed_wheel(tmp_path: Path):
 
     imported = python("-c", "import benchmarks, methods, data; print(benchmarks, methods, data)").stdout
     assert imported.count(str(tmp_path / "site")) == 3
+    assert (
+        python(str(tmp_path / "site" / "bin" / "promptrec-bench"), "list").stdout
+        == python("-m", "benchmarks.run", "list").stdout
+    )
     run = python("-m", "benchmarks.run", "--suite", "smoke")
     assert run.returncode == 0, run.stderr
     rows = json.loads((tmp_path / "results" / "smoke" / "leaderboard.json").read_text())["ml-100k"]

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -19,10 +20,21 @@ def test_help_lists_the_flags_users_of_such_tools_expect(run_suite):
     assert all(f"--{flag}" in text for flag in flags.split())
 
 
-def test_help_imports_no_heavy_package(run_suite):
-    code = "import sys; from benchmarks.run import parser; parser(); print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.split()
-    assert not {"torch", "transformers", "pandas", "scipy", "pydantic", "matplotlib"} & set(modules)
+@pytest.mark.parametrize("asked", ["--help", "list"])
+def test_help_and_list_import_no_heavy_package(asked):
+    code = f"""
+import sys
+from benchmarks.run import main
+try:
+    main([{asked!r}])
+except SystemExit as stop:
+    assert stop.code == 0
+print(*sys.modules)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    modules = answer.stdout.splitlines()[-1].split()
+    assert "benchmarks.run" in modules
+    assert not {"torch", "transformers", "recbole", "pandas", "matplotlib"} & set(modules)
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "suites", "conditions", "templates"])
@@ -31,6 +43,11 @@ def test_list_names_what_there_is(run_suite, what):
     assert answer.returncode == 0
     assert len(answer.stdout.splitlines()) >= 2
     assert all(line.startswith("  ") for line in answer.stdout.splitlines())  # one thing a line
+
+
+def test_version_is_that_of_the_project(run_suite):
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert run_suite("--version").stdout.strip() == declared
 
 
 def test_list_names_all_families_of_conditions(run_suite):

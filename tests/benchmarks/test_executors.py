@@ -70,7 +70,9 @@ class Seeing(Job):
 
     def execute(self, progress: Progress) -> Outcome:
         (self.run / str(self.number)).touch()
-        while len(list(self.run.iterdir())) < 4:
+        for _ in range(1200):  # a minute
+            if len(list(self.run.glob("[0-9]"))) >= 4:  # run.log lies there, too
+                break
             time.sleep(0.05)
         return Outcome("finished", os.environ["CUDA_VISIBLE_DEVICES"])
 

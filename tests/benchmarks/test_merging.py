@@ -10,7 +10,7 @@ from benchmarks.errors import UsageError
 from benchmarks.merging import merge
 from benchmarks.store import RunFolder
 from tests.benchmarks.conftest import TABLES
-from tests.conftest import SUITE, start, write_atomic
+from tests.conftest import SUITE, call, write_atomic
 
 METHODS = ("random", "popularity", "tests.fakes:Prompted", "tests.fakes:Seeded", "tests.fakes:Missing")
 
@@ -22,11 +22,10 @@ def runs(tmp_path_factory):
     file = base / "tiny.toml"
     file.write_text(SUITE.format(folder=write_atomic(base / "tiny", users=60, items=60, length=12)))
     common = ["--suite", file, "--methods", *METHODS, "--executor", "serial", "--seeds", 1, 2]
-    made = [start(*common, "--output-dir", base / "whole")]
-    made += [start(*common, "--part", f"{part}/3", "--output-dir", base / f"part-{part}") for part in (1, 2, 3)]
+    made = [call(*common, "--output-dir", base / "whole")]
+    made += [call(*common, "--part", f"{part}/3", "--output-dir", base / f"part-{part}") for part in (1, 2, 3)]
     for run in made:
-        _, errors = run.communicate(timeout=300)
-        assert run.returncode == 0, errors
+        assert run.returncode == 0, run.stderr
     return base, common
 
 

@@ -352,8 +352,8 @@ def test_report_leaves_the_tables_of_a_folder_without_its_cells(finished, tmp_pa
     assert before == {path: path.read_bytes() for path in before}
 
 
-def test_report_rebuilds_the_tables_without_a_model(finished, run_suite):
-    _, run = finished
+def test_report_rebuilds_the_tables_without_a_model(finished, tmp_path, run_suite):
+    run = shutil.copytree(finished[1], tmp_path / "run")
     tables = {name: (run / name).read_bytes() for name in TABLES}
     for name in TABLES:
         (run / name).unlink()

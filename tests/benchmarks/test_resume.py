@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -20,15 +20,15 @@ from tests.conftest import start
 OWN = "from tests.fakes import Prompted\n\n\nclass Mine(Prompted):\n    pass\n"
 
 
-def wait_for(path: Path, seconds: float = 60) -> None:
+def wait_for(reached: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never came"
-        time.sleep(0.05)
+    while not reached():
+        assert time.monotonic() < deadline, "what was waited for never came"
+        time.sleep(0.01)
 
 
-def test_running_again_recomputes_nothing(finished, run_suite):
-    suite, run = finished
+def test_running_again_recomputes_nothing(finished, tmp_path, run_suite):
+    suite, run = finished[0], shutil.copytree(finished[1], tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in (run / "cells").rglob("*.npy")}
     tables = {name: (run / name).read_bytes() for name in TABLES}
     answer = run_suite("--suite", suite, "--output-dir", run)
@@ -115,16 +115,21 @@ def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(fi
     hold.touch()
     other = (*command, "--set", f"tests.fakes:Prompted.hold={hold}")
     before = (run / "manifest.json").read_bytes()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     process = start(*other, "--fresh")
     cells = [run / "cells" / "tiny" / method / "seed-0" for method in ("random", "popularity")]
-    while (run / "manifest.json").read_bytes() == before or not all(
-        (cell / "record.json").exists() and not (cell / ".outdated").exists() for cell in cells
-    ):
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
+    try:
+        wait_for(
+            lambda: (
+                (run / "manifest.json").read_bytes() != before
+                and all((cell / "record.json").exists() and not (cell / ".outdated").exists() for cell in cells)
+            )
+        )
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        signal.signal(signal.SIGINT, found)
     hold.unlink()
     assert process.returncode == 130
     assert errors.rstrip().endswith("stopped; the same command without --fresh goes on from here")
@@ -164,19 +169,16 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(finished, tmp_path, mom
     suite, whole = finished
     run = tmp_path / "run"
     flags = ("--suite", suite, "--output-dir", run, "--jobs", 2, "--set", "tests.fakes:Prompted.seconds=0.0")
-    reached = {
-        "before-the-first-cell": run / "manifest.json",
-        "between-cells": run / "cells" / "tiny" / "random" / "seed-0" / "record.json",
-        "while-scoring": run / "cells" / "tiny" / "tests.fakes_Prompted-5e",
+    file = {
+        "before-the-first-cell": "manifest.json",
+        "between-cells": "cells/tiny/random/seed-0/record.json",
+        "while-scoring": "cells/tiny/tests*/.partial-*",
     }[moment]
     process = start(*flags)
-    if moment == "while-scoring":
-        while not list(run.glob("cells/tiny/tests*/.partial-*")) and process.poll() is None:
-            time.sleep(0.01)
-    else:
-        wait_for(reached)
-    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: list(run.glob(file)))
+    process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL  # it had not ended
     again = start(*flags)
     _, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
@@ -187,10 +189,14 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(finished, tmp_path, mom
 
 def test_a_second_run_into_the_same_folder_is_refused(suite_file, tmp_path, run_suite):
     flags = ("--suite", suite_file, "--output-dir", tmp_path / "run")
-    first = start(*flags, "--set", "tests.fakes:Prompted.seconds=20.0")
-    wait_for(tmp_path / "run" / "manifest.json")
-    second = run_suite(*flags)
-    first.kill()
-    first.communicate()
+    hold = tmp_path / "hold"
+    hold.touch()
+    first = start(*flags, "--set", f"tests.fakes:Prompted.hold={hold}")
+    try:
+        wait_for((tmp_path / "run" / "manifest.json").exists)
+        second = run_suite(*flags)
+    finally:
+        first.kill()
+        first.communicate()
     assert second.returncode == 2
     assert "another run is writing here" in second.stderr

@@ -31,58 +31,47 @@ def test_method_that_cannot_run_has_a_row_with_its_reason(suite_file, tmp_path, 
     assert "not run: no endpoint; set OPENAI_BASE_URL" in (tmp_path / "r" / "leaderboard.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("method", "reason"),
-    [
-        ("Broken", "failed: RuntimeError: the loss is not a number"),
-        ("Undefined", "not finite"),
-        ("Distant", "take away what all candidates share"),
-        ("Unreported", "fit returns a FitReport, not 3"),
-        ("Uncounted", "failed: TypeError: interactions in a FitReport is a whole number, not None"),
-        ("Suicidal", "exit code -9"),
-        ("Refused", "failed: RuntimeError: refused: nobody answers |"),
-    ],
-)
-def test_method_that_fails_costs_its_own_row_only(suite_file, tmp_path, run_suite, method, reason):
-    answer = run_suite(
-        "--suite",
-        suite_file,
-        "--methods",
-        "random",
-        f"tests.fakes:{method}",
-        "--output-dir",
-        tmp_path / "r",
-        "--jobs",
-        2,
-    )
-    table = (tmp_path / "r" / "leaderboard.md").read_text()
+def test_methods_that_fail_cost_their_own_rows_only(suite_file, tmp_path, run_suite):
+    reasons = {
+        "Broken": "failed: RuntimeError: the loss is not a number",
+        "Undefined": "not finite",
+        "Distant": "take away what all candidates share",
+        "Unreported": "fit returns a FitReport, not 3",
+        "Uncounted": "failed: TypeError: interactions in a FitReport is a whole number, not None",
+        "Refused": "failed: RuntimeError: refused: nobody answers |",
+        "Suicidal": "exit code -9",
+    }
+    methods = ("--methods", *(f"tests.fakes:{name}" for name in reasons), "random")
+    answer = run_suite("--suite", suite_file, *methods, "--output-dir", tmp_path / "r", "--jobs", 2)
+    table = (tmp_path / "r" / "leaderboard.md").read_text().splitlines()
     assert answer.returncode == 1
-    assert reason in table
-    assert "| random |" in table
+    for name, reason in reasons.items():
+        (row,) = [line for line in table if line.startswith(f"| tests.fakes:{name} |")]
+        assert reason in row
+    (row,) = [line for line in table if line.startswith("| random |")]
+    assert "failed" not in row
 
 
 def test_method_that_ends_the_program_costs_its_own_row_only_and_the_log_is_named(suite_file, tmp_path, run_suite):
     methods = ("--methods", "tests.fakes:Leaver", "random")
-    answer = run_suite("--suite", suite_file, *methods, "--output-dir", tmp_path / "r", "--jobs", 1)
+    answer = run_suite("--suite", suite_file, *methods, "--output-dir", tmp_path / "r")
     assert answer.returncode == 1 and "random on tiny, seed 0: finished" in answer.stderr
     assert f"failed: SystemExit: 3 (see {tmp_path / 'r' / 'run.log'})" in answer.stderr
     assert "raise SystemExit(3)" in (tmp_path / "r" / "run.log").read_text()
 
 
-@pytest.mark.parametrize(
-    "cheat, audit",
-    [
-        ("Cheater", "wording changes nothing for a method without prompt"),
-        ("Leaking", "demonstrations show training items only"),
-        ("Forgetful", "batching changes no order"),
-    ],
-)
-def test_failed_audit_fails_the_run_and_marks_the_table(suite_file, tmp_path, run_suite, cheat, audit):
-    answer = run_suite(
-        "--suite", suite_file, "--methods", "random", f"tests.fakes:{cheat}", "--output-dir", tmp_path / "r"
-    )
+def test_failed_audits_fail_the_run_and_mark_the_table(suite_file, tmp_path, run_suite):
+    audits = {
+        "Cheater": "wording changes nothing for a method without prompt",
+        "Leaking": "demonstrations show training items only",
+        "Forgetful": "batching changes no order",
+    }
+    methods = ("--methods", "random", *(f"tests.fakes:{cheat}" for cheat in audits))
+    answer = run_suite("--suite", suite_file, *methods, "--output-dir", tmp_path / "r")
     assert answer.returncode == 3
-    assert f"AUDIT FAILED: tests.fakes:{cheat}: {audit}" in answer.stderr
+    for cheat, audit in audits.items():
+        assert f"AUDIT FAILED: tests.fakes:{cheat}: {audit}" in answer.stderr
+    assert "AUDIT FAILED: random" not in answer.stderr
     assert "AUDIT FAILED" in (tmp_path / "r" / "leaderboard.md").read_text()
 
 

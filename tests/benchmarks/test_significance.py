@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import benchmarks.significance as significance
@@ -121,7 +121,7 @@ def test_t_and_wilcoxon_are_those_of_scipy(users: int) -> None:
 def test_wilcoxon_of_few_users_with_ties_is_that_of_scipy(users: int) -> None:
     from scipy.stats import wilcoxon
 
-    for difference in generator(users).choice([0, 0.1, -0.1, 0.2, 0.3, -0.3, 0.5], (4, users)):
+    for difference in generator(users).choice([0, 0.1, -0.1, 0.2, 0.3, -0.3, 0.5], (4 if users < 13 else 1, users)):
         if difference.any():
             assert wilcoxon_p(difference) == pytest.approx(wilcoxon(difference).pvalue, abs=1e-12)
 
@@ -154,14 +154,15 @@ def test_float_noise_does_not_break_ties_of_wilcoxon_ranks() -> None:
     assert wilcoxon_p(noisy) == wilcoxon_p(np.tile([0.2, -0.2, 0.1], 8))
 
 
-@settings(deadline=None, max_examples=25)  # multipletests collects garbage every time
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_that_of_statsmodels(p: list[float]) -> None:
     multipletests = pytest.importorskip("statsmodels.stats.multitest").multipletests
-    assert holm(np.array(p)) == pytest.approx(multipletests(p, method="holm")[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gc.collect", lambda: 0)  # it does so every time
+        adjusted = multipletests(p, method="holm")[1]
+    assert holm(np.array(p)) == pytest.approx(adjusted)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=8), st.integers(0, 8))
 def test_undefined_tests_do_not_count_for_holm(p: list[float], place: int) -> None:
     place = min(place, len(p))

@@ -69,8 +69,8 @@ def problem() -> Problem:
 
 
 @pytest.fixture(scope="module")
-def task(problem: Problem) -> Task:
-    return problem.task(Compute())
+def task(problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return problem.task(Compute(cache=tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="module")

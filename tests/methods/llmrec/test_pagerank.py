@@ -58,6 +58,7 @@ def test_ties_go_to_the_lower_index() -> None:
     assert [row.tolist() for row in important_neighbours(train, 6, count=2)] == [[1, 2], [0, 2], [0, 1], [0, 1], [], []]
 
 
+@pytest.mark.slow
 def test_a_million_edges_take_seconds() -> None:
     rng = np.random.default_rng(0)
     popularity = 1 / np.arange(1, 3707) ** 0.7

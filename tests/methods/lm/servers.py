@@ -56,6 +56,7 @@ class FaultServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or every answer waits for an acknowledgement
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -37,8 +37,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
         yield running
 
 
-def client(tmp_path: Path, budget: str = "", run: str = "", retries: int = 4, parallel: int = 2) -> LlmClient:
-    backend = Endpoint("m", parallel=parallel, retries=retries, timeout=0.5)
+def client(
+    tmp_path: Path, budget: str = "", run: str = "", retries: int = 4, parallel: int = 2, timeout: float = 30.0
+) -> LlmClient:
+    backend = Endpoint("m", parallel=parallel, retries=retries, timeout=timeout)
     return LlmClient(backend, cache=tmp_path / "answers.sqlite", budget=LlmBudget.parse(budget), run=run)
 
 
@@ -75,7 +77,8 @@ def test_tokens_that_are_not_counted_are_estimated(tmp_path: Path, server: Fault
 @pytest.mark.parametrize("fault", ["500", "malformed", "html", "no choice", "slow", "cut-off"])
 def test_a_fault_is_tried_again(tmp_path: Path, server: FaultServer, fault: str) -> None:
     server.faults = [fault]
-    assert client(tmp_path, run="r").ask(["p"]) == ["Answer to p"]
+    timeout = 0.5 if fault == "slow" else 30.0
+    assert client(tmp_path, run="r", timeout=timeout).ask(["p"]) == ["Answer to p"]
     assert server.prompts == ["p", "p"]
 
 
@@ -86,7 +89,7 @@ def test_retry_after_is_respected(tmp_path: Path, server: FaultServer) -> None:
 
 
 def test_requests_under_way_reach_the_limit_and_never_pass_it(tmp_path: Path, server: FaultServer) -> None:
-    server.pause = 0.05
+    server.pause = 0.2
     client(tmp_path, parallel=3).ask([f"p{n}" for n in range(12)])
     assert server.most_at_once == 3
 

@@ -185,7 +185,9 @@ def test_damaged_shipped_weights_are_refused(task, shipped):
 
 def test_weights_that_come_with_the_project_are_for_the_embedded_protocol():
     pytest.importorskip("recbole")
-    for folder in module.SHIPPED.iterdir():
+    shipped = list(module.SHIPPED.iterdir())
+    assert {folder.name for folder in shipped} == {"tiny-llama", "tiny-t5"}
+    for folder in shipped:
         recipe = module.RECIPES[folder.name]
         problem = prepare("ml-100k", Protocol(users=2, valid_users=2), {"recommend": library.templates("recommend")})
         key = module.cache_key(folder.name, recipe, recipe.settings, problem.task(Compute()))

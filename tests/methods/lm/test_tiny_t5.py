@@ -87,8 +87,3 @@ def test_saved_it_comes_back_with_the_same_scores(task, tmp_path):
         EncDecScorer(m, Encoder(tokenizer, 512, True)).decoded_odds(task.valid, "recommend") for m in (model, back)
     ]
     np.testing.assert_array_equal(*scores)
-
-
-@pytest.mark.parametrize("word", ["steps", "seed", "window"])
-def test_its_settings_are_those_of_a_recipe(word):
-    assert hasattr(TinyT5(), word)

@@ -158,10 +158,9 @@ def test_where_nothing_can_be_demonstrated_stage_two_cannot_run(task):
         Lrgd(**SMALL).fit(replace(task, train=alone), 0)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_serves(task, dtype):
+def test_half_precision_serves(task):
     method = Lrgd(**SMALL, alpha=0.1, beta=0.2, eps=0.3)
-    method.fit(replace(task, compute=replace(task.compute, dtype=dtype)), 0)
+    method.fit(replace(task, compute=replace(task.compute, dtype="float16")), 0)
     assert np.isfinite(method.score(task.valid)).all()
 
 
