@@ -1,5 +1,6 @@
 """What happens to a metric when the prompt changes: level, spread, decay, and the lists themselves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +60,7 @@ def drop_interval(
             np.einsum("bs,bs->b", by_user[:, 0], by_seed),
             np.einsum("bts,bt,bs->b", by_user[:, 1:], by_template, by_seed) / templates,
         )
-        for by_user, by_template, by_seed in resamples(both, templates, draws, rng)
+        for by_user, by_template, by_seed in resamples(both, (templates,), draws, rng)
     ]
     low, high = np.nanquantile(np.concatenate(rates), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
@@ -282,11 +283,14 @@ def _tau_b(a: FloatArray, b: FloatArray) -> float:
     return float(np.clip(tau, -1, 1))
 
 
-def probability_first(values: FloatArray, *, draws: int = 10_000, rng: np.random.Generator) -> FloatArray:
+def probability_first(
+    values: FloatArray, roles: Sequence[str], *, draws: int = 10_000, rng: np.random.Generator
+) -> FloatArray:
     """How often each method has the highest mean when templates are resampled with replacement.
 
     Args:
         values: metric per method and template, shape ``[methods, templates]``.
+        roles: whose templates each method is shown; those of a role are drawn once for all its methods.
         draws: number of resamples.
         rng: source of randomness.
 
@@ -294,9 +298,11 @@ def probability_first(values: FloatArray, *, draws: int = 10_000, rng: np.random
         Shares that sum to 1, shape ``[methods]``; methods that tie for the first place split it.
 
     >>> values = np.array([[0.9, 0.8], [0.1, 0.2]])
-    >>> probability_first(values, draws=100, rng=np.random.default_rng(0)).tolist()
+    >>> probability_first(values, ["recommend", "recommend"], draws=100, rng=np.random.default_rng(0)).tolist()
     [1.0, 0.0]
     """
-    means = resampled_counts(values.shape[1], draws, rng) @ values.T / values.shape[1]
+    templates = values.shape[1]
+    drawn = {role: resampled_counts(templates, draws, rng) for role in dict.fromkeys(roles)}
+    means = np.stack([drawn[role] @ own for role, own in zip(roles, values, strict=True)], axis=1) / templates
     first = means >= means.max(axis=1, keepdims=True) - TIE
     return np.asarray((first / first.sum(axis=1, keepdims=True)).mean(axis=0))

@@ -5,7 +5,7 @@ one that also asks how the result would move with other templates and seeds.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -96,13 +96,13 @@ def resampled_counts(units: int, draws: int, rng: np.random.Generator) -> IntArr
 
 
 def resamples(
-    cube: FloatArray, templates: int, draws: int, rng: np.random.Generator
+    cube: FloatArray, groups: Sequence[int], draws: int, rng: np.random.Generator
 ) -> Iterator[tuple[FloatArray, IntArray, IntArray]]:
     """Users, templates and seeds, each resampled with replacement, in blocks of ``b`` draws that fit into memory.
 
     Args:
         cube: shape ``[users, planes, seeds]``.
-        templates: how many templates to draw from.
+        groups: sizes of the groups of templates, each resampled on its own.
         draws: number of resamples.
         rng: source of randomness.
 
@@ -113,17 +113,23 @@ def resamples(
     users, planes, seeds = cube.shape
     for block in _blocks(draws, users + planes * seeds):
         by_user = resampled_counts(users, block, rng) @ cube.reshape(users, -1)
-        by_template = resampled_counts(templates, block, rng)
+        by_template = np.concatenate([resampled_counts(size, block, rng) for size in groups], axis=1)
         yield by_user.reshape(block, planes, seeds), by_template, resampled_counts(seeds, block, rng)
 
 
 def bootstrap_interval(
-    values: FloatArray, *, draws: int = 10_000, rng: np.random.Generator, level: float = 0.95
+    values: FloatArray,
+    *,
+    groups: Sequence[int] = (),
+    draws: int = 10_000,
+    rng: np.random.Generator,
+    level: float = 0.95,
 ) -> Interval:
     """Percentile interval of the mean with users, templates and seeds each resampled with replacement.
 
     Args:
         values: shape ``[users]``, ``[users, templates]`` or ``[users, templates, seeds]``.
+        groups: sizes of the groups of templates, each resampled on its own; by default all are one group.
         draws: number of resamples.
         rng: source of randomness.
         level: share of resampled means inside the interval.
@@ -141,7 +147,7 @@ def bootstrap_interval(
     """
     _refuse_undefined(values)
     cube: FloatArray = values.reshape(values.shape + (1,) * (3 - values.ndim))
-    parts = resamples(cube, cube.shape[1], draws, rng)
+    parts = resamples(cube, groups or cube.shape[1:2], draws, rng)
     totals = [np.einsum("bts,bt,bs->b", *part) for part in parts]
     low, high = np.quantile(np.concatenate(totals) / cube.size, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
@@ -331,6 +337,7 @@ def compare(
     a: FloatArray,
     b: FloatArray,
     *,
+    same_templates: bool = True,
     draws: int = 10_000,
     resamples: int = 10_000,
     rng: np.random.Generator,
@@ -340,7 +347,9 @@ def compare(
 
     Args:
         a: shape ``[users]``, ``[users, templates]`` or ``[users, templates, seeds]``.
-        b: the same users, templates and seeds in the same order.
+        b: the same users and seeds in the same order, and as many templates.
+        same_templates: whether those of a and b are the same in the same order. Templates of their own have no order
+            that means anything, and are resampled each for itself.
         draws: sign flips of the permutation test.
         resamples: resamples of the bootstrap.
         rng: source of randomness.
@@ -357,9 +366,12 @@ def compare(
     values = a - b
     _refuse_undefined(values)
     difference = values.reshape(len(values), -1).mean(axis=1)
+    groups: tuple[int, ...] = ()
+    if not same_templates:
+        values, groups = 2 * np.concatenate([a, -b], axis=1), (a.shape[1], b.shape[1])
     return Comparison(
         difference=float(difference.mean()),
-        interval=bootstrap_interval(values, draws=resamples, rng=rng, level=level),
+        interval=bootstrap_interval(values, groups=groups, draws=resamples, rng=rng, level=level),
         p=paired_permutation_p(difference, draws=draws, rng=rng),
         effect_size=effect_size(difference),
         wilcoxon_p=wilcoxon_p(difference),

@@ -58,8 +58,9 @@ def comparisons(results: Results) -> Table:
         f"{results.dataset}, {PRIMARY}, paired by user on identical candidates. p: two-sided paired sign-flip "
         f"permutation test; Holm p: adjusted over the {count(len(rows), 'comparison')} of this table, at least "
         f"{min(1.0, len(rows) / (1 + draws)):.4f} with {draws:,} draws; brackets: {percent(statistics['level'])} "
-        f"bootstrap interval over {results.resampled}. Significant: Holm p below {percent(alpha)} and an interval "
-        f"without 0. p takes templates and seeds ({', '.join(map(str, results.seeds))}) as given, so that an interval "
+        f"bootstrap interval over {results.resampled} (templates of two roles each for itself). Significant: Holm p "
+        f"below {percent(alpha)} and an interval without 0. p takes templates and seeds "
+        f"({', '.join(map(str, results.seeds))}) as given, so that an interval "
         "may hold 0 where p is small: the difference is then one on these templates or seeds. drop = clean - unseen, a "
         "difference where the leaderboard has a ratio: a positive one means that A loses more. Tests with an outcome "
         "known beforehand are left out: those on unseen and drop of two methods that no unseen template moves, and on "
@@ -114,6 +115,7 @@ def _compared(
     found = significance.compare(
         values[a],
         values[b],
+        same_templates=len({results.role(method) for method in (a, b) if method != NO_DROP} - {""}) < 2,
         draws=draws,
         resamples=results.statistics["resamples"],
         rng=generator(results.seed, "comparison", results.dataset, quantity, a, b),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import robustness, significance
+from benchmarks.plan import SHARED
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.report.stability import STABILITY, list_stability
 from benchmarks.report.table import Column, Table, percent
@@ -95,11 +96,16 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
 
 def _shares_first(results: Results, values: FloatArray) -> dict[str, float]:
     """How often each method with a prompt that the unseen templates reach is first of these, templates resampled."""
-    reached = [m for m, method in enumerate(results.methods) if results.prompted(method) and results.reached(method)]
+    reached = [
+        m
+        for m, method in enumerate(results.methods)
+        if results.prompted(method) and results.reached(method) and not results.one_wording(method)
+    ]
     if not reached:
         return {}
     shares = robustness.probability_first(
         values[reached][:, results.unseen].mean(axis=(2, 3)),
+        [results.role(results.methods[m]) for m in reached],
         rng=generator(results.seed, "probability first"),
     )
     return {results.methods[m]: share for m, share in zip(reached, shares.tolist(), strict=True)}
@@ -123,12 +129,16 @@ def _worded(results: Results, method: str) -> str:
     if not results.prompted(method):
         unreached = "language model" in record["info"]["needs"]
         return "its prompt, if it has one, is its own: no condition changes it" if unreached else ""
-    if "conditions" not in record:  # earlier records have none
+    shown = len(results.unseen)
+    if "conditions" not in record or not results.reached(method):  # earlier records have none
         return ""
-    # the last template is that of the method's own role; the first, of the shared role, numbers the conditions
-    shown = [record["conditions"][n]["parameters"]["templates"][-1] for n in results.unseen.tolist()]
-    own = len(set(shown))
-    return f"{count(own, 'unseen template')} of its role, in turn, for {len(shown)} conditions" * (own < len(shown))
+    if results.one_wording(method):
+        return f"one unseen wording in all {shown} conditions: intervals are not over templates"
+    # the first template, of the shared role, numbers the conditions, whether it is of the method's own role or not
+    templates = [record["conditions"][n]["parameters"]["templates"] for n in results.unseen.tolist()]
+    columns = list(zip(*templates, strict=True))[0 if SHARED in record["info"]["roles"] else 1 :]
+    own = max(len(set(column)) for column in columns)
+    return f"{count(own, 'unseen template')} of its role, in turn, for {shown} conditions" * (own < shown)
 
 
 def _place(row: dict[str, Any]) -> tuple[float, str]:
@@ -138,6 +148,15 @@ def _place(row: dict[str, Any]) -> tuple[float, str]:
 
 def _robustness(results: Results, method: str, values: FloatArray) -> dict[str, Any]:
     """What a method's values, shape ``[conditions, users, seeds]``, and lists are over the unseen templates."""
+    return {
+        **(_spread(results, values) if not results.one_wording(method) else {}),
+        **_drop(results, method, values),
+        **list_stability(results, method, results.unseen, tuple(STABILITY)),
+    }
+
+
+def _spread(results: Results, values: FloatArray) -> dict[str, Any]:
+    """How a method's values, shape ``[conditions, users, seeds]``, differ between the unseen templates."""
     by_template = values[results.unseen].mean(axis=(1, 2))
     over = robustness.summary(by_template)
     worst = results.conditions[results.unseen[int(by_template.argmin())]]["name"]
@@ -148,8 +167,6 @@ def _robustness(results: Results, method: str, values: FloatArray) -> dict[str, 
         "deviation": over.standard_deviation,
         "losing": float((by_template < (1 - LOSS) * values[0].mean()).mean()),
         "cps": robustness.combined_performance_score(by_template),
-        **_drop(results, method, values),
-        **list_stability(results, method, results.unseen, tuple(STABILITY)),
     }
 
 

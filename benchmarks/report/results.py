@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import metrics, robustness
+from benchmarks.plan import SHARED
 from benchmarks.store import CellId, RunFolder, StoreError
 from data.types import FloatArray, IntArray
 
@@ -94,6 +95,18 @@ class Results:
     def prompted(self, method: str) -> bool:
         """Whether a method has a prompt that conditions can change."""
         return bool(self.records[method][0]["info"]["roles"])
+
+    def role(self, method: str) -> str:
+        """The role whose templates word a method's prompt, the shared one if it has several; empty without a prompt."""
+        roles = sorted(self.records[method][0]["info"]["roles"])
+        return SHARED if SHARED in roles else str(next(iter(roles), ""))
+
+    def one_wording(self, method: str) -> bool:
+        """Whether several unseen conditions show a method one and the same wording: its ranks are moved all alike."""
+        ranks = self.ranks[self.methods.index(method)]
+        first, unseen = ranks[:, self.unseen[:1]], ranks[:, self.unseen]
+        alike = len(self.unseen) > 1 and bool((unseen == first).all())
+        return alike and self.prompted(method) and bool((first != ranks[:, :1]).any())
 
     def reached(self, method: str, family: str = "unseen") -> bool:
         """Whether a family of conditions was put to a method: in every fit some score moved, or there is no prompt."""

@@ -21,6 +21,7 @@ from benchmarks.report.ledger import ledger
 from benchmarks.report.readme import shortened
 from benchmarks.report.results import load
 from benchmarks.report.write import clear, write_all
+from benchmarks.significance import Interval
 from benchmarks.store import RunFolder
 from methods.base import Compute
 from tests.benchmarks.conftest import TABLES
@@ -244,10 +245,40 @@ def test_a_role_with_fewer_unseen_templates_than_conditions_is_named(finished):
     twice = json.loads(json.dumps(record))
     for n in results.unseen.tolist():
         twice["conditions"][n]["parameters"]["templates"].append(f"own-{n % 2}")
-    records = {**results.records, "tests.fakes:Prompted": (twice,)}
-    board = {row["method"]: row for row in leaderboard(replace(results, records=records)).rows}
-    assert board["tests.fakes:Prompted"]["note"] == "2 unseen templates of its role, in turn, for 12 conditions"
-    assert board["random"]["note"] == ""
+    for roles, note in (
+        (["sequential"], "2 unseen templates of its role, in turn, for 12 conditions"),
+        (["attribute", "recommend"], ""),
+    ):
+        records = {**results.records, "tests.fakes:Prompted": (twice | {"info": twice["info"] | {"roles": roles}},)}
+        board = {row["method"]: row for row in leaderboard(replace(results, records=records)).rows}
+        assert board["tests.fakes:Prompted"]["note"] == note
+        assert board["random"]["note"] == ""
+
+
+def test_one_wording_under_several_conditions_is_no_spread_over_templates(finished):
+    (results,) = load(RunFolder(finished[1]))
+    ranks = results.ranks.copy()
+    ranks[results.methods.index("tests.fakes:Prompted"), :, results.unseen] = np.arange(60)
+    board = {row["method"]: row for row in leaderboard(replace(results, ranks=ranks)).rows}
+    row = board["tests.fakes:Prompted"]
+    assert row["note"] == "one unseen wording in all 12 conditions: intervals are not over templates"
+    assert "drop" in row and "rbo" in row and "worst" not in row and row["first"] is None
+    assert "worst" in board["random"]
+
+
+def test_templates_of_two_roles_are_resampled_each_for_itself(finished, monkeypatch):
+    (results,) = load(RunFolder(finished[1]))
+    asked = []
+    monkeypatch.setattr(
+        "benchmarks.significance.bootstrap_interval",
+        lambda values, groups=(), **_: asked.append(tuple(groups)) or Interval(0.0, 0.0),
+    )
+    (record,) = results.records["random"]
+    for roles in ([], ["recommend"], ["sequential"]):
+        records = {**results.records, "random": (record | {"info": record["info"] | {"roles": roles}},)}
+        comparisons(replace(results, records=records))
+    assert {groups for groups in asked[: len(asked) * 2 // 3]} == {()}
+    assert set(asked[len(asked) * 2 // 3 :]) == {(), (1, 1), (12, 12)}
 
 
 def test_a_language_model_whose_prompt_no_condition_words_is_named(finished):

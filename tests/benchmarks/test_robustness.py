@@ -204,15 +204,27 @@ def test_probability_first_is_the_share_of_resamples_won() -> None:
     values = np.array([[0.9, 0.1, 0.4], [0.5, 0.6, 0.45], [0.0, 0.0, 0.1]])
     picks = [list(pick) for pick in itertools.product(range(3), repeat=3)]
     won = np.mean([np.eye(3)[values[:, pick].mean(axis=1).argmax()] for pick in picks], axis=0)
-    estimate = probability_first(values, draws=20_000, rng=np.random.default_rng(0))
+    estimate = probability_first(values, ["a"] * 3, draws=20_000, rng=np.random.default_rng(0))
     assert estimate == pytest.approx(won, abs=5 * 0.5 / np.sqrt(20_000))
     assert estimate[2] == 0
+
+
+def test_probability_first_draws_the_templates_of_each_role_for_itself() -> None:
+    values = np.array([[0.9, 0.1], [0.5, 0.4], [0.8, 0.2]])
+    picks = list(itertools.product(itertools.product(range(2), repeat=2), repeat=2))
+    won = np.zeros(3)
+    for first, second in picks:
+        means = np.array([values[0, list(first)], values[1, list(second)], values[2, list(second)]]).mean(axis=1)
+        leads = means >= means.max() - 1e-12
+        won += leads / leads.sum() / len(picks)
+    estimate = probability_first(values, ["a", "b", "b"], draws=20_000, rng=np.random.default_rng(0))
+    assert estimate == pytest.approx(won, abs=5 * 0.5 / np.sqrt(20_000))
 
 
 def test_methods_that_tie_share_the_first_place() -> None:
     # the same three values to the reader, not to the float: 0.1 + 0.2 and 0.3
     values = np.array([[0.1 + 0.2, 0.7], [0.3, 0.7], [0.1, 0.1]])
-    estimate = probability_first(values, draws=50, rng=np.random.default_rng(0))
+    estimate = probability_first(values, ["a"] * 3, draws=50, rng=np.random.default_rng(0))
     assert estimate == pytest.approx(np.array([0.5, 0.5, 0.0]))
 
 

@@ -102,6 +102,22 @@ def test_templates_that_disagree_widen_the_interval() -> None:
     assert disagreeing.high - disagreeing.low > 2 * (agreeing.high - agreeing.low)
 
 
+def test_templates_of_their_own_have_no_order_that_means_anything() -> None:
+    easy = np.linspace(-0.3, 0.3, 12)
+    a = 0.5 + easy + generator(1).normal(0, 0.01, (40, 12))
+    b = 0.4 + easy + generator(2).normal(0, 0.01, (40, 12))
+
+    def width(other: FloatArray, same: bool) -> float:
+        found = compare(a, other, same_templates=same, draws=99, resamples=4000, rng=generator(3))
+        assert found.difference == pytest.approx(0.1, abs=0.01) and found.interval.low < 0.1 < found.interval.high
+        return found.interval.high - found.interval.low
+
+    turned = b[:, ::-1].copy()
+    assert width(b, True) < 0.05 < 0.3 < width(turned, True)
+    assert width(b, False) == pytest.approx(width(turned, False), rel=0.1)
+    assert width(b, False) == pytest.approx(width(turned, True) / np.sqrt(2), rel=0.1)
+
+
 def test_a_higher_level_gives_an_interval_around_a_lower_one() -> None:
     wide, narrow = (bootstrap_interval(crossed(), rng=generator(), level=level) for level in (0.99, 0.9))
     assert wide.low < narrow.low < crossed().mean() < narrow.high < wide.high
