@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -264,7 +264,7 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
     with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
-            ["condition", "user", "template", "candidates", "rank", "ties", *metrics.METRICS, "train_count"]
+            ["condition", "user", "template", "candidates", "rank", "ties", *metrics.METRICS, "train_count", "flags"]
         )
         for n, condition in enumerate(cell.conditions):
             progress(FIT_SHARE + (1 - FIT_SHARE) * n / len(cell.conditions), condition.name)
@@ -279,7 +279,8 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             np.save(folder / "scores" / f"{n:03}.npy", competing.astype(np.float32))
             invariance.see(condition, scores)
             demonstrations.see(condition, shown)
-            writer.writerows(_rows(condition, shown, scores, cell.problem))
+            flags = getattr(method, "flags", None) or [""] * len(shown)
+            writer.writerows(_rows(condition, shown, scores, cell.problem, flags))
 
     shortened = _shortened(method) - before
     ledger = asdict(method.ledger) if hasattr(method, "ledger") else None
@@ -356,15 +357,21 @@ def _check_offset(method: Method, scores: FloatArray) -> None:
         )
 
 
-def _rows(condition: Condition, shown: Requests, scores: FloatArray, problem: Problem) -> Iterator[list[Any]]:
+def _rows(
+    condition: Condition, shown: Requests, scores: FloatArray, problem: Problem, flags: Sequence[str]
+) -> Iterator[list[Any]]:
     lists, train = problem.test, problem.split.train
     train_count = np.bincount(train.items, minlength=shown.catalogue.n_items)[lists.targets]
     rank = metrics.rank_of_positive(scores, lists.positive, lists.mask)
     ties = metrics.tied_with_positive(scores, lists.positive, lists.mask)
     values = metrics.evaluate(rank, lists.competing)
+    alone = ties == 0  # the rules are those of ranks that nobody shares
+    if alone.any():
+        means = {key: float(value[alone].mean()) for key, value in values.items()}
+        assert not (broken := metrics.check_sanity(means, int(alone.sum()))), broken
     templates = next(iter(shown.templates.values()), None)
     for row, user in enumerate(shown.users.tolist()):
         template = templates[row].id if templates else ""
         found = (lists.competing[row], f"{rank[row]:.10g}", ties[row])
         numbers = (f"{values[key][row]:.6g}" for key in metrics.METRICS)
-        yield [condition.name, shown.catalogue.user_ids[user], template, *found, *numbers, train_count[row]]
+        yield [condition.name, shown.catalogue.user_ids[user], template, *found, *numbers, train_count[row], flags[row]]

@@ -6,7 +6,8 @@ cells/<dataset>/<method>/seed-<s>/
     record.json               key, fit report, timings, conditions, audits
     scores/<number>.npy       of each condition in the manifest's order, from 000: float32 [users, candidates], minus
                               infinity for items that do not compete
-    records.csv               per user and condition: template, rank, metrics, training count of the positive
+    records.csv               per user and condition: template, rank, metrics, training count of the positive,
+                              what was wrong with the answer
     .outdated                 where --fresh has asked for another fit: content key of that one
     ...                       what a method found while fitting, in its own words
 leaderboard.md ...            made from the above alone, again at any time

@@ -196,7 +196,8 @@ class FitReport:
     Args:
         epochs: passes over the training data, or rounds of so many of its prompts as come between two looks at the
             validation part.
-        converged: whether training stopped by itself before its limit; None where nothing is trained.
+        converged: whether training stopped by itself before its limit; None where nothing is trained, or for a fixed
+            number of steps.
         interactions: training interactions seen, repeated passes counted.
         tokens: tokens seen by a language model in training.
         trials: hyper-parameter settings tried on the validation part while fitting.
@@ -221,7 +222,8 @@ class Method(Protocol):
     """A recommender. Constructed with its settings as keyword arguments.
 
     A method whose answers can be unusable keeps a dataclass of counts in an attribute ``ledger``, which is stored with
-    the results; what its ``note`` says goes into that of the row. One that asks a language model may have
+    the results; what its ``note`` says goes into that of the row. In ``flags: Sequence[str]`` it says what was wrong
+    with every row it has scored last; they stand in the records. One that asks a language model may have
     ``estimate(task, shown) -> str``, which says without asking what fitting and scoring the shown requests would take.
     One with the role ``demonstrate`` has ``demonstrated(requests) -> Sequence[Sequence[Demonstrated]]``, what it shows
     in every row when it scores these requests; an audit checks it. One whose settings ``--tune`` shall choose declares

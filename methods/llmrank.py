@@ -6,7 +6,7 @@ with an endpoint or a local model; every user is one request.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import numpy as np
@@ -58,6 +58,21 @@ class ListLedger:
     missing: int = 0
     candidates: int = 0
 
+    def add(self, other: "ListLedger") -> None:
+        """Count what another has counted, too."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    @property
+    def flags(self) -> str:
+        """What is wrong, if anything.
+
+        >>> ListLedger(lists=1, duplicates=2, missing=3, candidates=100).flags
+        'duplicates=2 missing=3'
+        """
+        wrong = {name: value for name, value in asdict(self).items() if name not in ("lists", "candidates")}
+        return " ".join(f"{name}={value}" for name, value in wrong.items() if value)
+
     @property
     def note(self) -> str:
         """Which share of the candidates the answers leave out, if any.
@@ -87,6 +102,7 @@ class LlmRank:
     reverse: bool = False
     max_tokens: int = 1000
     ledger: ListLedger = field(default_factory=ListLedger, init=False)
+    flags: list[str] = field(default_factory=list, init=False)
 
     info = MethodInfo(
         name="llm-rank",
@@ -143,11 +159,13 @@ class LlmRank:
             answers = self._client.ask(prompts, what="rank")
         except LlmError as error:
             raise NotRunnable(str(error)) from error
-        scores = np.empty(requests.candidates.shape)
+        scores, self.flags = np.empty(requests.candidates.shape), []
         for row, (order, answer) in enumerate(zip(orders, answers, strict=True)):
             titles = [requests.catalogue.titles[item] for item in requests.candidates[row, order].tolist()]
-            self.ledger.unusable += answer is None
-            found = order[read_ranking(answer or "", titles, self.ledger)]
+            counted = ListLedger(unusable=int(answer is None))
+            found = order[read_ranking(answer or "", titles, counted)]
+            self.ledger.add(counted)
+            self.flags.append(counted.flags)
             scores[row] = -len(order)
             scores[row, found] = -np.arange(len(found))
         return scores

@@ -36,6 +36,8 @@ REACHED = "Users reached: share of users any of whose scores the condition chang
 
 def by_condition(results: Results) -> Table:
     """Every method under every condition."""
+    if not results.methods:
+        return Table(CONDITIONS, [])
     means = {metric: results.values(metric).mean(axis=(2, 3)) for metric in (PRIMARY, "hit@10", "auc")}
     rows = [
         {
@@ -61,6 +63,8 @@ def by_condition(results: Results) -> Table:
 
 def by_family(results: Results) -> Table:
     """Every method under every family of conditions: level, drop, area under the severity curve, stability."""
+    if not results.methods:
+        return Table(FAMILIES, [])
     means = results.values(PRIMARY).mean(axis=(2, 3))
     rows = []
     for m, method in enumerate(results.methods):

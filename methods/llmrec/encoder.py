@@ -68,7 +68,8 @@ class Encoder(Reloaded):
 
     @cached_property
     def _label(self) -> str:
-        identity = [self.model, self.revision, SHA256 if self.model == DEFAULT else "", "mean"]
+        checked = self.model == DEFAULT and packaged() is not None
+        identity = [self.model, self.revision, SHA256 if checked else "", "mean"]
         if self.model != DEFAULT and (folder := Path(self.model)).is_dir():  # which may come to hold another model
             identity += [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(folder.iterdir())]
         if not self.device.startswith("cpu"):  # whose sums are rounded otherwise

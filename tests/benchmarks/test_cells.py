@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import suite
+from benchmarks import metrics, suite
 from benchmarks.cells import checked, score
 from benchmarks.conditions import Condition
 from benchmarks.plan import make_plan
@@ -58,6 +58,12 @@ def test_conditions_are_applied_for_an_estimate_that_looks_at_them_alone(suite_f
     _, shown = cell.shown(create("random"))
     assert not applied
     assert len(list(shown)) == len(cell.conditions) == len(applied)
+
+
+def test_metrics_that_cannot_be_together_fail_the_cell(suite_file, tmp_path, run_suite, monkeypatch):
+    monkeypatch.setitem(metrics.METRICS, "ndcg@5", lambda rank, _: np.ones(len(rank)))
+    answer = run_suite("--suite", suite_file, "--methods", "random", "--output-dir", tmp_path / "r")
+    assert answer.returncode == 1 and "ndcg@5 = 1 exceeds hit@5 = 0." in answer.stderr
 
 
 def test_a_prompt_of_a_role_that_the_method_has_not_is_an_error_that_says_so(toy):

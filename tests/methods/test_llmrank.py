@@ -1,3 +1,4 @@
+import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -108,6 +109,7 @@ def test_candidates_left_out_share_the_last_place(task: Task, server: FaultServe
     scores = method.score(task.valid)
     assert sorted(scores[0].tolist(), reverse=True) == [0, -1, -6, -6, -6, -6]
     assert (method.ledger.lists, method.ledger.out_of_catalogue, method.ledger.missing) == (8, 8, 32)
+    assert method.flags == ["out_of_catalogue=1 missing=4"] * 8
 
 
 def test_no_template_replaces_the_one_wording(task: Task) -> None:
@@ -123,13 +125,18 @@ def test_no_template_replaces_the_one_wording(task: Task) -> None:
 def test_a_run_does_not_call_a_prompt_robust_that_no_condition_reaches(
     suite_file: Path, tmp_path: Path, run_suite: Callable[..., CompletedProcess[str]], server: FaultServer
 ) -> None:
-    server.answer = alphabetical
+    server.answer = lambda prompt: alphabetical(prompt) if "Number 7 " in prompt else completion("1")
     llm = ("--llm", "endpoint:m", "--cache-dir", tmp_path)
     answer = run_suite("--suite", suite_file, "--methods", "llm-rank", *llm, "--output-dir", tmp_path / "r")
     assert answer.returncode == 0, answer.stderr
     (results,) = load(RunFolder(tmp_path / "r"))
     (row,) = leaderboard(results).rows
-    assert row["unseen"] == row["clean"] > 0 and not {"worst", "drop", "rbo"} & row.keys()
+    assert (
+        row["unseen"] == pytest.approx(row["clean"]) and row["clean"] > 0 and not {"worst", "drop", "rbo"} & row.keys()
+    )
+    (records,) = (tmp_path / "r").rglob("records.csv")
+    with records.open(newline="") as file:
+        assert {record["flags"] for record in csv.DictReader(file)} == {"", "missing=20"}
 
 
 def test_without_a_language_model_it_is_not_run(task: Task) -> None:

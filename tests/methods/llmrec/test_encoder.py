@@ -91,6 +91,12 @@ def test_without_its_package_the_default_names_it(monkeypatch: pytest.MonkeyPatc
         Encoder("nobody/no-such-model").encode(["a"])
 
 
+def test_vectors_of_unchecked_weights_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = Encoder()._label
+    monkeypatch.setattr(encoder, "packaged", lambda: None)
+    assert Encoder()._label != checked
+
+
 def test_vectors_of_another_kind_of_device_are_kept_apart() -> None:
     labels = [Encoder(device=device)._label for device in ("cpu", "cpu:0", "cuda", "cuda:1", "mps")]
     assert [labels.index(label) for label in labels] == [0, 0, 2, 2, 4]
