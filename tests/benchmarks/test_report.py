@@ -365,7 +365,7 @@ def test_cold_items_are_judged_by_the_users_who_meet_them(finished):
 def test_cold_items_of_an_older_run_are_not_recorded(finished, tmp_path):
     run = shutil.copytree(finished[1], tmp_path / "run")
     for file in run.rglob("records.csv"):
-        file.write_text("".join(line.rpartition(",")[0] + "\n" for line in file.read_text().splitlines()))
+        file.write_text("".join(line.rsplit(",", 2)[0] + "\n" for line in file.read_text().splitlines()))
         record = json.loads(file.with_name("record.json").read_text())
         assert record.pop("records_bytes") > file.stat().st_size
         file.with_name("record.json").write_text(json.dumps(record))
