@@ -26,8 +26,10 @@ def list_(options: Namespace) -> int:
     for name in options.what or listings:
         if len(options.what) != 1:
             print(f"{name}:")
-        for entry, text in listings[name]():
-            print(f"  {entry:<24} {text}")
+        entries = list(listings[name]())
+        width = max(len(entry) for entry, _ in entries)
+        for entry, text in entries:
+            print(f"  {entry:<{width}} {text}")
     return 0
 
 
