@@ -21,8 +21,7 @@ from benchmarks.run import main
 
 hypothesis.settings.register_profile("any-speed", deadline=None)
 hypothesis.settings.load_profile("any-speed")
-for name in ("http_proxy", "https_proxy", "all_proxy"):  # servers of the tests are on this machine
-    os.environ.pop(name, None), os.environ.pop(name.upper(), None)
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"  # where the servers of the tests are
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = """
 name = "tiny"
