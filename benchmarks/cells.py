@@ -370,8 +370,8 @@ def _rows(
         means = {key: float(value[alone].mean()) for key, value in values.items()}
         assert not (broken := metrics.check_sanity(means, int(alone.sum()))), broken
     templates = next(iter(shown.templates.values()), None)
-    for row, user in enumerate(shown.users.tolist()):
+    for row, (user, flag) in enumerate(zip(shown.users.tolist(), flags, strict=True)):
         template = templates[row].id if templates else ""
         found = (lists.competing[row], f"{rank[row]:.10g}", ties[row])
         numbers = (f"{values[key][row]:.6g}" for key in metrics.METRICS)
-        yield [condition.name, shown.catalogue.user_ids[user], template, *found, *numbers, train_count[row], flags[row]]
+        yield [condition.name, shown.catalogue.user_ids[user], template, *found, *numbers, train_count[row], flag]

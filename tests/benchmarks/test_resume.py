@@ -125,6 +125,7 @@ def test_fresh_run_that_is_stopped_loses_nothing_and_goes_on_without_the_flag(fi
                 and all((cell / "record.json").exists() and not (cell / ".outdated").exists() for cell in cells)
             )
         )
+        time.sleep(2.0)  # the tables are written again, and the third method holds
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
