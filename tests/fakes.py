@@ -22,7 +22,7 @@ def _hashed(text: str) -> float:
 class Prompted:
     """Scores by a hash of the whole prompt: deterministic, and changed by any change of the prompt.
 
-    Fitting takes some seconds, and waits while a file exists.
+    Fitting takes some seconds, and waits while a file exists, into which it writes that it does.
     """
 
     seconds: float = 0.0
@@ -31,6 +31,8 @@ class Prompted:
 
     def fit(self, task: Task, seed: int) -> FitReport:
         time.sleep(self.seconds)
+        if self.hold and Path(self.hold).exists():
+            Path(self.hold).write_text("waiting")
         while self.hold and Path(self.hold).exists():
             time.sleep(0.05)
         return FitReport(epochs=1, converged=True, interactions=len(task.train.items))
