@@ -270,7 +270,7 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             progress(FIT_SHARE + (1 - FIT_SHARE) * n / len(cell.conditions), condition.name)
             shown = condition.apply(requests, cell.id.seed)
             started = time.perf_counter()
-            scores = score(method, shown)
+            scores, flags = scored(method, shown)
             elapsed += time.perf_counter() - started
             if not n:
                 _check_offset(method, scores)
@@ -279,7 +279,6 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             np.save(folder / "scores" / f"{n:03}.npy", competing.astype(np.float32))
             invariance.see(condition, scores)
             demonstrations.see(condition, shown)
-            flags = getattr(method, "flags", None) or [""] * len(shown)
             writer.writerows(_rows(condition, shown, scores, cell.problem, flags))
 
     shortened = _shortened(method) - before
@@ -314,22 +313,32 @@ def for_roles(requests: Requests, method: Method) -> Requests:
 
 
 def score(method: Method, requests: Requests) -> FloatArray:
-    """Scores of all rows, a bounded number of users per call, shape ``[rows, candidates]``.
+    """Scores of all rows, shape ``[rows, candidates]``; raises what :func:`scored` does."""
+    return scored(method, requests)[0]
+
+
+def scored(method: Method, requests: Requests) -> tuple[FloatArray, list[str]]:
+    """Scores of all rows, shape ``[rows, candidates]``, and a flag of each row, a bounded number of users per call.
 
     Raises:
-        ValueError: if the method returns another shape or values that are not finite.
+        ValueError: if the method returns another shape, values that are not finite, or flags of other rows.
         RuntimeError: if the method cannot read or write a file.
     """
-    chunks = np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL))
+    parts, flags = list[FloatArray](), list[str]()
     try:
-        scores = np.concatenate([_scores(method, requests.select(rows)) for rows in chunks])
+        for rows in np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL)):
+            parts.append(_scores(method, requests.select(rows)))
+            flags += getattr(method, "flags", None) or [""] * len(rows)
     except OSError as error:  # the method's own; the run folder's would end the run
         raise RuntimeError(f"{method.info.name}: {error}") from error
+    if len(flags) != len(requests):
+        raise ValueError(f"{method.info.name}: flags holds a text of every row that was scored last, or nothing")
+    scores = np.concatenate(parts)
     if not np.isfinite(scores).all():
         row = int(np.argmin(np.isfinite(scores).all(axis=1)))
         user = requests.catalogue.user_ids[requests.users[row]]
         raise ValueError(f"{method.info.name}: scores of user {user!r} are not finite")
-    return scores
+    return scores, flags
 
 
 def _scores(method: Method, requests: Requests) -> FloatArray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import metrics, suite
+from benchmarks import cells, metrics, suite
 from benchmarks.cells import checked, score
 from benchmarks.conditions import Condition
 from benchmarks.plan import make_plan
@@ -49,6 +49,24 @@ class Complex:
 def test_scores_without_an_order_are_refused(toy):
     with pytest.raises(ValueError, match="complex: scores are complex numbers"):
         score(Complex(), toy)
+
+
+class Flagging(Complex):
+    """Says of every row whose it is."""
+
+    def score(self, requests):
+        """Zeros."""
+        self.flags = [f"user {user}" for user in requests.users]
+        return np.zeros(requests.candidates.shape)
+
+
+def test_flags_of_all_calls_stand_at_their_rows(toy, monkeypatch):
+    monkeypatch.setattr(cells, "USERS_PER_CALL", 2)
+    assert cells.scored(Flagging(), toy)[1] == [f"user {user}" for user in toy.users]
+    monkeypatch.setattr(Flagging, "flags", ["of one row"], raising=False)
+    monkeypatch.setattr(Flagging, "score", lambda self, requests: np.zeros(requests.candidates.shape))
+    with pytest.raises(ValueError, match="complex: flags holds a text of every row"):
+        score(Flagging(), toy)
 
 
 def test_conditions_are_applied_for_an_estimate_that_looks_at_them_alone(suite_file, tmp_path, monkeypatch):
