@@ -42,6 +42,7 @@ REGISTRY: dict[str, str] = {
     "ganprompt/zero-sum": "methods.ganprompt.rows:zero_sum",
     "ganprompt/no-adversary": "methods.ganprompt.rows:no_adversary",
     "ganprompt/joint": "methods.ganprompt.rows:joint",
+    "lrgd/no-model": "methods.lrgd.no_model:NoModel",
     "lrgd/zero-shot": "methods.lrgd.method:zero_shot",
     "lrgd/random": "methods.lrgd.method:random",
     "lrgd/recent": "methods.lrgd.method:recent",

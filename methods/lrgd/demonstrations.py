@@ -140,6 +140,10 @@ class Neighbours:
         evidence[self._owner == user] = 0.0
         return evidence
 
+    def support(self, evidence: FloatArray) -> FloatArray:
+        """All evidence for every item, shape ``[items]``."""
+        return np.bincount(self.train.items, weights=evidence, minlength=len(self._rarity))
+
     def pool(self, user: int, latest: IntArray, known: IntArray, size: PoolSize) -> list[Demonstration]:
         """Stretches that end in the choices with most evidence, each choice shown by its best one; best first.
 
@@ -150,7 +154,7 @@ class Neighbours:
             size: how many, and how long.
         """
         evidence = self.evidence(user, latest, size.shown)
-        support = np.bincount(self.train.items, weights=evidence, minlength=len(self._rarity))
+        support = self.support(evidence)
         support[known] = 0.0
         best = np.argsort(-support, kind="stable")[: size.others]
         return [self._shown(choice, evidence, size.shown) for choice in best[support[best] > 0].tolist()]

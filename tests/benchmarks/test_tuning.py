@@ -262,6 +262,7 @@ def test_rows_run_with_what_was_found_for_their_family_or_the_method_they_are_bu
     made = planned([place], overrides={"methods": ["p5", "paprec", "paprec/*", "lrgd", "lrgd/*"]})
     found = {cell.id.method: cell.settings for cell in made.cells}
     assert {"p5", "paprec", "paprec/global", "lrgd", "lrgd/random"} <= found.keys()
+    assert found.pop("lrgd/no-model") == {}
     assert all(s == ({"shown": 5} if name.startswith("lrgd") else {"rate": 1e-3}) for name, s in found.items())
     assert {search.id.method for search in tuning.searches(made.cells, trials=2)} == {"p5", "lrgd"}
     with pytest.raises(TuningError, match="to search; paprec runs with what --tune finds for p5"):
