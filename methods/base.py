@@ -245,7 +245,11 @@ class Method(Protocol):
         ...
 
     def score(self, requests: Requests) -> FloatArray:
-        """Score every candidate of every row, higher is better, shape ``[rows, candidates]``."""
+        """Score every candidate of every row, higher is better, shape ``[rows, candidates]``.
+
+        Raises:
+            NotRunnable: if something it needs is not there, such as an answer of a language model.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ from data.random import generator
 from data.types import FloatArray, IntArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
 from methods.checks import check_least
-from methods.lm.answers import Generation, LlmError
+from methods.lm.answers import Generation
 from methods.lm.client import LlmClient
 from methods.lm.open import LlmChoice, open_client
 
@@ -119,7 +119,7 @@ class LlmRank:
         """Open the client; nothing is trained.
 
         Raises:
-            NotRunnable: if no language model is named.
+            NotRunnable: if no language model is named, or what is named is not there.
         """
         if self.llm.partition(":")[0] not in ("endpoint", "local"):
             raise NotRunnable(
@@ -127,10 +127,7 @@ class LlmRank:
                 "or llm = 'local:MODEL'"
             )
         choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
-        try:
-            self._client: LlmClient = open_client(choice, task.catalogue.name, task.compute)
-        except LlmError as error:
-            raise NotRunnable(str(error)) from error
+        self._client: LlmClient = open_client(choice, task.catalogue.name, task.compute)
         self._client.generation = Generation(max_tokens=self.max_tokens)
         self._seed = seed
         return FitReport(note="zero-shot" + (", candidates reversed" if self.reverse else ""))
@@ -155,10 +152,7 @@ class LlmRank:
         """
         orders = [self._order(requests, row) for row in range(len(requests))]
         prompts = [self._prompt(requests, row, order) for row, order in enumerate(orders)]
-        try:
-            answers = self._client.ask(prompts, what="rank")
-        except LlmError as error:
-            raise NotRunnable(str(error)) from error
+        answers = self._client.ask(prompts, what="rank")
         scores, self.flags = np.empty(requests.candidates.shape), []
         for row, (order, answer) in enumerate(zip(orders, answers, strict=True)):
             titles = [requests.catalogue.titles[item] for item in requests.candidates[row, order].tolist()]

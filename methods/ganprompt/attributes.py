@@ -166,8 +166,6 @@ class LlmSource:
             answers = self.client.ask([prompt.prefix.rstrip() for prompt in prompts], what="attributes")
         except NotAnswered as error:
             raise NotRunnable(f"{error}; {HOW_TO_FILL}") from error
-        except LlmError as error:
-            raise NotRunnable(str(error)) from error
         return [named(answer or "", self.words) for answer in answers]
 
 

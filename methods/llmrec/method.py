@@ -151,8 +151,6 @@ class LlmRec:
             return self._encode(task.valid, [self._templates[prompt] for prompt in self.prompts])
         except NotAnswered as error:
             raise NotRunnable(f"{error}; {self._how_to_fill(task)}") from error
-        except LlmError as error:
-            raise NotRunnable(str(error)) from error
 
     def train(self, task: Task, vectors: npt.NDArray[np.float32], seed: int) -> FitReport:
         """Train on what :meth:`prepare` has made."""

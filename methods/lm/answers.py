@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
+from methods.base import NotRunnable
+
 Problem = Literal["empty", "refused", "truncated", "non-text"]
 
 REFUSAL = re.compile(
@@ -20,7 +22,7 @@ THOUGHTS = re.compile(r"\A.*?</think>", re.DOTALL)
 """What some models write before their answer; chat templates may have begun it already."""
 
 
-class LlmError(RuntimeError):
+class LlmError(NotRunnable):
     """A language model could not be asked; what was answered before is kept."""
 
 
