@@ -116,3 +116,8 @@ def test_without_demonstrations_their_order_and_number_change_nothing(problem, k
     assert [audit.passed for audit in found] == expected
     if kind is Nosy:
         assert found[0].detail == "changed under demonstration-count/4"
+
+
+def test_the_seed_of_a_run_shuffles_the_demonstrations_of_one_user(toy: Requests):
+    shuffled = DemonstrationOrder("shuffled")
+    assert len({shuffled.apply(toy, seed).showing.ordered("abc", "u1") for seed in range(20)}) > 1

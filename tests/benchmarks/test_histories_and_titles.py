@@ -112,3 +112,8 @@ def test_title_noise_leaves_blanks_and_punctuation() -> None:
     shown = TitleNoise(1.0).perturb("... !?", rng())
     assert shown == "... !?"
     assert re.sub(r"\w", "", TitleNoise(1.0).perturb("When Harry Met Sally...", rng())) == "   ..."
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_dropping_all_keeps_one_item(n: int) -> None:
+    assert {len(HistoryDrop(1.0).perturb(np.arange(n), NO_ITEMS, rng(seed))) for seed in range(20)} == {1}

@@ -321,3 +321,14 @@ def test_perturbations_of_ones_own_say_what_they_do_not_define(toy: Requests) ->
     for base in (WordingPerturbation, HistoryPerturbation, TitlePerturbation):
         with pytest.raises(NotImplementedError, match="Own"):
             type("Own", (base,), {"family": "own"})().apply(toy, 1)
+
+
+@pytest.mark.parametrize("make", GRADED)
+def test_every_family_draws_for_itself(toy: Requests, make: Callable[[float], Perturbation]) -> None:
+    other = type("Other", (make,), {"family": "other"})  # type: ignore[arg-type]
+    assert not same(make(0.6).apply(toy, 1), other(0.6).apply(toy, 1))
+
+
+def test_terse_leaves_out_every_article_and_possessive() -> None:
+    text = "The an a these their our my your this {history}: just very kindly please {target}?"
+    assert source(Register("terse"), text, 0) == "{history}: {target}?"

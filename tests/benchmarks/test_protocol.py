@@ -15,6 +15,7 @@ from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
 from data.prompts.template import ListStyle
+from data.sources.build import DataError
 from data.split import SplitError
 from methods.base import Compute, MethodInfo
 from methods.registry import MethodError, create, names
@@ -343,3 +344,45 @@ def test_prompts_a_method_learns_from_are_in_its_task_and_its_key_and_in_no_cond
     assert [condition.describe()["name"] for condition in p5.conditions] == [
         condition.describe()["name"] for condition in tallrec.conditions
     ]
+
+
+def test_a_validation_request_shows_what_was_before_its_item_alone(atomic, wording):
+    problem = made(atomic, wording, history_length=4)
+    valid = problem.task(Compute()).valid
+    for user, history in zip(valid.users.tolist(), valid.histories, strict=True):
+        assert history.tolist() == problem.split.train[user][-4:].tolist()
+
+
+def test_another_seed_draws_other_candidates_and_templates_of_both_parts(atomic, wording):
+    first, second = made(atomic, wording), made(atomic, wording, seed=1)
+    assert first.test_requests().templates != second.test_requests().templates
+    assert not np.array_equal(first.test.items, second.test.items)
+    assert not np.array_equal(first.valid.items, second.valid.items)
+    assert first.test.positive.tolist() != first.valid.positive.tolist()
+
+
+def test_templates_are_drawn_for_every_role(atomic, wording):
+    requests = made(atomic, {**wording, "choose": wording["recommend"]}).test_requests()
+    assert requests.templates["recommend"] != requests.templates["choose"]
+
+
+def test_ratings_and_counts_of_positives_are_those_of_the_protocol(atomic):
+    header, *lines = (atomic / "tiny.inter").read_text().splitlines()
+    (atomic / "tiny.inter").write_text("\n".join([f"{header}\trating:float", *(f"{line}\t3" for line in lines)]))
+    assert made(atomic, {}, min_rating=3.0).dataset.catalogue.n_users == 30
+    with pytest.raises(DataError, match="no interaction is left"):
+        made(atomic, {}, min_rating=3.0, min_count=13)
+
+
+def test_history_length_is_told_to_methods_and_part_of_what_they_learn_from(atomic, wording):
+    short, long = made(atomic, wording, history_length=3), made(atomic, wording)
+    assert short.task(Compute()).history_length == 3
+    assert short.learnable != long.learnable
+
+
+def test_with_full_ranking_validation_lists_are_as_long_as_every_user_allows(tmp_path):
+    from tests.conftest import write_atomic
+
+    problem = made(write_atomic(tmp_path / "tiny", items=300), {}, negatives="full", min_count=1)
+    items, longest = problem.dataset.catalogue.n_items, problem.dataset.histories.lengths.max()
+    assert problem.valid.items.shape[1] == items - longest + 1 > 100

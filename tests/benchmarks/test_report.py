@@ -1,6 +1,7 @@
 """Tables, figures and the page of a run, made from its folder alone."""
 
 import collections
+import copy
 import csv
 import json
 import re
@@ -12,14 +13,14 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from benchmarks import plan, suite
-from benchmarks.report import figures, stability
+from benchmarks import plan, robustness, suite
+from benchmarks.report import figures, ranks, stability
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
 from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.readme import shortened
-from benchmarks.report.results import load
+from benchmarks.report.results import Results, load, scores_of
 from benchmarks.report.write import clear, write_all
 from benchmarks.significance import Interval
 from benchmarks.store import RunFolder
@@ -430,3 +431,132 @@ def test_limited_run_is_marked_as_not_reportable(suite_file, tmp_path, run_suite
     table = (tmp_path / "r" / "leaderboard.md").read_text()
     assert "NOT REPORTABLE" in table
     assert "5 users (a random sample of 60" in table
+
+
+PROMPTED = "tests.fakes:Prompted"
+
+
+def test_numbers_of_the_leaderboard_are_those_of_the_records(finished):
+    (results,) = load(RunFolder(finished[1]))
+    m, row = results.methods.index(PROMPTED), {r["method"]: r for r in leaderboard(results).rows}[PROMPTED]
+    ndcg = results.values("ndcg@10")[m].mean(axis=(1, 2))
+    unseen = ndcg[[n for n, c in enumerate(results.conditions) if c["name"].startswith("unseen/")]]
+    assert row["unseen"] == pytest.approx(unseen.mean())
+    assert row["drop"] == pytest.approx(1 - unseen.mean() / ndcg[0])
+    assert row["worst"] == pytest.approx(unseen.min())
+    worst = {c["name"]: value for c, value in zip(results.conditions, ndcg, strict=True)}
+    assert worst[f"unseen/recommend-{row['worst_template']}"] == pytest.approx(unseen.min())
+    assert row["cps"] == pytest.approx((1 - unseen.max() + unseen.mean()) * unseen.max())
+    for metric in ("auc", "hit@10", "mrr"):
+        assert row[f"clean_{metric}"] == pytest.approx(results.values(metric)[m, 0].mean())
+    clean, *others = (scores_of(results.cell(PROMPTED, 0), n) for n in (0, *results.unseen.tolist()))
+    top = [robustness.top_k(scores, 10) for scores in (clean, *others)]
+    assert row["rbo"] == pytest.approx(np.mean([robustness.rank_biased_overlap(top[0], other) for other in top[1:]]))
+
+
+def test_ties_bound_clean_quality_by_the_last_and_the_first_place_they_share(finished):
+    (results,) = load(RunFolder(finished[1]))
+    ranks, ties = np.full_like(results.ranks, 3.0), np.full_like(results.ranks, 4.0)  # places 1 to 5
+    row = leaderboard(replace(results, ranks=ranks, ties=ties)).rows[0]
+    bounds = (row["clean_pessimistic"], row["clean_optimistic"])
+    assert bounds == pytest.approx((1 / np.log2(5 + 2), 1 / np.log2(1 + 2)))
+
+
+def test_a_family_reaches_a_method_that_it_moves_in_every_fit(finished, monkeypatch):
+    (results,) = load(RunFolder(finished[1]))
+    monkeypatch.setattr(Results, "_moved", lambda self, method, seed, condition: seed == 0)
+    assert results.reached(PROMPTED) and not replace(results, seeds=(0, 1)).reached(PROMPTED)
+
+
+def test_first_is_who_leads_under_unseen_templates_alone(finished, monkeypatch):
+    (results,) = load(RunFolder(finished[1]))
+    monkeypatch.setattr(Results, "reached", lambda self, method, family="unseen": True)
+    record, ranks = results.records["random"][0], results.ranks.copy()
+    for method, elsewhere, among in ((PROMPTED, 19, 1), ("random", 0, 3)):
+        m = results.methods.index(method)
+        ranks[m] = elsewhere
+        ranks[m, :, results.unseen] = (among + np.arange(12) % 2)[:, None, None]
+    records = {**results.records, "random": (record | {"info": record["info"] | {"roles": ["recommend"]}},)}
+    board = {row["method"]: row for row in leaderboard(replace(results, ranks=ranks, records=records)).rows}
+    assert (board[PROMPTED]["first"], board["random"]["first"]) == (1, 0)
+    assert next(iter(board)) == PROMPTED  # whose clean quality is lowest
+
+
+def test_intervals_and_draws_are_those_of_the_suite(finished):
+    (results,) = load(RunFolder(finished[1]))
+    manifest = copy.deepcopy(results.manifest)
+    manifest["suite"]["statistics"]["level"], manifest["suite"]["protocol"]["seed"] = 0.5, 7
+    narrow = replace(results, manifest=manifest)
+    assert (results.seed, narrow.seed) == (0, 7)
+    for table, names in ((leaderboard, ("clean_", "unseen_", "drop_")), (comparisons, ("",))):
+        for wide, half in zip(table(results).rows, table(narrow).rows, strict=True):
+            for name in names:
+                if f"{name}low" in wide:
+                    widths = [row[f"{name}high"] - row[f"{name}low"] for row in (wide, half)]
+                    assert widths[1] < 0.6 * widths[0]
+    assert "with 480 draws" in comparisons(results).caption  # four times as many as 6 tests over 5 %
+
+
+def test_numbers_by_condition_and_family_are_those_of_the_records(finished):
+    (results,) = load(RunFolder(finished[1]))
+    m = results.methods.index(PROMPTED)
+    means = {metric: results.values(metric)[m].mean(axis=(1, 2)) for metric in ("ndcg@10", "hit@10", "auc")}
+    rows = [row for row in by_condition(results).rows if row["method"] == PROMPTED]
+    for metric, key in (("ndcg@10", "value"), ("hit@10", "hit@10"), ("auc", "auc")):
+        assert [row[key] for row in rows] == pytest.approx(means[metric])
+    (row,) = (r for r in by_family(results).rows if (r["method"], r["family"]) == (PROMPTED, "unseen"))
+    unseen = means["ndcg@10"][results.unseen]
+    assert (row["mean"], row["worst"]) == pytest.approx((unseen.mean(), unseen.min()))
+    assert row["drop"] == pytest.approx(1 - unseen.mean() / means["ndcg@10"][0])
+
+
+def test_a_positive_drop_in_the_table_of_tests_is_a_loss(finished):
+    (results,) = load(RunFolder(finished[1]))
+    values = results.values("ndcg@10")[results.methods.index(PROMPTED)].mean(axis=(1, 2))
+    (row,) = (row for row in comparisons(results).rows if row["quantity"] == "drop")
+    assert row["difference"] == pytest.approx(values[0] - values[results.unseen].mean())
+
+
+def test_what_only_one_test_among_many_would_find_is_not_significant(finished, monkeypatch):
+    (results,) = load(RunFolder(finished[1]))
+    found = {"difference": 0.1, "low": 0.1, "high": 0.2, "effect_size": 1.0, "wilcoxon_p": 0.0, "t_p": 0.0, "n": 60}
+    monkeypatch.setattr("benchmarks.report.comparisons._compared", lambda *_: found | {"p": 0.02})
+    rows = comparisons(results).rows
+    assert [row["holm"] for row in rows] == pytest.approx([6 * 0.02] * 6) and not any(r["significant"] for r in rows)
+
+
+def test_users_whose_scores_are_all_alike_do_not_count_in_list_stability(tmp_path):
+    (tmp_path / "scores").mkdir()
+    for n, scores in enumerate(([[1.0, 2.0], [1.0, 1.0]], [[2.0, 1.0], [2.0, 1.0]])):
+        np.save(tmp_path / "scores" / f"{n:03}.npy", np.array(scores))
+    assert stability._agreement(tmp_path, "key", 1, "kendall") == -1
+
+
+@pytest.mark.parametrize("measure", ["rbo", "jaccard"])
+def test_ten_items_of_a_list_are_compared(measure):
+    clean = -np.arange(12.0)[None]
+    for places, same in (([8, 11], False), ([10, 11], True)):
+        other = clean.copy()
+        other[0, places] = clean[0, places[::-1]]
+        assert (stability.STABILITY[measure](clean, other).item() == pytest.approx(1)) == same
+
+
+def test_spread_over_templates_is_that_of_the_records(finished):
+    (results,) = load(RunFolder(finished[1]))
+    row = {r["method"]: r for r in leaderboard(results).rows}[PROMPTED]
+    unseen = results.values("ndcg@10")[results.methods.index(PROMPTED), results.unseen].mean(axis=(1, 2))
+    spread = (np.quantile(unseen, 0.1), unseen.std(ddof=1))
+    assert (row["lower_decile"], row["deviation"]) == pytest.approx(spread)
+
+
+def test_a_severity_curve_starts_at_the_clean_prompt(finished):
+    (results,) = load(RunFolder(finished[1]))
+    means = np.arange(len(results.conditions), dtype=float)
+    assert severity_curve(results, means, "typos")[1].tolist() == [0, *results.family("typos").tolist()]
+
+
+def test_methods_are_ranked_by_what_the_leaderboard_is_sorted_by(finished):
+    (results,) = load(RunFolder(finished[1]))
+    board, levels = {row["method"]: row for row in leaderboard(results).rows}, ranks._levels(results)
+    for quantity in ("unseen", "clean"):
+        assert levels[quantity] == pytest.approx([board[method][quantity] for method in results.methods])

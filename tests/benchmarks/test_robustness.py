@@ -243,3 +243,13 @@ def test_a_large_number_for_what_a_method_rules_out_hides_no_change(excluded: fl
     other = clean.copy()
     other[1, 0], other[2, 1] = 0.31, excluded
     assert scores_moved(clean, other).tolist() == [False, True, True]
+
+
+def test_scores_move_by_more_than_a_millionth_of_the_largest() -> None:
+    clean = np.array([[1.0, 2.0]])
+    assert scores_moved(clean, clean + np.array([0, 1e-5])).all()
+    assert not scores_moved(clean, clean + np.array([0, 1e-6])).any()
+
+
+def test_the_lower_decile_lies_between_the_two_lowest_of_few_templates() -> None:
+    assert summary(np.array([0.4, 0.2, 0.3])).lower_decile == pytest.approx(0.22)

@@ -307,3 +307,19 @@ def test_a_true_null_is_not_rejected_more_often_than_promised_for_skewed_metrics
 @pytest.mark.filterwarnings("error")
 def test_rank_correlation_with_what_does_not_vary_is_undefined_without_a_warning() -> None:
     assert np.isnan(rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
+
+
+def test_signs_are_drawn_from_all_bytes() -> None:
+    bits = np.concatenate(list(significance._random_bits(8, 20_000, generator())))
+    assert set(np.packbits(bits, axis=1).ravel().tolist()) == set(range(256))
+
+
+def test_a_comparison_has_the_draws_resamples_and_level_that_are_asked_for() -> None:
+    values, rng = crossed(), generator(5)
+    found = compare(values, np.zeros_like(values), draws=99, resamples=500, rng=generator(5), level=0.8)
+    assert found.interval == bootstrap_interval(values, draws=500, rng=rng, level=0.8)
+    assert found.p == paired_permutation_p(values.reshape(60, -1).mean(axis=1), draws=99, rng=rng)
+
+
+def test_rank_correlation_is_of_ranks() -> None:
+    assert rank_correlation([1.0, 2.0, 3.0, 4.0], [1.0, 10.0, 100.0, 1000.0]) == 1

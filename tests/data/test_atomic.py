@@ -238,3 +238,15 @@ def test_numeric_ids_are_ordered_as_numbers(tmp_path):
     assert np.array_equal(dataset.histories[0], [1])
     padded = load(folder_with(tmp_path, rows(*(("1", "0" * zeros + "7", zeros) for zeros in (2, 0, 3, 1)))))
     assert padded.catalogue.item_ids == ("0007", "007", "07", "7")  # equal numbers in one order in every process
+
+
+def test_ties_in_time_are_ordered_for_every_user_anew(tmp_path):
+    dataset = load(folder_with(tmp_path, rows(*((user, f"i{n}", 1) for user in "uv" for n in range(20)))))
+    assert dataset.histories[0].tolist() != dataset.histories[1].tolist()
+
+
+def test_leaving_out_goes_on_while_it_leaves_too_few(tmp_path):
+    kept = [(f"u{u}", f"i{i}", i) for u in range(3) for i in range(3)]
+    chain = [("u7", "i0", 1), ("u7", "i8", 2), ("u8", "i8", 3)]  # u8 goes, then i8, then u7
+    dataset = load(folder_with(tmp_path, rows(*kept, *chain)), min_count=2)
+    assert dataset.catalogue.user_ids == ("u0", "u1", "u2")

@@ -198,3 +198,45 @@ def test_what_all_methods_share_cannot_be_written_into():
     ):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+def test_temporal_split_tests_on_the_latest_tenth_and_tunes_on_the_one_before():
+    split = temporal(dataset_of([list(range(20))], [list(range(20))]))
+    assert (split.train[0].tolist(), split.valid.tolist(), split.test.tolist()) == (list(range(16)), [16], [18])
+
+
+def test_what_happened_at_a_cut_is_after_it():
+    times = [[1, 1, 1, 5, 5, 8, 8, 9, 9, 9, 9]]  # eleven: the cuts are times of interactions
+    split = temporal(dataset_of([list(range(11))], times), 0.2, 0.5)
+    assert (split.train[0].tolist(), split.valid.tolist(), split.test.tolist()) == ([0, 1, 2], [3], [5])
+
+
+def test_nobody_is_tuned_on_by_a_validation_item_with_nothing_before_it():
+    dataset = dataset_of([[0, 1, 2, 3, 4], [5, 6, 7]], [[1, 2, 3, 4, 100], [50, 98, 99]])
+    split = temporal(dataset, 0.4, 0.2)
+    assert split.valid.tolist() == [3, 5] and split.valid_users.tolist() == [0]
+
+
+def test_a_user_has_the_same_candidates_whoever_else_is_in_the_data():
+    rows = [[n, n + 1, n + 2] for n in range(20)]
+    dataset, fewer = dataset_of(rows), dataset_of(rows[1:])
+    fewer = replace(fewer, catalogue=replace(fewer.catalogue, user_ids=dataset.catalogue.user_ids[1:]))
+    whole, part = (
+        candidates.sampled(d, leave_one_out(d).test, np.arange(len(d.histories)), "test", 1, 20)
+        for d in (dataset, fewer)
+    )
+    assert np.array_equal(whole.items[1:], part.items)
+
+
+def test_a_user_whose_first_items_lie_between_the_cuts_is_judged_and_not_tuned_on():
+    dataset = dataset_of([[0, 1, 2, 3, 4], [5, 6, 7]], [[1, 2, 3, 4, 100], [50, 98, 99]])
+    split = temporal(dataset, 0.4, 0.2)
+    assert (split.valid.tolist(), split.test.tolist()) == ([3, 5], [4, 7]) and not len(split.train[1])
+    assert (split.valid_users.tolist(), split.test_users.tolist()) == ([0], [0, 1])
+
+
+def test_every_untouched_item_is_drawn_as_a_negative():
+    dataset = dataset_of([[0, 1, 2]] * 500)
+    lists = candidates.sampled(dataset, np.full(500, 2), np.arange(500), "test", 0, negatives=9)
+    drawn = np.bincount(lists.items[lists.items != 2], minlength=50)
+    assert (drawn[:3] == 0).all() and drawn[3:].min() > 60  # 96 on average
