@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -160,7 +161,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
         return Outcome("failed", "its file has changed since this run began: the same command fits what has changed")
     try:
         progress(0.0, "fitting")
-        fit, flaw = _fitted(cell)
+        fit, said = _fitted(cell)
         method = fit.method
         with RunFolder(cell.run).writing(cell.id) as folder:
             scored = _score_conditions(cell, method, folder, progress)
@@ -185,18 +186,20 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "fingerprints": cell.fingerprints,
             }
             (folder / "record.json").write_text(to_json(record), encoding="utf-8")
-            for name, content in getattr(method, "artifacts", {}).items():
+            with _own_errors(method):
+                artifacts = getattr(method, "artifacts", {})
+            for name, content in artifacts.items():
                 if Path(name).name != name or (folder / name).exists():
                     raise ValueError(f"artifacts: {name!r} is no plain file name, or there is one of that name")
                 (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     except NotRunnable as reason:
         log.warning("%s: not run: %s", cell.id, reason)
         return Outcome("not run", str(reason))
-    return Outcome("finished", flaw)
+    return Outcome("finished", said)
 
 
 def _fitted(cell: Cell) -> tuple[kept_fits.Fit, str]:
-    """The fit that the cache has, or one made now; and why it could not be kept there, empty if it was or need not be.
+    """The fit that the cache has, or one made now; and what there is to say of that.
 
     Raises:
         NotRunnable: if something it needs is not there.
@@ -204,7 +207,7 @@ def _fitted(cell: Cell) -> tuple[kept_fits.Fit, str]:
     task = cell.problem.task(cell.compute)
     reset_peak_memory()
     if cell.keep and (kept := kept_fits.load(cell.fit_file, task)):
-        return kept, ""
+        return kept, "with a kept fit"
     method = create(cell.id.method, cell.settings)
     started = time.perf_counter()
     report = checked(method.fit(task, cell.id.seed))
@@ -272,13 +275,15 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             started = time.perf_counter()
             scores, flags = scored(method, shown)
             elapsed += time.perf_counter() - started
+            _check_range(method, scores)
             if not n:
                 _check_offset(method, scores)
             mask = cell.problem.test.mask
             competing = scores if mask is None else np.where(mask, scores, -np.inf)  # the list a user would see
             np.save(folder / "scores" / f"{n:03}.npy", competing.astype(np.float32))
             invariance.see(condition, scores)
-            demonstrations.see(condition, shown)
+            with _own_errors(method):
+                demonstrations.see(condition, shown)
             writer.writerows(_rows(condition, shown, scores, cell.problem, flags))
 
     shortened = _shortened(method) - before
@@ -286,7 +291,8 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
     unusable = str(getattr(getattr(method, "ledger", None), "note", ""))
 
     def afresh(shown: Requests) -> FloatArray:
-        getattr(method, "forget", lambda: None)()
+        with _own_errors(method):
+            getattr(method, "forget", lambda: None)()
         return score(method, shown)
 
     rescored = audits.rescoring(afresh, requests, cell.conditions, cell.id.seed)
@@ -325,12 +331,10 @@ def scored(method: Method, requests: Requests) -> tuple[FloatArray, list[str]]:
         RuntimeError: if the method cannot read or write a file.
     """
     parts, flags = list[FloatArray](), list[str]()
-    try:
-        for rows in np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL)):
+    for rows in np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL)):
+        with _own_errors(method):
             parts.append(_scores(method, requests.select(rows)))
-            flags += getattr(method, "flags", None) or [""] * len(rows)
-    except OSError as error:  # the method's own; the run folder's would end the run
-        raise RuntimeError(f"{method.info.name}: {error}") from error
+            flags += list(getattr(method, "flags", ())) or [""] * len(rows)
     if len(flags) != len(requests):
         raise ValueError(f"{method.info.name}: flags holds a text of every row that was scored last, or nothing")
     scores = np.concatenate(parts)
@@ -341,6 +345,15 @@ def scored(method: Method, requests: Requests) -> tuple[FloatArray, list[str]]:
     return scores, flags
 
 
+@contextmanager
+def _own_errors(method: Method) -> Iterator[None]:
+    """Tell errors of a method's own files from those of the run folder, which would end the run."""
+    try:
+        yield
+    except OSError as error:
+        raise RuntimeError(f"{method.info.name}: {error}") from error
+
+
 def _scores(method: Method, requests: Requests) -> FloatArray:
     scores, expected = method.score(requests), requests.candidates.shape
     if np.shape(scores) != expected:
@@ -349,6 +362,20 @@ def _scores(method: Method, requests: Requests) -> FloatArray:
     if np.iscomplexobj(scores):
         raise ValueError(f"{method.info.name}: scores are complex numbers, which have no order")
     return np.asarray(scores, np.float64)
+
+
+def _check_range(method: Method, scores: FloatArray) -> None:
+    """See that single precision, in which scores are kept, has numbers of their size.
+
+    Raises:
+        ValueError: if they are too large, or all too small.
+    """
+    most, limits = np.abs(scores).max(), np.finfo(np.float32)
+    if most > limits.max or 0 < most < limits.tiny:
+        raise ValueError(
+            f"{method.info.name}: scores of size {most:.2g} are beyond the single precision in which they are kept: "
+            "give their logarithms, or multiples"
+        )
 
 
 def _check_offset(method: Method, scores: FloatArray) -> None:

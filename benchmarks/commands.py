@@ -117,7 +117,9 @@ def run(options: Namespace) -> int:
         made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits, options.part)
         for name in made.problems:
             if where and not (options.tune or made.tuned[name]):
-                print(f"{name}: no tuned settings for these data and methods, see --tune", file=sys.stderr)
+                found = tuned_settings.beside(made.problems[name], folder.path)
+                hint = f"those of {found} need --tuned {found}" if found else "see --tune"
+                print(f"{name}: no tuned settings for these data and methods, {hint}", file=sys.stderr)
         if options.tune:
             return _tune(made, folder, options.trials or TRIALS, where[0], jobs, options.executor, device)
         if options.fresh:
@@ -187,10 +189,11 @@ def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
     asked = [cell for cell in made.cells if not folder.outdated(cell.id, cell.key)]
     others = [cell for cell in asked if (record := folder.stored(cell.id)) and not cell.may_replace(record)]
     if others:
+        instead = "" if others[0].keep else ", or --fresh to replace what is there"
         raise UsageError(
-            f"{folder.path}: {count(len(others), 'finished cell')} with other settings, data or device would be "
-            f"replaced, the first {others[0].id}: what --set, --limit, --backbone and their like change, or --tune has "
-            "found since, needs another --output-dir, or --fresh to replace what is there"
+            f"{folder.path}: {count(len(others), 'finished cell')} with other settings, conditions, data or device "
+            f"would be replaced, the first {others[0].id}: what the suite, --set, --limit, --backbone and their like "
+            f"change, or --tune has found since, needs another --output-dir{instead}"
         )
 
 
@@ -318,14 +321,15 @@ class _Bar:
         form = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {postfix}"
         pace = 0.1 if sys.stderr.isatty() else 30
         self._left = sum(cost[cell.id.method] for cell in cells)
-        self.bar = tqdm(total=self._left, bar_format=form, file=sys.stderr, mininterval=pace)
+        # the mean pace so far: that of the last cell alone would make the remaining time jump
+        self.bar = tqdm(total=self._left, bar_format=form, file=sys.stderr, mininterval=pace, smoothing=0)
 
     def report(self, cell: executors.Job, fraction: float, stage: str) -> None:
         """A cell has reached a fraction of its work."""
         step = max(0.0, fraction - self._at[str(cell.id)])
         self._at[str(cell.id)] += step
         self._stages[str(cell.id)] = f"{cell.id.method} {stage}"
-        self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=False)
+        self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=not fraction)
         part = min(step * self._cost[cell.id.method], self._left)  # rounded sums may be above the whole
         self._left -= part
         self.bar.update(part)
@@ -363,9 +367,10 @@ def report(options: Namespace) -> int:
 def merge(options: Namespace) -> int:
     """Put the parts of a run into one folder, and write its tables and figures."""
     parts = [RunFolder(Path(part).resolve()) for part in options.what]
-    with _folder(options).opened() as folder:
-        for unlike in merging.merge(parts, folder):
-            print(unlike, file=sys.stderr)
+    path = options.output_dir or Path("results") / parts[0].read_manifest()["suite"]["name"]
+    with RunFolder(path.resolve()).opened() as folder:
+        for sentence in merging.merge(parts, folder):
+            print(sentence, file=sys.stderr)
         return _conclude(folder, load(folder))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.errors import UsageError
 from benchmarks.store import CellId, RunFolder, to_json
+from methods.base import count
 
 
 def merge(parts: Sequence[RunFolder], into: RunFolder) -> list[str]:
@@ -17,7 +18,7 @@ def merge(parts: Sequence[RunFolder], into: RunFolder) -> list[str]:
         into: the folder, new or of the same run, and held for writing.
 
     Returns:
-        One sentence for every part that was made with other packages than the first.
+        One sentence for every part that was made with other packages than the first, and one for what is in no part.
 
     Raises:
         UsageError: if a folder is of another run.
@@ -34,6 +35,7 @@ def merge(parts: Sequence[RunFolder], into: RunFolder) -> list[str]:
                 "--output-dir, one version of the data, and one kind of device"
             )
     outcomes = {cell: outcome for each in manifests.values() for cell, outcome in each.get("outcomes", {}).items()}
+    left = list[CellId]()
     for each in manifest["cells"]:
         cell, key = CellId(each["dataset"], each["method"], each["seed"]), each["key"]
         holders = [part for part in (into, *parts) if part.record(cell, key)]
@@ -42,8 +44,16 @@ def merge(parts: Sequence[RunFolder], into: RunFolder) -> list[str]:
                 shutil.copytree(holders[0].cell(cell), folder, dirs_exist_ok=True)
         if holders:
             outcomes.pop(str(cell), None)  # of another attempt
+        elif str(cell) not in outcomes:
+            left.append(cell)
     into.write("manifest.json", to_json({**manifest, "outcomes": outcomes}))
-    return [f"{path}: {found}" for path, other in manifests.items() if (found := _unlike(manifest, other))]
+    said = [f"{path}: {found}" for path, other in manifests.items() if (found := _unlike(manifest, other))]
+    if left:
+        of = f"{len(left)} of {count(len(manifest['cells']), 'cell')}"
+        said.append(
+            f"{of} finished in no part, the first {left[0]}: the command without --part runs them in {into.path}"
+        )
+    return said
 
 
 def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

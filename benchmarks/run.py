@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 Group: TypeAlias = argparse._ArgumentGroup
 COMMANDS = ("run", "list", "report", "merge")
-READS = {"list": ("what",), "report": ("suite", "output_dir"), "merge": ("what", "suite", "output_dir")}
+READS = {"list": ("what",), "report": ("suite", "output_dir"), "merge": ("what", "output_dir")}
 """What commands other than run read of the command line."""
 
 DESCRIPTION = "Compare prompt-based and classical recommenders, and see whether the ranking holds under unseen prompts."
@@ -173,6 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(version())
         return 0
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed, as by a service that starts this; its number must not be a file's
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115
+            os.set_inheritable(getattr(sys, stream).fileno(), True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a stream of few characters has no arrows
     try:

@@ -225,7 +225,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
     with replacing(path) as file:
-        file.write(content if isinstance(content, bytes) else content.encode())
+        file.write(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager

@@ -50,8 +50,8 @@ SHOULD = "Input should be "
 
 
 def _named(name: str) -> str:
-    if not name.strip(". "):
-        raise ValueError("a name is needed")
+    if not name.strip(". ") or Path(name).name != name:
+        raise ValueError("a name is needed that can be a folder's")
     return name
 
 

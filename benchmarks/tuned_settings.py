@@ -4,6 +4,7 @@
 are its own, below those of the suite and of ``--set``.
 """
 
+import contextlib
 import json
 import re
 import tomllib
@@ -188,6 +189,15 @@ def read(problem: Problem, places: Sequence[Path]) -> dict[Path, Tuned]:
     """
     paths = [path for place in places if (path := _path(place, problem.dataset.name)).exists()]
     return {path: tuned for path in paths if (tuned := _load(path)).data == data_key(problem)}
+
+
+def beside(problem: Problem, run: Path) -> Path | None:
+    """The folder where another run beside this one has tuned settings of exactly these data; None if none has."""
+    for place in sorted(run.parent.glob("*/tuned")):
+        with contextlib.suppress(TuningError):
+            if place.parent != run and read(problem, [place]):
+                return place
+    return None
 
 
 def choose(

@@ -1,5 +1,6 @@
 """The contract between a method and whoever runs it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ class MethodInfo:
         cost: expected seconds on two cores with the embedded default; cheap methods run first.
 
     Raises:
-        ValueError: for roles or needs that are no set of known ones.
+        ValueError: for roles or needs that are no set of known ones, or a cost that is no positive number.
     """
 
     name: str
@@ -54,6 +55,8 @@ class MethodInfo:
             value = getattr(self, what)
             if not isinstance(value, Set) or not value <= set(known):
                 raise ValueError(f"{what} is a set of some of {', '.join(known)}, not {value!r}")
+        if not 0 < self.cost < math.inf:
+            raise ValueError(f"cost is a positive number of seconds, not {self.cost!r}")
 
 
 @dataclass(frozen=True)

@@ -258,6 +258,34 @@ class Distant(Prompted):
         return 1e9 + 50 * super().score(requests)
 
 
+class Faded(Prompted):
+    """Multiplies probabilities until nothing is left of them."""
+
+    info = MethodInfo("faded", "none", roles=frozenset({"recommend"}))
+
+    def score(self, requests: Requests) -> FloatArray:
+        return 1e-60 * super().score(requests)
+
+
+class Untidy(Prompted):
+    """Has lost the file that it wants to keep."""
+
+    info = MethodInfo("untidy", "none", roles=frozenset({"recommend"}))
+
+    @property
+    def artifacts(self) -> dict[str, str]:
+        return {"kept.txt": Path("/nowhere/kept.txt").read_text()}
+
+
+class Garbled(Prompted):
+    """Fails with the name of a file that is no text."""
+
+    info = MethodInfo("garbled", "none")
+
+    def fit(self, task: Task, seed: int) -> FitReport:
+        raise RuntimeError("bad file \udcff")
+
+
 class Unreported(Prompted):
     """Does not say what fitting took."""
 

@@ -142,7 +142,7 @@ class Neighbours:
 
     def support(self, evidence: FloatArray) -> FloatArray:
         """All evidence for every item, shape ``[items]``."""
-        return np.bincount(self.train.items, weights=evidence, minlength=len(self._rarity))
+        return np.bincount(self.train.items, evidence, len(self._rarity)).astype(np.float64)
 
     def pool(self, user: int, latest: IntArray, known: IntArray, size: PoolSize) -> list[Demonstration]:
         """Stretches that end in the choices with most evidence, each choice shown by its best one; best first.

@@ -1,6 +1,7 @@
 """One training by RecBole's trainer, in a folder of its own that is gone afterwards."""
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
@@ -247,9 +248,11 @@ def train(prepared: Stage, model: "torch.nn.Module", task: Task, on_epoch: Calla
     config = prepared.config
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     best: dict[str, Any] = {}
+    log = logging.getLogger("methods.recbole")
 
     def keep(epoch: int, score: float) -> None:
         on_epoch()
+        log.info("epoch %d: validation %s %.4f", epoch, config["valid_metric"], score)
         # The trainer's own rule: at a score at least as good as the best one it sets the step to 0.
         if trainer.cur_step == 0 and not math.isnan(score):
             best.update(copy.deepcopy(model.state_dict()))

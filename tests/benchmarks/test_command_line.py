@@ -1,6 +1,7 @@
 """What users type, and what they are answered."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -117,6 +118,14 @@ def test_data_without_tuned_settings_are_named_unless_none_were_asked_for(suite_
     flags = ("--suite", suite_file, "--methods", "random", "--output-dir", tmp_path / "r")
     assert "tiny: no tuned settings for these data and methods" in run_suite(*flags).stderr
     assert "no tuned settings" not in run_suite(*flags, "--tuned", "none").stderr
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_closed_streams_cost_nothing(suite_file, tmp_path, stream):
+    command = [sys.executable, "-m", "benchmarks.run", "--suite", suite_file, "--methods", "random", "--output-dir"]
+    words = shlex.join(map(str, [*command, tmp_path / "r"]))
+    assert subprocess.run(f"{words} {stream}>&-", shell=True, cwd=ROOT).returncode == 0
+    assert (tmp_path / "r" / "index.html").exists()
 
 
 def test_report_finds_the_run_of_a_suite_file_by_the_name_in_it(finished, tmp_path, run_suite):

@@ -211,7 +211,10 @@ def test_other_conditions_and_users_are_scored_without_another_fit(run_noted, su
     suite_file.write_text(suite_file.read_text().replace("typos = [0.1, 0.3]", "register = true"))
     assert f"{NOTED} on tiny, seed 0: to run" in run_noted("other", "--users", 20, "--dry-run").stdout
     assert "to score, its fit is kept" in run_noted("other", "--users", 20, "--dry-run", "--keep-fits").stdout
-    assert run_noted("other", "--users", 20, "--keep-fits").returncode == 0
+    answer = run_noted("other", "--users", 20, "--keep-fits")
+    assert answer.returncode == 0 and "finished: with a kept fit" in answer.stderr
+    answer = run_noted("other", "--users", 10, "--keep-fits")
+    assert answer.returncode == 2 and answer.stderr.rstrip().endswith("needs another --output-dir")
     assert (tmp_path / "log").read_text() == "fit\n"
     assert run_noted("anew", "--users", 20).returncode == 0
     assert (tmp_path / "log").read_text() == "fit\nfit\n"

@@ -55,6 +55,14 @@ def test_merged_parts_are_the_whole_run(runs, tmp_path, run_suite):
     assert sum(line.endswith(": finished") for line in planned) == 8
 
 
+def test_without_a_folder_parts_are_merged_into_that_of_their_suite(runs, tmp_path, run_suite, monkeypatch):
+    base, _ = runs
+    monkeypatch.chdir(tmp_path)
+    answer = run_suite("merge", base / "part-1")
+    assert answer.returncode == 0 and "cells finished in no part, the first " in answer.stderr
+    assert finished(tmp_path / "results" / "tiny") == finished(base / "part-1")
+
+
 def test_what_no_part_has_finished_is_left_for_later(runs, tmp_path):
     base, _ = runs
     into = RunFolder(tmp_path / "all")
@@ -63,7 +71,10 @@ def test_what_no_part_has_finished_is_left_for_later(runs, tmp_path):
     shutil.copytree(base / "part-2", tmp_path / "part-2")
     damaged = next((tmp_path / "part-2").glob("cells/*/*/*/records.csv"))
     damaged.write_text("")
-    assert merge([RunFolder(tmp_path / "part-2"), RunFolder(base / "part-3")], into) == []
+    (said,) = merge([RunFolder(tmp_path / "part-2"), RunFolder(base / "part-3")], into)
+    assert said.startswith("1 of 10 cells finished in no part, the first ") and said.endswith(
+        f"runs them in {into.path}"
+    )
     assert finished(base / "whole") - finished(into.path) == {str(damaged.parent.relative_to(tmp_path / "part-2"))}
     kept = next(into.path.glob("cells/*/random/seed-1/record.json")).stat().st_ino
     merge([RunFolder(base / f"part-{part}") for part in (1, 2, 3)], into)
@@ -109,8 +120,8 @@ def test_parts_made_with_other_packages_are_named(runs, tmp_path):
     torch = manifest["provenance"]["packages"]["torch"]
     manifest["provenance"]["packages"]["torch"] = "1.0"
     path.write_text(json.dumps(manifest))
-    said = merge([RunFolder(base / "part-1"), RunFolder(tmp_path / "part-2")], RunFolder(tmp_path / "all"))
-    assert said == [f"{tmp_path / 'part-2'}: torch 1.0 (not {torch})"]
+    said, _ = merge([RunFolder(base / "part-1"), RunFolder(tmp_path / "part-2")], RunFolder(tmp_path / "all"))
+    assert said == f"{tmp_path / 'part-2'}: torch 1.0 (not {torch})"
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ def test_methods_that_fail_cost_their_own_rows_only(suite_file, tmp_path, run_su
         "Broken": "failed: RuntimeError: the loss is not a number",
         "Undefined": "not finite",
         "Distant": "take away what all candidates share",
+        "Faded": "beyond the single precision in which they are kept: give their logarithms",
+        "Untidy": "failed: RuntimeError: untidy: [Errno 2] No such file or directory: '/nowhere/kept.txt'",
+        "Garbled": "failed: RuntimeError: bad file \\udcff",
         "Unreported": "fit returns a FitReport, not 3",
         "Uncounted": "failed: TypeError: interactions in a FitReport is a whole number, not None",
         "Refused": "failed: RuntimeError: refused: nobody answers |",
@@ -111,3 +114,11 @@ def test_several_seeds_are_averaged_and_each_speaks_for_itself(suite_file, tmp_p
     assert row["seed_deviation"] == pytest.approx(unseen.std(ddof=1)) and row["seed_deviation"] > 0
     budget = next(row for row in ledger(results).rows if row["method"] == "tests.fakes:Seeded")
     assert (budget["epochs"], budget["ended"]) == (35, "at its limit")
+
+
+def test_every_seed_perturbs_anew(suite_file, tmp_path, run_suite):
+    flags = ("--methods", "tests.fakes:Prompted", "--seeds", 3, 4, "--output-dir", tmp_path / "r")
+    assert run_suite("--suite", suite_file, *flags).returncode == 0
+    (results,) = load(RunFolder(tmp_path / "r"))
+    (first, second), typos = results.ranks[0], results.family("typos")
+    assert (first[0] == second[0]).all() and (first[typos] != second[typos]).any()

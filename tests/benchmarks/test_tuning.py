@@ -393,6 +393,10 @@ def test_command_line_tunes_and_the_same_command_without_the_flag_runs_with_it(s
     assert refused.returncode == 2 and "none of these methods has settings to search" in refused.stderr
     assert "0 fits to make" in run_suite(*flags, "--tune", "--trials", 3, "--dry-run").stdout
 
+    elsewhere = run_suite(*flags, "--output-dir", tmp_path / "other")
+    assert (
+        f"tiny: no tuned settings for these data and methods, those of {run / 'tuned'} need --tuned" in elsewhere.stderr
+    )
     assert run_suite(*flags).returncode == 0
     with (run / "ledger.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
