@@ -37,7 +37,7 @@ class Audit:
 
 def of_problem(problem: Problem) -> list[Audit]:
     """Checks of the data every method gets, before anything is fitted."""
-    return [_no_touched_candidate(problem), _no_test_item(problem), _disjoint(problem)]
+    return [_no_touched_candidate(problem), _no_test_item(problem), _no_valid_item(problem), _disjoint(problem)]
 
 
 def _no_touched_candidate(problem: Problem) -> Audit:
@@ -65,6 +65,16 @@ def _no_test_item(problem: Problem) -> Audit:
         if test[user] >= 0 and test[user] in inputs:
             return Audit(name, False, _user(problem, user))
     return Audit(name, True, f"{problem.dataset.catalogue.n_users} users")
+
+
+def _no_valid_item(problem: Problem) -> Audit:
+    """Neither a training history nor the request that asks for it holds the validation item."""
+    name, task = "no validation item in what it is predicted from", problem.task(Compute())
+    shown = dict(zip(task.valid.users.tolist(), task.valid.histories, strict=True))
+    for user, item in enumerate(problem.split.valid.tolist()):
+        if item >= 0 and item in np.concatenate([task.train[user], shown.get(user, ())]):
+            return Audit(name, False, _user(problem, user))
+    return Audit(name, True, f"{len(task.valid)} lists")
 
 
 def _disjoint(problem: Problem) -> Audit:

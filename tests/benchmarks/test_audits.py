@@ -37,14 +37,18 @@ def test_touched_candidate_is_found(problem, part):
 
 
 @pytest.mark.parametrize("judged", [True, False])
-def test_test_item_in_a_training_history_is_found(problem, judged):
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("test", "no test item in any training input"), ("valid", "no validation item in what it is predicted from")],
+)
+def test_judged_item_in_a_training_history_is_found(problem, judged, part, name):
     if not judged:
         others = np.flatnonzero(problem.test.users != 2)
         problem = dataclasses.replace(problem, test=problem.test.select(others), valid=problem.valid.select(others))
     rows = list(problem.split.train)
-    rows[2] = np.append(rows[2], problem.split.test[2])
+    rows[2] = np.append(rows[2], getattr(problem.split, part)[2])
     split = dataclasses.replace(problem.split, train=type(problem.split.train).of(rows))
-    assert failed(dataclasses.replace(problem, split=split)) == ["no test item in any training input"]
+    assert failed(dataclasses.replace(problem, split=split)) == [name]
 
 
 def test_test_item_as_validation_item_is_found(problem):
@@ -61,8 +65,9 @@ class Leaky(Problem):
         return dataclasses.replace(task, valid=dataclasses.replace(task.valid, histories=rows))
 
 
-def test_test_item_in_a_validation_request_is_found(problem):
-    assert failed(Leaky(**vars(problem))) == ["no test item in any training input"]
+def test_judged_item_in_a_validation_request_is_found(problem):
+    names = ["no test item in any training input", "no validation item in what it is predicted from"]
+    assert failed(Leaky(**vars(problem))) == names
 
 
 def test_unseen_template_that_repeats_a_seen_one_is_found(problem):
