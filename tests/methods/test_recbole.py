@@ -225,6 +225,46 @@ def test_training_learns_and_stops_by_itself(task: Task, requests: Requests, pro
     assert full_ranking(model.score(requests), problem.test.targets)["hit@10"] > 0.9
 
 
+def test_patience_is_the_number_of_validations_without_a_better_one(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.5, *[0.4] * 50])
+    monkeypatch.setattr("recbole.trainer.Trainer._valid_epoch", lambda *_, **__: (next(values), {}))
+    report = create("bpr", {**SMALL, "epochs": 30, "patience": 3}).fit(task, seed=0)
+    assert (report.epochs, report.converged) == (4, True)
+
+
+def test_lightgcn_ranks_with_the_embeddings_of_the_kept_epoch(
+    task: Task, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole.trainer import Trainer
+
+    values, validate = iter([0.5, 0.4, 0.3]), Trainer._valid_epoch
+    monkeypatch.setattr(Trainer, "_valid_epoch", lambda *a, **k: (validate(*a, **k), (next(values), {}))[1])
+    trained = (model := fitted("lightgcn", task, epochs=3, learning_rate=0.05)).trained
+    users, items = trained.model.forward()
+    users, items = users[trained.users[requests.users]], items[trained.items[requests.candidates]]
+    expected = (users[:, None] * items).sum(-1).detach()
+    np.testing.assert_allclose(model.score(requests), expected, rtol=1e-4)
+
+
+def test_s3rec_goes_on_from_what_it_has_pretrained(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    items, train, save = [], training.train, torch.save
+
+    def spy(stage: training.Stage, model: torch.nn.Module, *rest: Any) -> training.Trained:
+        items.append(model.state_dict()["item_embedding.weight"].clone())
+        return train(stage, model, *rest)
+
+    def saved(what: dict[str, Any], path: object) -> None:
+        items.append(what["state_dict"]["item_embedding.weight"].clone())
+        save(what, path)
+
+    monkeypatch.setattr(training, "train", spy)
+    monkeypatch.setattr(torch, "save", saved)
+    fitted("s3rec", task)
+    assert torch.equal(*items)
+
+
 def test_nothing_of_recbole_s_is_left_behind(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import yaml
     from scipy.sparse import dok_matrix

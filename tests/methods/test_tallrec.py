@@ -9,8 +9,8 @@ import torch
 
 from methods import registry
 from methods.base import Compute, NotRunnable
-from methods.lm import tuning
-from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
+from methods.lm import lora, questions, tuning
+from tests.methods.lm.small import FAMILIES, TEMPLATES, make_model, make_task, make_tokenizer
 
 QUICK = {"epochs": 1, "max_prompts": 16, "batch": 8, "backbone_steps": 2, "valid_users": 4}
 
@@ -34,6 +34,57 @@ def test_an_obvious_pattern_is_learnt(tmp_path):
     assert auc(method.score(fresh.valid), fresh.valid_positive) > 0.8
     assert 1 <= report.epochs <= 3 and report.tokens > report.interactions > 0
     assert "tiny-llama" in report.note and "validation AUC" in report.note
+
+
+@pytest.fixture
+def given(tmp_path, monkeypatch):
+    """Fits with some settings, and says what tuning is given: batches of every pass, and the schedule."""
+
+    def fit(**settings):
+        found = []
+
+        def spy(model, epochs, measure, schedule, **_):
+            found.append(([list(batches) for batches in epochs], schedule))
+            return tuning.Tuned(1, True, 0.5, 1, 2, 3)
+
+        monkeypatch.setattr(tuning, "tune", spy)
+        registry.create("tallrec", {**QUICK, **settings}).fit(make_task(tmp_path), seed=0)
+        return found[0]
+
+    return fit
+
+
+def test_every_pass_asks_anew_along_one_schedule(given):
+    epochs, schedule = given(epochs=3, max_prompts=48)
+    asked = [[q.group.prefix.tolist() for batch in batches for q in batch] for batches in epochs]
+    assert asked[0] != asked[1] != asked[2]
+    assert schedule.steps == sum(map(len, epochs)) == 18
+
+
+def test_questions_are_in_all_seen_wordings_behind_histories_as_long_as_is_set(given, monkeypatch):
+    asked, ask = [], questions.ask
+
+    def spy(encoder, catalogue, template, shown):
+        asked.append((template.id, len(shown.history)))
+        return ask(encoder, catalogue, template, shown)
+
+    monkeypatch.setattr(questions, "ask", spy)
+    given(max_prompts=160, shortest=2)
+    names, lengths = zip(*asked, strict=True)
+    assert set(names) == {template.id for template in TEMPLATES}
+    assert max(lengths) == 5 and np.mean(np.array(lengths) == 1) < 0.3  # where only one came before
+
+
+def test_adapters_are_those_of_the_settings(given, monkeypatch):
+    made, add = [], lora.add_lora
+    monkeypatch.setattr(lora, "add_lora", lambda model, how, seed: made.append(how) or add(model, how, seed))
+    given(rank=3, alpha=5, dropout=0.3)
+    assert made == [lora.Lora(3, 5, 0.3)]
+
+
+@pytest.mark.parametrize(("rate", "used"), [(None, 3e-3), (7e-3, 7e-3)])
+def test_an_embedded_backbone_has_a_larger_rate_where_none_is_set(given, rate, used):
+    assert given(rate=rate)[1].rate == used
 
 
 @pytest.mark.parametrize("family", FAMILIES)

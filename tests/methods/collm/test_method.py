@@ -13,6 +13,7 @@ from methods.base import FitReport, NotRunnable
 from methods.collm import method as collm
 from methods.collm.vectors import collaborative_vectors
 from methods.lm import tuning
+from methods.lm.scoring import Scorer
 from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
 from tests.methods.test_tallrec import QUICK, auc
 
@@ -66,6 +67,30 @@ def test_what_only_the_vectors_know_is_learnt_and_all_but_the_mlp_keeps_every_bi
     state = {name.replace("embed_tokens.words", "embed_tokens"): value for name, value in model.state_dict().items()}
     assert all(torch.equal(value, state[name]) for name, value in alone.items())
     assert torch.equal(model.get_input_embeddings().vectors, taste)
+
+
+def test_step_2_learns_and_stops_on_prompts_with_marks(tmp_path, monkeypatch):
+    found, shown = [], []
+
+    def spy(model, epochs, measure, schedule, **_):
+        found.append(([q for batches in epochs for batch in batches for q in batch], measure, schedule))
+        return tuning.Tuned(1, True, 0.5, 1, 2, 3)
+
+    monkeypatch.setattr(tuning, "tune", spy)
+    task = make_task(tmp_path, users=USERS)
+    method = registry.create("collm", {**QUICK, "rate": 1e-2, "map_rate": 2e-2, "map_epochs": 3})
+    method.fit(task, seed=0)
+    (_, _, first), (questions, measure, second) = found
+    assert (first.rate, second.rate, second.steps) == (1e-2, 2e-2, 6)
+    marks = method.scorer.model.get_input_embeddings().first
+    for question in questions:
+        for suffix in question.group.suffixes:
+            ids = np.append(question.group.prefix, suffix)
+            (user, *items), text = ids[ids >= marks] - marks, method.scorer.encoder.tokenizer.decode(ids[ids < marks])
+            assert user < USERS and items and all(task.catalogue.titles[item - USERS] in text for item in items)
+    monkeypatch.setattr(Scorer, "label_odds", lambda _, requests, role: shown.append(requests) or np.eye(4))
+    measure()
+    assert len(shown[0].catalogue.titles) == 2 * ITEMS and shown[0].candidates.min() >= ITEMS
 
 
 def test_with_vectors_of_a_real_model_it_fits_and_scores(tmp_path, monkeypatch):

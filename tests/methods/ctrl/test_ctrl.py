@@ -71,6 +71,25 @@ def test_training_goes_on_from_the_aligned_model_and_the_ledger_counts_both(tmp_
     assert report.negatives == "the rest of the batch, then 1"
 
 
+def test_alignment_reads_every_items_own_text(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(align, "align", lambda sides, _: found.append(sides))
+    method, _ = fitted("ctrl", make_task(tmp_path), {"align_epochs": 1, "epochs": 1})
+    items = method.trained.items
+    assert items.tolist() != list(range(1, len(items) + 1))  # RecBole's ids are not in the catalogue's order
+    np.testing.assert_array_equal(found[0].texts[items], method._texts)
+    assert not found[0].texts[0].any()
+
+
+def test_alignment_learns_with_dropout_at_the_rate_that_is_set(monkeypatch):
+    modes, rates, adam = [], [], torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda p, lr: rates.append(lr) or adam(p, lr=lr))
+    sides = align.Sides(Untouched(), np.ones((4, 6), np.float32), align.Alignment(2, 7e-3, 0.5, size=6, parts=2))
+    monkeypatch.setattr(sides, "loss", lambda _: modes.append(sides.model.training) or sides.from_text.bias.sum())
+    align.align(sides.eval(), [torch.zeros(1)])
+    assert modes == [True, True] and rates == [7e-3] and not sides.training
+
+
 def test_alignment_brings_held_out_pairs_together(tmp_path, monkeypatch):
     found = []
     real = align.align

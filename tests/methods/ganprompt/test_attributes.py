@@ -90,6 +90,7 @@ def test_prompts_are_the_papers_template_up_to_the_attribute(tmp_path: Path) -> 
     assert asked[0].prefix.endswith("If you recommend movies to this user, you should focus on ")
     titles = [task.catalogue.titles[item] for item in task.train[0].tolist()[-task.history_length :]]
     assert ", ".join(titles) in prompts(task, TEMPLATE, users=100)[0].prefix
+    assert sum(asked[0].prefix.count(title) for title in task.catalogue.titles) == task.history_length
 
 
 def test_the_lexicon_is_ranked_by_similarity_to_the_prompt(tmp_path: Path) -> None:

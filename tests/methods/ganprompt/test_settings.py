@@ -11,7 +11,9 @@ from methods.base import NotRunnable, Task
 from methods.ganprompt import stage1, stage2
 from methods.ganprompt.training import Lessons
 from methods.lm.backbone import load_backbone
-from tests.methods.ganprompt.world import QUICK, Stopped, fitted, make
+from methods.lm.lora import Lora
+from methods.lm.questions import Sampling
+from tests.methods.ganprompt.world import NAMES, QUICK, Stopped, fitted, make
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,39 @@ def test_rates_and_batches_follow_the_model_that_learns(
     with pytest.raises(Stopped):
         method.fit(task, seed=0)
     assert paces == expected
+
+
+def test_stage_1_asks_plain_questions_and_stage_2_diversified_ones(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Lessons] = []
+
+    def tuned(answers: stage2.Answers, lessons: Lessons, *_: object, least: int, **__: object) -> None:
+        asked.append(lessons)
+        assert least == 1
+        raise Stopped
+
+    monkeypatch.setattr(stage1, "generate", lambda game, language, lessons, rate: asked.append(lessons))
+    monkeypatch.setattr(stage2, "tune", tuned)
+    settings = {"least_epochs": 1, "negatives": 3, "shortest": 2}
+    with pytest.raises(Stopped):
+        registry.create("ganprompt", {**QUICK, **settings}).fit(task, seed=3)
+    first, second = asked
+    assert first.attributes is None and second.attributes is not None and second.attributes.names == NAMES
+    assert (first.windows, first.batch, first.seed) == (6, 3, 3)
+    assert first.sampling == second.sampling == Sampling(2, task.history_length, 1, 3)
+
+
+def test_adapters_are_those_of_the_settings(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[Lora, int]] = []
+    adapt = stage2.EncDecAnswers.adapt
+
+    def spy(self: stage2.EncDecAnswers, lora: Lora, seed: int) -> None:
+        made.append((lora, seed))
+        adapt(self, lora, seed)
+
+    monkeypatch.setattr(stage2.EncDecAnswers, "adapt", spy)
+    settings = {**QUICK, "epochs": 0, "rank": 3, "lora_alpha": 5, "dropout": 0.2}
+    registry.create("ganprompt/no-gan", settings).fit(task, seed=4)
+    assert made == [(Lora(3, 5, 0.2), 4)]
 
 
 def test_both_backbones_are_named_and_their_training_is_counted(task: Task) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from methods.base import Task
-from methods.ganprompt.soft import SoftAnswers
+from methods.ganprompt.soft import Projection, SoftAnswers
 from methods.ganprompt.stage2 import label_loss, tune
 from methods.ganprompt.training import Example
 from methods.lm.backbone import Backbone
@@ -99,6 +99,10 @@ def test_the_history_is_cut_until_the_longest_question_fits_behind_it(task):
 def test_the_projection_has_a_rate_of_its_own(task):
     adapters, projection = soft(task).parts()
     assert adapters.rate is None and projection.rate == 1e-2
+
+
+def test_another_seed_gives_another_projection():
+    assert not torch.equal(*(Projection(torch.ones(8), torch.eye(8), seed).linear.weight for seed in (0, 1)))
 
 
 def test_soft_embeddings_begin_with_the_size_of_the_decoders_own(task):

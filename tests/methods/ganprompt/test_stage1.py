@@ -55,6 +55,13 @@ def test_embeddings_are_those_of_every_class_prompt_on_its_own(task):
             torch.testing.assert_close(vector, expected, atol=1e-5, rtol=0)
 
 
+def test_another_seed_draws_other_wordings(task):
+    own, histories = answers(task), [task.train[0][:3]] * 8
+    games = (replace(game(own), seed=seed) for seed in (0, 1))
+    first, second = ([ids.tolist() for ids in one.prompts(histories, one._rng)] for one in games)
+    assert first != second
+
+
 def test_a_learning_encoder_embeds_equal_prompts_alike_and_with_gradients(task):
     own = answers(task)
     played, learning = game(own), encoder_part(own.model, 1e-3).module.train()

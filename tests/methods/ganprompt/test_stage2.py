@@ -1,17 +1,21 @@
 """Stage 2 changes the decoder's adapters and nothing else, and learns the log-odds that scoring ranks by."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from data.prompts.template import Template, parse
 from methods.base import Requests, Task
+from methods.ganprompt import stage2
 from methods.ganprompt.stage2 import Contrast, EncDecAnswers, label_loss, tune
 from methods.ganprompt.training import Example
 from methods.lm.lora import Lora
 from methods.lm.questions import Window
 from methods.lm.scoring import ScoringError
-from tests.methods.ganprompt.world import ATTRIBUTES, answers, batch, lessons, make
+from tests.methods.ganprompt.test_stage1 import game
+from tests.methods.ganprompt.world import ATTRIBUTES, Stopped, answers, batch, lessons, make
 
 SIDES = ("decoder", "encoder")
 
@@ -91,6 +95,26 @@ def test_the_same_seed_gives_the_same_weights(task):
     torch.testing.assert_close(
         tuned(task, "decoder").model.state_dict(), tuned(task, "decoder").model.state_dict(), rtol=0, atol=0
     )
+
+
+def test_every_pass_and_every_seed_ask_anew_and_attributes_leave_windows_and_templates_alone(task):
+    def drawn(epoch, seed=0, attributes=None):
+        batches = replace(lessons(task, attributes=attributes), seed=seed).epoch(epoch)
+        return [(e.template.id, e.shown.history.tolist(), e.shown.items.tolist()) for b in batches for e in b]
+
+    assert drawn(0) != drawn(1) and drawn(0) != drawn(0, seed=1) and drawn(0) == drawn(0, attributes=ATTRIBUTES)
+
+
+def test_the_schedule_is_that_of_all_passes_and_the_encoder_has_its_own_rate(task, monkeypatch):
+    def optimise(parts, epochs, loss, schedule, *_):
+        assert schedule.steps == 10 and [part.rate for part in parts] == [None, 3e-4]
+        raise Stopped
+
+    monkeypatch.setattr(stage2, "optimise", optimise)
+    own = answers(task)
+    own.adapt(Lora(4, 8, 0.0), 0)
+    with pytest.raises(Stopped):
+        tune(own, lessons(task, 8, 4), 5, 1e-2, lambda: 0.0, 2, joint=(game(own), 3e-4))
 
 
 def test_words_are_told_apart_at_the_first_token_where_they_differ():

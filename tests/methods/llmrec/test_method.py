@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from data.prompts import library
 from data.prompts.template import Template, parse
@@ -269,6 +270,26 @@ def test_neighbours_are_looked_for_once_and_only_for_prompts_that_name_them(
     assert len(made) == walks
     create(row, settings).estimate(task, [])
     assert len(made) == 2 * walks
+
+
+def test_neighbours_are_walked_to_as_is_set(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[object] = []
+    monkeypatch.setattr("methods.llmrec.method.important_neighbours", lambda *a: walks.append(a[2:]) or [])
+    LlmRec(neighbours=2, restart=0.4, neighbour_score="ppr").open_neighbours(task)()
+    assert walks == [(2, 0.4, "ppr")]
+
+
+def test_the_rate_and_the_decay_are_those_of_the_settings(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, adam = [], torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *a, **k: made.append(k) or adam(*a, **k))
+    fitted(task, "original", epochs=1, decay=0.3)
+    assert made == [{"lr": 3e-3, "weight_decay": 0.3}]
+
+
+def test_every_text_of_an_item_is_contrasted_on_its_own(task: Task) -> None:
+    method = fitted(task, "eng", epochs=1)
+    parts = np.split(method._encode(task.valid, [method._templates["eng"]]), 2, axis=1)
+    assert [float((part**2).mean()) for part in parts] == pytest.approx([1.0, 1.0], rel=1e-4)
 
 
 def test_a_fitted_row_does_not_hold_the_vectors_it_learnt_from(task: Task) -> None:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from data.histories import Histories
 from methods.llmrec import model
@@ -7,6 +8,7 @@ from methods.llmrec.model import (
     Settings,
     TextRecommender,
     Validation,
+    _loss,
     batches,
     draw_negatives,
     fit,
@@ -37,12 +39,55 @@ def test_a_user_who_chose_everything_does_not_hang() -> None:
     assert draw_negatives(Histories.of([np.arange(5)]), 5, 3, np.random.default_rng(0)).shape == (5, 3)
 
 
-def test_a_pass_holds_every_interaction_once_and_differs_from_the_next() -> None:
+def test_a_pass_holds_every_interaction_once_and_depends_on_its_number_and_the_seed() -> None:
     histories, settings = train(), Settings(batch=16, negatives=2)
-    passes = [list(batches(histories, 40, settings, seed=3, epoch=epoch)) for epoch in (1, 2, 1)]
+    drawn = ((3, 1), (3, 2), (3, 1), (4, 1))
+    passes = [list(batches(histories, 40, settings, seed, epoch)) for seed, epoch in drawn]
     pairs = [[(u, i) for users, items, _ in p for u, i in zip(users, items, strict=True)] for p in passes]
     assert sorted(pairs[0]) == sorted(zip(histories.rows(), histories.items, strict=True))
-    assert pairs[0] != pairs[1] and pairs[0] == pairs[2]
+    assert pairs[0] != pairs[1] and pairs[0] == pairs[2] and pairs[0] != pairs[3]
+
+
+def test_the_loss_is_the_cross_entropy_of_each_positive_and_of_all_its_negatives() -> None:
+    net, texts = TextRecommender(4, 6, Settings(size=8, hidden=5)).eval(), torch.randn(7, 6)
+    users, positives, negatives = np.array([3, 0, 3]), np.array([1, 2, 6]), np.array([[0, 5], [5, 1], [2, 2]])
+    logits = net.logits(net.users(torch.from_numpy(users))[:, None], net.items(texts)[np.c_[positives, negatives]])
+    each = -torch.nn.functional.logsigmoid(logits * torch.tensor([1, -1, -1]))
+    torch.testing.assert_close(_loss(net, texts, users, positives, negatives), each.sum(1).mean())
+
+
+def test_training_goes_back_to_the_pass_with_the_best_auc(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, states = iter([(0.6, 0.3), (0.7, 0.1), (0.65, 0.9), (0.7, 0.05)]), []
+
+    def measured(net: TextRecommender, *_: object) -> tuple[float, float]:
+        states.append({name: value.clone() for name, value in net.state_dict().items()})
+        return next(found)
+
+    monkeypatch.setattr(model, "quality", measured)
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    settings = Settings(size=4, hidden=4, patience=2, rate=0.1)
+    kept = fit(vectors, train(), Validation(*[np.arange(25)] * 3), settings, seed=0)
+    assert (kept.epochs, kept.converged, kept.quality) == (4, True, 0.1)
+    assert all(torch.equal(value, states[1][name]) for name, value in kept.model.state_dict().items())
+    assert not torch.equal(states[1]["users.weight"], states[3]["users.weight"])
+
+
+def test_dropout_is_on_in_training_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes, item_vectors = [], model.item_vectors
+    monkeypatch.setattr(model, "_loss", lambda net, *a: modes.append(net.training) or _loss(net, *a))
+    monkeypatch.setattr(model, "item_vectors", lambda net, *a: modes.append(net.training) or item_vectors(net, *a))
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    valid = Validation(np.arange(25), np.tile(np.arange(40), (25, 1)), np.arange(25))
+    fit(vectors, train(), valid, Settings(size=4, hidden=4, epochs=2), seed=0)
+    assert modes == [True, False] * 2
+
+
+def test_quality_is_auc_then_ndcg() -> None:
+    net = TextRecommender(1, 2, Settings(size=1, hidden=1))
+    for parameter in net.parameters():
+        torch.nn.init.zeros_(parameter)
+    tied = quality(net, np.zeros((4, 2), np.float32), Validation(np.array([0]), np.arange(4)[None], np.array([0])))
+    assert tied == pytest.approx((0.5, 1 / np.log2(3.5)))
 
 
 def test_users_without_training_items_are_average_users() -> None:

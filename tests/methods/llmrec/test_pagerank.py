@@ -38,6 +38,14 @@ def test_values_equal_networkx(seed: int, dense: bool, monkeypatch: pytest.Monke
         np.testing.assert_allclose(values[item], [expected[i] for i in range(n_items)], atol=1e-6)
 
 
+def test_importance_is_divided_by_popularity_to_the_power_of_three_quarters() -> None:
+    train = random_histories(60, 40, seed=0)
+    scores = all_values(train, 40) * np.maximum(np.bincount(train.items, minlength=40), 1) ** -0.75
+    np.fill_diagonal(scores, 0)
+    for row, found in zip(scores, important_neighbours(train, 40, count=3), strict=True):
+        np.testing.assert_allclose(row[found], np.sort(row)[::-1][: len(found)])
+
+
 def test_neighbours_of_ml100k_are_the_expected_ones() -> None:
     dataset = sources.load("ml-100k")
     found = important_neighbours(leave_one_out(dataset).train, dataset.catalogue.n_items)

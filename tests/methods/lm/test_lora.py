@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from methods.lm.backbone import BackboneError
 from methods.lm.lora import Lora, add_lora, inner, load_adapters, merged, save_adapters
@@ -53,6 +54,17 @@ def test_only_adapters_learn():
     model = add_lora(make_model("llama", 100), Lora())
     learnt = {name.split(".")[-3] for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learnt == {"lora_A", "lora_B"}
+
+
+def test_adapters_have_the_scale_and_the_dropout_that_are_given():
+    layers = [m for m in add_lora(make_model("llama", 100), Lora(4, 12, 0.3)).modules() if isinstance(m, LoraLayer)]
+    assert {layer.scaling["default"] for layer in layers} == {3.0}
+    assert {layer.lora_dropout["default"].p for layer in layers} == {0.3}
+
+
+def test_another_seed_gives_other_adapters():
+    models = (add_lora(make_model("llama", 100), Lora(), seed) for seed in (0, 1))
+    assert not torch.equal(*(next(p for p in model.parameters() if p.requires_grad) for model in models))
 
 
 def test_saved_adapters_come_back(task, tmp_path):

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from methods.lm.pretraining import LARGEST_ODDS, Material, own_odds
+from methods.lm.pretraining import LARGEST_ODDS, UNREAD, Material, blanked, own_odds, self_taught
 from tests.methods.lm.small import TEMPLATES
 
 ITEMS = np.array([3, 0, 3])
@@ -48,3 +49,15 @@ def test_how_often_items_are_chosen_says_whether_titles_are_known_by_heart(task,
     mean = len(task.train.items) / len(np.unique(task.train.items))
     assert mean == pytest.approx(15.0)
     assert material(task, often).by_heart is by_heart
+
+
+def test_what_is_taught_is_own_odds_and_the_bit():
+    guess, target, chosen = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 1.0]), torch.tensor([True, False])
+    bits = float(binary_cross_entropy_with_logits(guess, chosen.float()))
+    assert float(self_taught(guess, target, chosen, 0.3)) == pytest.approx(0.2 * (4 + 9) / 2 + 0.3 * bits)
+
+
+def test_half_of_the_wordings_lose_words():
+    rng = np.random.default_rng(0)
+    share = np.mean([UNREAD in blanked(TEMPLATES[0], rng).source for _ in range(400)])
+    assert 0.2 < share < 0.5  # some that could lose words lose none

@@ -4,13 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from data.histories import Histories
 from methods.base import NotRunnable, Showing
+from methods.lrgd import attention, training
 from methods.lrgd.attention import Strength
-from methods.lrgd.icl import encode
+from methods.lrgd.demonstrations import PoolSize
+from methods.lrgd.icl import IclScorer, encode
 from methods.lrgd.method import Lrgd, random, stage1, zero_shot
 from methods.lrgd.robust import choose, worst
+from methods.lrgd.selection import Selection
+from methods.lrgd.training import IclTraining
 from methods.ranks import mid_rank, ndcg
 from methods.registry import create, fixed
 from tests.methods.lrgd.world import make_world
@@ -109,10 +114,17 @@ def test_titles_and_wording_of_the_request_are_what_is_shown(task, fitted):
 
 def test_a_backbone_is_accustomed_to_demonstrations_once(task, fitted, monkeypatch):
     fitted(stage1)
-    import methods.lrgd.training as training
-
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
     fitted(random)
+
+
+def test_settings_reach_training_and_selection(fitted, monkeypatch):
+    given, accustomed = [], training.accustomed
+    monkeypatch.setattr(training, "accustomed", lambda *a: given.append(a[2:]) or accustomed(*a))
+    method = fitted(stage1, 7, told=0.3, order="update", redundancy=0.2, targets=1, own=3, others=5, shown=2)
+    assert given == [(IclTraining(steps=2, told=0.3, seed=7), PoolSize(0, 5, 2))]
+    assert method.selector.selection == Selection("effect", 2, PoolSize(3, 5, 2), 0.2, 1, "update")
+    assert method.selector.seed == 7
 
 
 def test_another_seed_gives_another_training(task, fitted):
@@ -199,6 +211,43 @@ def test_a_given_strength_is_compared_with_the_unchanged_model(task, fitted):
     note = Lrgd(**SMALL, alpha=0.9, beta=0.0, eps=0.0).fit(task, 0).note
     plain = Lrgd(**SMALL, alpha=0.0, beta=0.0, eps=0.0).fit(task, 0).note
     assert note.split(", ")[-1] == plain.split(", ")[-1] and "alpha 0.9" in note
+
+
+def test_what_is_given_holds_while_the_rest_is_chosen(fitted, monkeypatch):
+    tried, likelihood = [], IclScorer.answer_likelihood
+
+    def spy(self, prompts, strength, material):
+        tried.append(strength)
+        return likelihood(self, prompts, strength, material)
+
+    monkeypatch.setattr(IclScorer, "answer_likelihood", spy)
+    fitted(Lrgd, alpha=0.3)
+    *chosen, first, second = tried  # the unchanged model comes last, in both wordings
+    assert {strength.alpha for strength in chosen} == {0.3} and first.plain and second.plain
+
+
+def test_quality_is_about_the_positive_of_every_list(task, monkeypatch):
+    monkeypatch.setattr(IclScorer, "answer_likelihood", lambda _, prompts, *__: np.eye(1, 4).repeat(len(prompts), 0))
+    assert "ndcg@10 1.0000" in Lrgd(**SMALL).fit(task, 0).note
+
+
+def test_values_of_wrong_choices_are_means_over_tokens(fitted, monkeypatch):
+    seen, mean_values = [], attention.mean_values
+
+    def spy(traces, tokens):
+        seen.append((mean_values(traces, tokens), int(tokens.sum())))
+        return seen[-1][0]
+
+    monkeypatch.setattr(attention, "mean_values", spy)
+    method = fitted(Lrgd, alpha=0.0, beta=0.5, eps=0.0)
+    assert len({tokens for _, tokens in seen}) > 1
+    expected = sum(mean * tokens for mean, tokens in seen) / sum(tokens for _, tokens in seen)
+    torch.testing.assert_close(method._material.negative, expected)
+
+
+def test_noise_is_that_of_the_seed(fitted):
+    one, other = (fitted(Lrgd, seed, alpha=0.0, beta=0.0, eps=0.1)._material.noise for seed in (0, 1))
+    assert not torch.equal(one, other)
 
 
 def test_after_forgetting_everything_is_scored_anew(task, fitted, monkeypatch):

@@ -1,6 +1,7 @@
 """Which demonstrations a user gets."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import permutations, product
 
 import numpy as np
@@ -117,6 +118,28 @@ def test_effects_belong_to_the_demonstrations_they_are_listed_with(selector):
 
     orders = product(DEMONSTRATE, permutations(range(len(found))))
     assert any(np.allclose(effects, expected(template, order), atol=1e-5) for template, order in orders)
+
+
+def test_effects_are_means_over_the_latest_items_each_behind_what_came_before(selector):
+    one, asked = selector("effect", targets=2), []
+    decode = one.encoder.tokenizer.decode
+
+    def measure(_, prompt):
+        asked.append((decode(prompt.ids[prompt.owner < 0]), decode(prompt.ids[-prompt.answer :])))
+        return np.full(prompt.demonstrations, float(len(asked)))
+
+    assert (one.effects(3, measure)[1] == 1.5).all()
+    titles = [one.task.catalogue.titles[item] for item in one.task.train[3].tolist()]
+    assert [answer for _, answer in asked] == titles[-2:]
+    for at, (text, answer) in zip((-2, -1), asked, strict=True):
+        history = ", ".join(titles[:at][-one.task.history_length :])
+        assert history in text and answer not in text.removesuffix(answer)
+
+
+def test_effects_are_of_the_order_that_is_set(selector):
+    update = selector("effect", order="update").effects(3)[1]
+    assert np.array_equal(selector().effects(3, partial(first_order_effects, order="update"))[1], update)
+    assert not np.allclose(selector().effects(3)[1], update)
 
 
 def test_the_best_demonstration_stands_next_to_the_question(selector):

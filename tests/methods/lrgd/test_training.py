@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from methods.lm.backbone import Backbone
-from methods.lrgd.demonstrations import PoolSize
+from methods.lrgd import training
+from methods.lrgd.demonstrations import PoolSize, pool
 from methods.lrgd.icl import answer_places
 from methods.lrgd.training import IclTraining, Learnt, _loss, accustomed, train, training_prompts
 from tests.methods.lrgd.world import make_decoder, make_encoder, make_world
@@ -23,6 +24,25 @@ def backbone(came_trained: bool = False) -> Backbone:
 
 def weights(model) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_the_loss_is_that_of_answers_prompt_by_prompt_and_of_what_asks_for_them(tmp_path):
+    one = backbone()
+    drawn = islice(training_prompts(one, make_world(tmp_path), TRAINING, SIZE), 30)
+    prompts = [prompt for prompt in drawn if prompt.owner.max() >= 0][:3]
+    assert len({sum(map(len, prompt.answers)) for prompt in prompts}) > 1
+    answered, asked = [], []
+    with torch.no_grad():
+        for prompt in prompts:
+            start, own = len(prompt.ids) - 1, []
+            for answer in prompt.answers:
+                ids = torch.from_numpy(np.append(prompt.ids, answer))
+                said = one.model(input_ids=ids[None]).logits[0].log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0]
+                own.append(-said[start:])
+            answered.append(torch.cat(own).mean())
+            asked.append(-said[:start][torch.from_numpy(prompt.owner[1:] < 0)])
+        expected = torch.stack(answered).mean() + 0.3 * torch.cat(asked).mean()
+        torch.testing.assert_close(_loss(one.model, prompts, 0.3), expected)
 
 
 def test_training_lowers_the_loss_of_prompts_with_demonstrations(tmp_path):
@@ -43,6 +63,14 @@ def test_prompts_show_training_items_and_answers_come_next(tmp_path):
         answers = [one.tokenizer.decode(answer) for answer in prompt.answers]
         assert set(answers) <= titles and len(set(answers)) == len(answers)
         assert all(answer not in one.tokenizer.decode(prompt.ids[prompt.owner < 0]) for answer in answers)
+
+
+def test_demonstrations_are_of_what_was_known_before_the_answer(tmp_path, monkeypatch):
+    one, task, asked = backbone(), make_world(tmp_path), []
+    monkeypatch.setattr(training, "pool", lambda *a: asked.append(a[1:3]) or pool(*a))
+    for prompt in islice(training_prompts(one, task, replace(TRAINING, told=0.0), SIZE), 20):
+        user, end = asked[-1]
+        assert one.tokenizer.decode(prompt.answers[0]) == task.catalogue.titles[task.train[user][end]]
 
 
 def test_prompts_may_show_fewer_items_than_training_would(tmp_path):

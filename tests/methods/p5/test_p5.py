@@ -13,6 +13,7 @@ from methods.base import NotRunnable
 from methods.lm.backbone import load_backbone
 from methods.lm.encdec import SENTINEL
 from methods.lm.questions import Window
+from methods.lm.tuning import Tuned
 from methods.p5 import training
 from methods.p5.method import P5
 from methods.p5.training import FAMILIES, scorer
@@ -104,6 +105,57 @@ def test_a_catalogue_that_one_user_has_almost_chosen_is_learnt_from(task):
 def test_the_ledger_counts_negatives_of_what_was_asked(task, questions, choices, negatives):
     method = P5(**{**QUICK, "prompts": 20, "offered": 5}, questions=questions, choices=choices)
     assert method.fit(task, seed=0).negatives == negatives
+
+
+@pytest.fixture
+def given(task, monkeypatch):
+    """Fits with some settings, and says what tuning is given, and what is asked in which wording."""
+
+    def fit(**settings):
+        found, asked = {}, []
+
+        def watched(role, ask):
+            return lambda *a: asked.append((role, a[2].id, a[3])) or ask(*a)
+
+        def spy(model, epochs, measure, schedule, **_):
+            found.update(epochs=[list(batches) for batches in epochs], measure=measure, schedule=schedule)
+            return Tuned(1, True, 0.5, 1, 2, 3)
+
+        monkeypatch.setattr(training, "FAMILIES", {role: watched(role, ask) for role, ask in FAMILIES.items()})
+        monkeypatch.setattr(training, "tune", spy)
+        P5(**{**QUICK, **settings}).fit(task, seed=0)
+        return found, asked
+
+    return fit
+
+
+def test_every_pass_asks_anew_along_one_schedule(given):
+    found, _ = given(epochs=2, warmup=0.2, rate=7e-3)
+    first, second = ([q.group.prefix.tolist() for batch in batches for q in batch] for batches in found["epochs"])
+    schedule = found["schedule"]
+    assert first != second and schedule.steps == sum(map(len, found["epochs"]))
+    assert (schedule.warmup, schedule.rate) == (0.2, 7e-3)
+
+
+def test_windows_are_asked_about_in_all_seen_wordings_with_as_many_items_as_is_set(task, given):
+    _, asked = given(prompts=60, ahead=2)
+    for role in FAMILIES:
+        assert {name for at, name, _ in asked if at == role} == {template.id for template in task.templates[role]}
+    assert {int(shown.chosen.sum()) for *_, shown in asked} == {1, 2}
+    assert {int((~shown.chosen).sum()) for *_, shown in asked} == {3}
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_it_stops_on_what_it_ranks_by(given, monkeypatch, normalised):
+    asked = []
+
+    def likelihood(self, requests, role, normalised):
+        asked.append((role, normalised, requests.candidates.shape))
+        return np.zeros(requests.candidates.shape)
+
+    monkeypatch.setattr(training.EncDecScorer, "title_likelihood", likelihood)
+    given(normalised=normalised, valid_users=5, valid_negatives=2)[0]["measure"]()
+    assert asked == [("sequential", normalised, (5, 3))]
 
 
 @pytest.mark.parametrize(

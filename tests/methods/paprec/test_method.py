@@ -153,6 +153,21 @@ def test_user_triggers_are_accepted_on_the_evidence_and_stopped_on_the_rest(task
     np.testing.assert_allclose(by_training(method.tokens, ALL), surrogate(method.score(earlier)))
 
 
+def test_likelihoods_are_divided_by_the_length_of_titles_where_that_is_set(task):
+    titles = tuple(f"{title}{' Space' * (item % 3)}" for item, title in enumerate(task.catalogue.titles))
+    catalogue = replace(task.catalogue, titles=titles)
+    task = replace(task, catalogue=catalogue, valid=replace(task.valid, catalogue=catalogue))
+    scores = []
+    for normalised in (False, True):
+        method, _, own = kinds(task, normalised=normalised)
+        method.tokens = drawn()
+        scores.append(method.score(task.valid))
+        accepted = surrogate(method.score(valid_sample(task, 16, 5, 0)[0]))
+        np.testing.assert_allclose(own.search(drawn(), ALL), accepted)
+    lengths = np.array([len(method.scorer.reader.tokens(title)) for title in titles])[task.valid.candidates]
+    np.testing.assert_allclose(scores[1], scores[0] / lengths, rtol=1e-5)
+
+
 def test_no_step_lowers_the_surrogate_it_accepts_on(task):
     more = {"global_tokens": 4, "user_tokens": 4, "top": 4, "budget": 60}
     _, shared, own = kinds(task, **{**more, "budget": 0})
