@@ -32,7 +32,7 @@ class MethodInfo:
     """What a method is.
 
     Args:
-        name: name on the command line and in tables.
+        name: what it is called where a row is spoken of; rows have the names of the command line.
         paper: where it is described.
         roles: roles of the prompts it shows to a model when it ranks; empty if it has no prompt.
         learns: roles of further prompts it learns from.

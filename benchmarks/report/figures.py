@@ -40,22 +40,27 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 
 def _saved(figure: "Figure", path: Path) -> Path:
-    """Write a figure as PNG.
+    """Write a figure as PNG and, beside it, as PDF.
 
     Raises:
         StoreError: if it cannot be written.
     """
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
-    with disk_errors(path):
-        write_atomically(path, picture.getvalue())
+    import matplotlib
+
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+    for ending, metadata in undated.items():
+        picture = io.BytesIO()
+        with matplotlib.rc_context({"pdf.fonttype": 42}):  # outlines that publishers take
+            figure.savefig(picture, format=ending, dpi=150, bbox_inches="tight", metadata=metadata)
+        with disk_errors(path):
+            write_atomically(path.with_suffix(f".{ending}"), picture.getvalue())
     return path
 
 
 def names(manifest: dict[str, Any], folder: RunFolder) -> Iterator[str]:
     """File names of all figures that a run may have."""
-    yield CRITICAL_DIFFERENCE
-    yield from (f"{dataset}-{name}.png" for dataset in manifest["datasets"] for name in _drawings())
+    drawn = [CRITICAL_DIFFERENCE, *(f"{data}-{name}.png" for data in manifest["datasets"] for name in _drawings())]
+    yield from (name for png in drawn for name in (png, f"{png.removesuffix('.png')}.pdf"))
     for cell in manifest["cells"]:
         pictures = folder.cell(CellId(cell["dataset"], cell["method"], cell["seed"])).glob("*.png")
         yield from (_kept_name(cell["dataset"], cell["method"], picture) for picture in pictures)
@@ -80,7 +85,7 @@ def critical_difference(ranks: Ranks, folder: Path) -> Path:
     axes = figure.subplots()
     half = ranks.critical_difference / 2
     axes.errorbar(test.average_ranks[order], range(len(order)), xerr=half, fmt="o", color=COLOURS[0], capsize=3)
-    axes.set_yticks(range(len(order)), [ranks.methods[m] for m in order])
+    axes.set_yticks(range(len(order)), [_label(ranks.methods[m]) for m in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x")
     axes.set_xlabel(f"average {next(iter(ranks.tests))} rank over {', '.join(ranks.datasets)}")
@@ -102,6 +107,11 @@ def _kept(results: Results, folder: Path) -> list[Path]:
 
 def _kept_name(dataset: str, method: str, picture: Path) -> str:
     return f"{dataset}-{method.replace('/', '-')}-{picture.name}"
+
+
+def _label(method: str) -> str:
+    """The name of a method without the module of one's own."""
+    return method.rpartition(":")[2]
 
 
 def _style(method: int) -> dict[str, Any]:
@@ -131,7 +141,7 @@ def _drop(results: Results) -> "Figure | None":
     limit = max(0.05, float(np.nanmax(np.abs(drop), initial=0.0)))
     image = axes.imshow(drop[order], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.set_xticks(range(len(results.families)), results.families, rotation=35, ha="right")
-    axes.set_yticks(range(len(order)), [results.methods[m] for m in order])
+    axes.set_yticks(range(len(order)), [_label(results.methods[m]) for m in order])
     for (row, column), value in np.ndenumerate(drop[order]):
         colour = "white" if abs(value) > 0.6 * limit else "black"
         text = "" if np.isnan(value) else f"{round(float(value), 2) + 0.0:+.2f}"
@@ -156,7 +166,7 @@ def _severity(results: Results) -> "Figure | None":
     for panel, family in zip(panels.flat, graded, strict=False):
         for m in _best_first(means):
             curve = severity_curve(results, means[m], family)
-            panel.plot(*curve, label=results.methods[m], linewidth=1, **_style(m))
+            panel.plot(*curve, label=_label(results.methods[m]), linewidth=1, **_style(m))
         panel.set_title(family, fontsize=10)
         panel.set_xlabel("severity")
         panel.grid(alpha=0.3)
@@ -180,7 +190,7 @@ def _clean_unseen(results: Results) -> "Figure | None":
     figure = Figure(figsize=(5.6, 4.2))
     axes = figure.subplots()
     for m in _best_first(means):
-        clean, unseen, name = means[m, 0], means[m, results.unseen], results.methods[m]
+        clean, unseen, name = means[m, 0], means[m, results.unseen], _label(results.methods[m])
         spread = np.maximum(0, [[unseen.mean() - unseen.min()], [unseen.max() - unseen.mean()]])
         axes.errorbar(clean, unseen.mean(), yerr=spread, label=name, linestyle="none", capsize=3, **_style(m))
     top = float(means[:, [0, *results.unseen.tolist()]].max()) * 1.08

@@ -1,5 +1,6 @@
 """The leaderboard, of all users and of those whose positive is rare."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -53,6 +54,8 @@ LEADERBOARD = (
     Column("prompt", "", detail=True),
     Column("note", "Note"),
 )
+SHORT = ("method", "unseen", "clean", "worst", "drop", "rbo", "clean_auc", "clean_hit@10")
+"""Columns that a page of a paper has room for."""
 COLD_ITEMS = (LEADERBOARD[0], Column("users", "Users"), *LEADERBOARD[1:7])
 
 
@@ -61,6 +64,23 @@ def leaderboard(results: Results) -> Table:
     rows = sorted(_standings(results), key=_place)
     rows += [{"method": method, "note": reason} for method, reason in sorted(results.missing.items())]
     return Table(LEADERBOARD, rows, _caption(results))
+
+
+def short(board: Table) -> Table:
+    """The columns of a leaderboard that matter most, and why a row lacks numbers."""
+    rows = [{**row, "note": _lacking(row)} for row in board.rows]
+    keys = (*SHORT, "note") if any(row["note"] for row in rows) else SHORT
+    columns = [column for column in LEADERBOARD if column.key in keys]
+    return Table(columns, rows, re.sub(r" P\(first\): [^.]*\.", "", board.caption))
+
+
+def _lacking(row: dict[str, Any]) -> str:
+    """Why a row lacks numbers, in short where it has some; empty where it has all."""
+    if row.get("unseen") is None:
+        return str(row["note"])
+    if row.get("drop") is not None:
+        return ""
+    return "unseen templates reach some fits" if row["unseen"] != row["clean"] else "not reached by unseen templates"
 
 
 def _standings(results: Results) -> Iterator[dict[str, Any]]:
@@ -95,13 +115,16 @@ def _standings(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _shares_first(results: Results, values: FloatArray) -> dict[str, float]:
-    """How often each method with a prompt that the unseen templates reach is first of these, templates resampled."""
+    """How often each method with a prompt that the unseen templates reach is first of these, templates resampled.
+
+    Nothing where there is one such method, which is always first.
+    """
     reached = [
         m
         for m, method in enumerate(results.methods)
         if results.prompted(method) and results.reached(method) and not results.one_wording(method)
     ]
-    if not reached:
+    if len(reached) < 2:
         return {}
     shares = robustness.probability_first(
         values[reached][:, results.unseen].mean(axis=(2, 3)),
@@ -149,20 +172,20 @@ def _place(row: dict[str, Any]) -> tuple[float, str]:
 def _robustness(results: Results, method: str, values: FloatArray) -> dict[str, Any]:
     """What a method's values, shape ``[conditions, users, seeds]``, and lists are over the unseen templates."""
     return {
-        **(_spread(results, values) if not results.one_wording(method) else {}),
+        **(_spread(results, method, values) if not results.one_wording(method) else {}),
         **_drop(results, method, values),
         **list_stability(results, method, results.unseen, tuple(STABILITY)),
     }
 
 
-def _spread(results: Results, values: FloatArray) -> dict[str, Any]:
+def _spread(results: Results, method: str, values: FloatArray) -> dict[str, Any]:
     """How a method's values, shape ``[conditions, users, seeds]``, differ between the unseen templates."""
     by_template = values[results.unseen].mean(axis=(1, 2))
     over = robustness.summary(by_template)
     worst = results.conditions[results.unseen[int(by_template.argmin())]]["name"]
     return {
         "worst": over.worst,
-        "worst_template": worst.rpartition("/")[2].removeprefix("recommend-"),
+        "worst_template": worst if results.prompted(method) else None,
         "lower_decile": over.lower_decile,
         "deviation": over.standard_deviation,
         "losing": float((by_template < (1 - LOSS) * values[0].mean()).mean()),
@@ -194,6 +217,13 @@ def _levels(results: Results, method: str, values: FloatArray) -> dict[str, floa
     levels: dict[str, float] = {}
     parts = {"clean": values[:1]} | ({"unseen": values[results.unseen]} if len(results.unseen) else {})
     for name, part in parts.items():
+        if name == "unseen" and (part == values[:1]).all():
+            levels |= {
+                "unseen": levels["clean"],
+                "unseen_low": levels["clean_low"],
+                "unseen_high": levels["clean_high"],
+            }
+            continue
         found = significance.bootstrap_interval(
             part.transpose(1, 0, 2), draws=statistics["resamples"], level=statistics["level"], rng=rng
         )

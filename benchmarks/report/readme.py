@@ -1,18 +1,16 @@
 """Take the README's numbers from the reference run: ``python -m benchmarks.report.readme``."""
 
 import json
-import re
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.leaderboard import LEADERBOARD
+from benchmarks.report.leaderboard import LEADERBOARD, short
 from benchmarks.report.table import Table
 
 RUN = Path("results", "reference", "unseen")
 DATASET = "ml-100k"
-SHOWN = ("method", "unseen", "clean", "worst", "drop", "rbo", "clean_auc", "clean_hit@10")
 
 
 def with_section(readme: str, name: str, text: str) -> str:
@@ -36,25 +34,8 @@ def filled(readme: str, run: Path) -> str:
     """The README with the numbers of a run folder."""
     caption = (run / "leaderboard.md").read_text(encoding="utf-8").strip().rpartition("\n")[2]
     standings = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))[DATASET]
-    readme = with_section(readme, "leaderboard", shortened(standings, caption))
+    readme = with_section(readme, "leaderboard", short(Table(LEADERBOARD, standings, caption)).markdown())
     return with_section(readme, "beside the paper", f"{beside(standings, published())}\n\n{impossible(published())}")
-
-
-def shortened(standings: list[dict[str, Any]], caption: str) -> str:
-    """The columns that matter most, and why a row lacks numbers; Markdown."""
-    reasons = [{**row, "note": _lacking(row)} for row in standings]
-    keys = (*SHOWN, "note") if any(row["note"] for row in reasons) else SHOWN
-    columns = [column for column in LEADERBOARD if column.key in keys]
-    return Table(columns, reasons, re.sub(r" P\(first\): [^.]*\.", "", caption)).markdown()
-
-
-def _lacking(row: dict[str, Any]) -> str:
-    """Why a row lacks numbers, in short where it has some; empty where it has all."""
-    if row.get("unseen") is None:
-        return str(row["note"])
-    if row.get("drop") is not None:
-        return ""
-    return "unseen templates reach some fits" if row["unseen"] != row["clean"] else "not reached by unseen templates"
 
 
 def published() -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Column:
     Args:
         key: key of the values in the rows, and heading in CSV and JSON.
         title: heading for people.
-        better: which direction is better; the best value is set in bold, all ties, and the second, where one is best,
-            underlined.
+        better: which direction is better; unless all are the same, the best value is set in bold, all ties, and the
+            second, where one is best, underlined.
         digits: decimals shown; None to show the value as it is.
         detail: keys that only CSV and JSON show are marked so.
         interval: keys of the lower and upper bound shown in brackets behind the value.
@@ -93,7 +93,7 @@ class Table:
         if len(defined) > 2 and second == defined[-1]:
             second = first
         for n, value in shown.items():
-            if value is not None and value in (first, second) and len(shown) > 1:
+            if value is not None and value in (first, second) and defined[0] != defined[-1]:
                 self._marks[n, column.key] = "best" if value == first else "second"
 
     @staticmethod
@@ -155,21 +155,25 @@ class Table:
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>\n"
 
-    def latex(self) -> str:
-        """A booktabs table; one that is longer than a page is a longtable, which breaks over pages."""
+    def latex(self, label: str = "") -> str:
+        r"""A booktabs table as wide as the page; one that is longer than it is a longtable, which breaks over pages.
+
+        Args:
+            label: what ``\ref`` finds the table by.
+        """
         heads = [c.title.translate(LATEX_SPECIAL) + LATEX_ARROWS[c.better] for c in self.shown]
         body = self._body(_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
         form = "".join("l" if c.digits is None else "r" for c in self.shown)
-        caption = rf"\caption{{{self.caption.translate(LATEX_SPECIAL)}}}"
+        caption = rf"\caption{{{self.caption.translate(LATEX_SPECIAL)}}}" + rf"\label{{tab:{label}}}" * bool(label)
         head, *rows = (" & ".join(cells) + r" \\" for cells in (heads, *body))
         heading = [r"\toprule", head, r"\midrule"]
         if len(rows) > PAGE:
             lines = [r"% needs \usepackage{booktabs, longtable}", rf"\begin{{longtable}}{{{form}}}", caption + r" \\"]
             lines += [*heading, r"\endfirsthead", *heading, r"\endhead", *rows, r"\bottomrule", r"\end{longtable}"]
         else:
-            lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", caption]
+            lines = [r"% needs \usepackage{booktabs}", r"\begin{table*}", r"\centering", caption]
             lines += [rf"\begin{{tabular}}{{{form}}}", *heading, *rows]
-            lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+            lines += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:

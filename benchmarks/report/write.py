@@ -1,15 +1,17 @@
 """Write everything a run folder's records say."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from benchmarks.report import ranks
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family
-from benchmarks.report.leaderboard import banner, cold_items, leaderboard
+from benchmarks.report.fits import fits
+from benchmarks.report.leaderboard import banner, cold_items, leaderboard, short
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import Results
 from benchmarks.report.table import Column, Table
@@ -41,6 +43,7 @@ MAKERS = {
     "families": by_family,
     "conditions": by_condition,
     "ledger": ledger,
+    "fits": fits,
 }
 
 
@@ -64,9 +67,9 @@ def clear(folder: RunFolder) -> None:
 
 
 def write_leaderboard(folder: RunFolder, found: Sequence[Results]) -> dict[str, Table]:
-    """Write leaderboard.md, .csv, .tex and .json, by data set; cheap enough to repeat after every cell."""
+    """Write leaderboard.md, .csv, .json and, shorter, .tex, by data set; cheap enough to repeat after every cell."""
     boards = {results.dataset: leaderboard(results) for results in found}
-    _write(folder, "leaderboard", boards)
+    _write(folder, "leaderboard", boards, short)
     folder.write("leaderboard.json", to_json({name: table.rows for name, table in boards.items()}))
     return boards
 
@@ -89,12 +92,13 @@ def _across(found: Sequence[Results], folder: RunFolder) -> str:
 
     across = ranks.ranks(found)
     if across is None:  # ranks of an earlier run of this folder are none of this one
-        for path in (*folder.path.glob("ranks.*"), folder.path / "figures" / figures.CRITICAL_DIFFERENCE):
+        drawn = (folder.path / "figures" / figures.CRITICAL_DIFFERENCE).with_suffix(".*")
+        for path in (*folder.path.glob("ranks.*"), *drawn.parent.glob(drawn.name)):
             with disk_errors(path):
                 path.unlink(missing_ok=True)
         return ""
     table = _marked(ranks.table(across), found)
-    for ending, render in (("md", table.markdown), ("tex", table.latex), ("csv", table.csv)):
+    for ending, render in (("md", table.markdown), ("tex", partial(table.latex, "ranks")), ("csv", table.csv)):
         folder.write(f"ranks.{ending}", render())
     picture = figures.critical_difference(across, folder.path / "figures")
     return f"<h2>across data sets</h2>\n{table.html()}\n{_image(picture)}"
@@ -110,15 +114,21 @@ def _marked(table: Table, found: Sequence[Results]) -> Table:
     return replace(table, caption=(table.caption + "".join(dict.fromkeys(map(banner, found)))).strip())
 
 
-def _write(folder: RunFolder, name: str, by_dataset: dict[str, Table]) -> None:
-    """One file per format; with several data sets, one section each, and a first column in CSV."""
-    many = len(by_dataset) > 1
-    for ending, render in (("md", Table.markdown), ("tex", Table.latex)):
-        parts = [
-            f"## {dataset}\n\n{render(t)}" if many and ending == "md" else render(t)
-            for dataset, t in by_dataset.items()
-        ]
-        folder.write(f"{name}.{ending}", "\n".join(parts))
+def _write(
+    folder: RunFolder, name: str, by_dataset: dict[str, Table], printed: Callable[[Table], Table] = lambda table: table
+) -> None:
+    """One file per format; with several data sets, one section each, and a first column in CSV.
+
+    Args:
+        folder: of the run.
+        name: of the files.
+        by_dataset: a table of each data set.
+        printed: what of a table is for LaTeX.
+    """
+    heads = [f"## {dataset}\n\n" * (len(by_dataset) > 1) for dataset in by_dataset]
+    sections = [head + table.markdown() for head, table in zip(heads, by_dataset.values(), strict=True)]
+    folder.write(f"{name}.md", "\n".join(sections))
+    folder.write(f"{name}.tex", "\n".join(printed(t).latex(f"{name}-{data}") for data, t in by_dataset.items()))
     rows = [{"dataset": dataset, **row} for dataset, table in by_dataset.items() for row in table.rows]
     columns = next(iter(by_dataset.values())).columns
     folder.write(f"{name}.csv", Table((Column("dataset", "Data set"), *columns), rows).csv())
@@ -133,7 +143,7 @@ def _page(
         parts.append(f"<h2>{html.escape(results.dataset)}</h2>")
         parts += [made[name][results.dataset].html() for name in ("leaderboard", "ledger")]
         parts += map(_image, drawn[results.dataset])
-        for name in ("cold-items", "families", "significance", "conditions"):
+        for name in ("fits", "cold-items", "families", "significance", "conditions"):
             table = made[name][results.dataset].html()
             parts.append(f"<details><summary>{name}</summary>\n{table}</details>")
     return PAGE.format(title=f"promptrec-bench: {html.escape(suite['name'])}", body="\n".join(parts))

@@ -5,8 +5,9 @@ from dataclasses import asdict
 
 from benchmarks import suite
 from benchmarks.protocol import Protocol
-from benchmarks.report.leaderboard import LEADERBOARD
-from benchmarks.report.readme import beside, impossible, published, shortened
+from benchmarks.report.leaderboard import LEADERBOARD, short
+from benchmarks.report.readme import beside, impossible, published
+from benchmarks.report.table import Table
 from tests.conftest import ROOT
 
 PAPER = published()
@@ -24,13 +25,13 @@ def test_the_readmes_leaderboard_has_few_columns_and_the_reasons_of_rows_without
     row = {"unseen_low": 0.2, "unseen_high": 0.5, "clean": 0.4, "clean_low": 0.3, "clean_high": 0.5, "worst": 0.1}
     row |= {"drop": 0.0, "rbo": 1.0, "clean_auc": 0.9, "clean_hit@10": 0.5, "note": "many words"}
     rows = [{"method": "a", "unseen": 0.4, **row}, {"method": "b", "unseen": 0.3, **row}]
-    text = shortened(rows, "Of 3 users. P(first): share of wins. Bold: best.")
+    text = short(Table(LEADERBOARD, rows, "Of 3 users. P(first): share of wins. Bold: best.")).markdown()
     assert "| **0.400 [0.200, 0.500]** |" in text and "many words" not in text
     assert text.endswith("\nOf 3 users. Bold: best.\n")
-    text = shortened([*rows, {"method": "c", "note": "not run: no model"}], "Of 3 users.")
+    text = short(Table(LEADERBOARD, [*rows, {"method": "c", "note": "not run: no model"}], "Of 3 users.")).markdown()
     assert text.splitlines()[0].endswith("| Note |") and "not run: no model" in text and "many words" not in text
     unreached = {"method": "d", **row, "unseen": 0.3, "drop": None}
-    text = shortened([*rows, unreached, {**unreached, "clean": 0.3}], "Of 3 users.")
+    text = short(Table(LEADERBOARD, [*rows, unreached, {**unreached, "clean": 0.3}], "Of 3 users.")).markdown()
     assert "| unseen templates reach some fits |" in text and "| not reached by unseen templates |" in text
 
 

@@ -17,9 +17,8 @@ from benchmarks import plan, robustness, suite
 from benchmarks.report import figures, ranks, stability
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
-from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard
+from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard, short
 from benchmarks.report.ledger import ledger
-from benchmarks.report.readme import shortened
 from benchmarks.report.results import Results, load, scores_of
 from benchmarks.report.write import clear, write_all
 from benchmarks.significance import Interval
@@ -83,8 +82,8 @@ def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_fil
     deaf, other = (next(r for r in board.rows if r["method"] == m) for m in ("tests.fakes:Deaf", "random"))
     assert deaf["unseen"] == deaf["clean"] > 0 and not {"worst", "drop", "rbo", "cps"} & deaf.keys()
     assert other["drop"] == 0 and other["rbo"] == 1
-    assert (faint["first"], deaf["first"], other["first"]) == (1, None, None)  # first of those that can change
-    text = shortened(board.rows, board.caption)
+    assert {row["first"] for row in board.rows} == {None}  # the only one that can change is always first
+    text = short(board).markdown()
     assert "| not reached by unseen templates |" in text and "unseen templates do not reach it" in text
     for table in (by_family(results), by_condition(results)):
         rows = [row for row in table.rows if row["method"] == "tests.fakes:Deaf"]
@@ -165,11 +164,11 @@ def test_every_table_says_that_its_numbers_are_not_to_be_relied_on(finished, tmp
     (run / "manifest.json").write_text(json.dumps(manifest))
     write_all(RunFolder(run), load(RunFolder(run)))
     tables = sorted(run.glob("*.md"))
-    assert len(tables) == 6
+    assert len(tables) == 7
     for text in [path.read_text() for path in tables]:
         assert " MIXED: " in text and " NOT REPORTABLE: " in text and " AUDIT FAILED: popularity: " in text
         assert " NO TITLES: prompts show the ids of 31 of 60 items." in text
-    assert (run / "index.html").read_text().count("NOT REPORTABLE") == 6
+    assert (run / "index.html").read_text().count("NOT REPORTABLE") == 7
 
 
 def test_lists_that_no_condition_changes_are_compared_once(finished, tmp_path, monkeypatch):
@@ -192,7 +191,8 @@ def test_page_finds_the_figures_of_a_data_set_of_any_name(suite_file, tmp_path, 
     assert run_suite("--suite", suite_file, *flags).returncode == 0
     pictures = re.findall('<img src="([^"]*)" alt="[^"]*">', (tmp_path / "r" / "index.html").read_text())
     found = {tmp_path / "r" / unquote(urlsplit(picture).path) for picture in pictures}
-    assert found == set((tmp_path / "r" / "figures").iterdir()) != set()
+    assert found == set((tmp_path / "r" / "figures").glob("*.png")) != set()
+    assert {path.with_suffix(".pdf") for path in found} == set((tmp_path / "r" / "figures").glob("*.pdf"))
 
 
 def test_tables_and_figures_of_a_run_are_removed_and_what_others_made_stays(finished, tmp_path):
@@ -445,7 +445,7 @@ def test_numbers_of_the_leaderboard_are_those_of_the_records(finished):
     assert row["drop"] == pytest.approx(1 - unseen.mean() / ndcg[0])
     assert row["worst"] == pytest.approx(unseen.min())
     worst = {c["name"]: value for c, value in zip(results.conditions, ndcg, strict=True)}
-    assert worst[f"unseen/recommend-{row['worst_template']}"] == pytest.approx(unseen.min())
+    assert worst[row["worst_template"]] == pytest.approx(unseen.min())
     assert row["cps"] == pytest.approx((1 - unseen.max() + unseen.mean()) * unseen.max())
     for metric in ("auc", "hit@10", "mrr"):
         assert row[f"clean_{metric}"] == pytest.approx(results.values(metric)[m, 0].mean())

@@ -40,6 +40,10 @@ def test_a_second_place_that_all_others_share_is_not_marked():
     assert text.count("**0.500 [") == 1 and "<ins>" not in text
 
 
+def test_where_all_are_the_same_none_is_best():
+    assert "**" not in Table(COLUMNS, [row("a", 0.5, 0.2), row("b", 0.5, 0.2)]).markdown()
+
+
 def test_only_rows_that_are_named_compete_for_the_marks_of_a_column():
     columns = (COLUMNS[0], Column("drop", "Drop", "down", 2, among="prompt"))
     drops = {"still": 0.0, "a": 0.2, "b": 0.1, "c": 0.3}
@@ -68,10 +72,10 @@ def test_markdown_prints_names_and_reasons_as_they_are():
 
 
 def test_latex_is_booktabs_with_special_characters_escaped():
-    text = Table(COLUMNS, [row("a_b & c", 0.5), row("d", 0.4)], "100 % of users").latex()
+    text = Table(COLUMNS, [row("a_b & c", 0.5), row("d", 0.4)], "100 % of users").latex("board-a_b")
     assert r"\toprule" in text and r"\midrule" in text and r"\bottomrule" in text
     assert r"a\_b \& c & \textbf{0.500 [0.400, 0.600]}" in text
-    assert r"\caption{100 \% of users}" in text
+    assert r"\caption{100 \% of users}\label{tab:board-a_b}" in text
     assert r"NDCG\_10 $\uparrow$" in text
     assert r"x \textless{} y \textbar{} z" in Table(COLUMNS, [row("x < y | z", 0.5)]).latex()
 
@@ -89,7 +93,7 @@ def test_latex_breaks_a_table_longer_than_a_page_over_pages_with_its_head_on_eac
     heads = [lines.index(end) for end in (r"\endfirsthead", r"\endhead")]
     assert lines[heads[0] - 3 : heads[0]] == lines[heads[1] - 3 : heads[1]]
     assert sum(line.startswith("a &") for line in lines) == PAGE + 1
-    assert not {r"\begin{table}", r"\begin{tabular}"}.intersection(lines)
+    assert not {r"\begin{table*}", r"\begin{tabular}"}.intersection(lines)
 
 
 def test_html_folds_long_texts_and_keeps_all_of_them():
