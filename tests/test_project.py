@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.protocol import Protocol, prepare
 from benchmarks.report.readme import filled
 from data.prompts.library import templates
+from data.prompts.template import Template, parse
+from methods.base import Compute
 from tests.conftest import ROOT, write_atomic
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,7 +48,7 @@ def shown(language, file="CONTRIBUTING.md"):
 
 
 def test_method_that_contributors_are_shown_runs_as_pasted_with_the_setting_it_names(tmp_path, suite_file, run_suite):
-    code, _ = shown("python")
+    code, *_ = shown("python")
     (name, setting) = re.search(r"--set (.*?)\.(\w+)=2$", code, re.MULTILINE).groups()
     file = tmp_path / f"{name.partition(':')[0].replace('.', '/')}.py"
     file.parent.mkdir()
@@ -56,8 +60,27 @@ def test_method_that_contributors_are_shown_runs_as_pasted_with_the_setting_it_n
     assert record["settings"] == {setting: 2}
 
 
+def test_method_with_a_language_model_that_contributors_are_shown_scores_as_pasted():
+    pytest.importorskip("recbole")
+    pasted = {}
+    exec(shown("python")[1], pasted)
+    task = prepare("ml-100k", Protocol(users=3), {"recommend": templates("recommend")}).task(Compute())
+    method = pasted["YesOrNo"]()
+    assert method.fit(task, 0).note.startswith("tiny-llama") and method.score(task.valid.select(np.arange(2))).std() > 0
+
+
+def test_perturbation_that_contributors_are_shown_grades_as_pasted():
+    pasted = {"__name__": "pasted"}
+    exec(shown("python")[2], pasted)
+    template = Template("t", "recommend", "seen", parse("Has {consumed} {history}. Offer {target}? Yes or no:"))
+    half, whole = (
+        pasted["Shouting"](s).perturb_template(template, np.random.default_rng(0)).source for s in (0.5, 1.0)
+    )
+    assert whole == "HAS {consumed} {history}. OFFER {target}? YES OR NO:" and half.swapcase() != whole.swapcase()
+
+
 def test_data_set_that_contributors_are_shown_loads_as_pasted(tmp_path, monkeypatch):
-    _, code = shown("python")
+    *_, code = shown("python")
     for file in write_atomic(tmp_path / "books", users=20, items=20).iterdir():
         file.rename(file.with_stem("books"))
     monkeypatch.chdir(tmp_path)

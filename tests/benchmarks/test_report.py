@@ -25,7 +25,7 @@ from benchmarks.significance import Interval
 from benchmarks.store import RunFolder
 from methods.base import Compute
 from tests.benchmarks.conftest import TABLES
-from tests.conftest import write_atomic
+from tests.conftest import ROOT, write_atomic
 
 
 def test_run_folder_holds_manifest_records_scores_log_tables_and_figures(finished):
@@ -90,6 +90,21 @@ def test_a_prompt_that_no_unseen_template_reaches_is_not_called_robust(suite_fil
         assert {row["family"] for row in rows if "drop" not in row} == {"unseen", "typos", "history-drop"}
         assert not any("severity_area" in row for row in rows)
     assert {row["quantity"] for row in comparisons(results).rows} == {"clean"}
+
+
+def test_records_and_scores_are_read_as_the_documentation_shows(finished, capsys):
+    file, run = finished
+    code = re.search(r"```python\n(.*?)```", (ROOT / "benchmarks" / "README.md").read_text(), re.DOTALL)[1]
+    code = code.replace("results/robustness", str(run)).replace('"ml-100k" / "sasrec"', '"tiny" / "popularity"')
+    pasted = {}
+    exec(code.replace("ml-100k", str(file.parent / "tiny")), pasted)
+    (results,) = load(RunFolder(run))
+    row = next(row for row in leaderboard(results).rows if row["method"] == "popularity")
+    assert pasted["means"]["clean"] == pytest.approx(row["clean"], abs=1e-6)
+    assert pasted["unseen"].mean() == pytest.approx(row["unseen"], abs=1e-6)
+    lists, scores = pasted["lists"], pasted["scores"]
+    rank = (scores > np.take_along_axis(scores, lists.positive[:, None], axis=1)).sum(axis=1)
+    assert (rank == results.ranks[results.methods.index("popularity"), 0, 0]).all()
 
 
 def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_path, run_suite):
