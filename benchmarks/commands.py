@@ -4,43 +4,26 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import executors, merging, plan, provenance, suite, tuned_settings, tuning
+from benchmarks import executors, machine, merging, plan, provenance, suite, tuned_settings, tuning
 from benchmarks.cells import Outcome
-from benchmarks.conditions import ConditionError
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
 from benchmarks.listing import list_
-from benchmarks.perturbations.base import PerturbationError
 from benchmarks.report import write
 from benchmarks.report.leaderboard import failed_audits
 from benchmarks.report.results import Results, load
 from benchmarks.store import RunFolder, StoreError, to_json
-from data.candidates import CandidateError
-from data.prompts.template import TemplateError
-from data.sources.build import DataError
-from data.split import SplitError
+from data.errors import InputError
 from methods.base import Compute, count
 from methods.lm.answers import LlmError
-from methods.registry import MethodError, create, names
+from methods.registry import create, names
 
-USER_ERRORS = (
-    suite.SuiteError,
-    StoreError,
-    DataError,
-    SplitError,
-    CandidateError,
-    TemplateError,
-    ConditionError,
-    MethodError,
-    LlmError,
-    tuning.TuningError,
-    UsageError,
-    PerturbationError,
-)
+USER_ERRORS = (InputError, StoreError, LlmError)
 
 
 TRIALS = 8
@@ -89,12 +72,15 @@ def run(options: Namespace) -> int:
     if options.method:
         chosen = chosen.model_copy(update={"methods": (*chosen.methods, *options.method)})
     _warn_of_unused(options.settings, chosen.methods)
-    device = plan.choose_device(options.device)
+    device = machine.choose_device(options.device)
     if options.backbone:
         _check_backbone(options.backbone)
     if options.revision:
         _check_revision(options.revision, options.backbone)
-    jobs, threads = plan.choose_jobs(1 if options.executor == "serial" else options.jobs, device)
+    jobs, threads = machine.choose_jobs(1 if options.executor == "serial" else options.jobs, device)
+    execute: executors.Executor = executors.serial
+    if options.executor == "processes" or jobs > 1:
+        execute = partial(executors.processes, jobs=jobs, gpus=machine.choose_gpus(device))
     os.environ["OMP_NUM_THREADS"] = str(threads)
     compute = Compute(
         device,
@@ -121,13 +107,13 @@ def run(options: Namespace) -> int:
                 hint = f"those of {found} need --tuned {found}" if found else "see --tune"
                 print(f"{name}: no tuned settings for these data and methods, {hint}", file=sys.stderr)
         if options.tune:
-            return _tune(made, folder, options.trials or TRIALS, where[0], jobs, options.executor, device)
+            return _tune(made, folder, options.trials or TRIALS, where[0], execute)
         if options.fresh:
             for cell in made.own:
                 folder.outdate(cell.id, cell.key)
         _refuse_to_replace(made, folder)
         try:
-            return _execute(made, folder, compute, jobs, options.executor)
+            return _execute(made, folder, compute, jobs, execute)
         except KeyboardInterrupt:
             how = "without --fresh goes" if options.fresh else "goes"
             raise KeyboardInterrupt(f"the same command {how} on from here") from None
@@ -197,16 +183,14 @@ def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
         )
 
 
-def _tune(
-    made: plan.Plan, folder: RunFolder, trials: int, where: Path, jobs: int, executor: str | None, device: str
-) -> int:
+def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, execute: executors.Executor) -> int:
     """Search the settings of every method that declares a space, and write the best after each method."""
     searches = tuning.searches(made.cells, trials)
     tuned_settings.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")
     failed, written = False, list[Path]()
-    with _bar(made, searches) as bar:
-        for search, outcome in _executed(searches, bar, jobs, executor, device):
+    with closing(_Bar(searches, made.costs)) as bar:
+        for search, outcome in execute(searches, bar.report):
             failed |= outcome.status == "failed"
             bar.ended(search, outcome)
             written = tuned_settings.write(searches, where)
@@ -227,16 +211,7 @@ def _dry_tune(made: plan.Plan, trials: int) -> int:
     return 0
 
 
-def _executed(
-    waiting: Sequence[executors.Job], bar: "_Bar", jobs: int, executor: str | None, device: str
-) -> Iterator[tuple[executors.Job, Outcome]]:
-    """Execute one after the other, or several processes side by side."""
-    if executor == "serial" or (executor is None and jobs == 1):
-        return executors.serial(waiting, bar.report)
-    return executors.processes(waiting, bar.report, jobs, plan.choose_gpus(device))
-
-
-def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, executor: str | None) -> int:
+def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, execute: executors.Executor) -> int:
     """Run the cells that are not finished, rewriting the leaderboard after each, then write everything."""
     outcomes: dict[str, dict[str, str]] = {}
     manifest = made.manifest() | {
@@ -258,8 +233,8 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     executors.log_to(folder.path / "run.log")
     if kept and waiting:
         write.write_leaderboard(folder, load(folder))
-    with _bar(made, waiting) as bar:
-        for cell, outcome in _executed(waiting, bar, jobs, executor, compute.device):
+    with closing(_Bar(waiting, made.costs)) as bar:
+        for cell, outcome in execute(waiting, bar.report):
             if outcome.status != "finished":
                 outcomes[str(cell.id)] = {"status": outcome.status, "reason": outcome.reason}
                 folder.write("manifest.json", to_json(manifest))
@@ -313,7 +288,7 @@ def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
 class _Bar:
     """The progress bar of a run, weighted by the expected cost of the cells."""
 
-    def __init__(self, cells: Sequence[executors.Job], cost: dict[str, float]) -> None:
+    def __init__(self, cells: Sequence[executors.Job], cost: Mapping[str, float]) -> None:
         from tqdm import tqdm
 
         self._cost, self._at = cost, dict.fromkeys(map(str, (cell.id for cell in cells)), 0.0)
@@ -342,14 +317,9 @@ class _Bar:
         log = f" (see {cell.run / 'run.log'})" if outcome.status == "failed" else ""
         self.bar.write(f"{cell.id}: {outcome.status}{reason}{log}", file=sys.stderr)
 
-
-@contextmanager
-def _bar(made: plan.Plan, waiting: Sequence[executors.Job]) -> Iterator[_Bar]:
-    bar = _Bar(waiting, dict(made.costs))
-    try:
-        yield bar
-    finally:
-        bar.bar.close()
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
 
 
 def report(options: Namespace) -> int:

@@ -18,17 +18,20 @@ from benchmarks.perturbations.synonyms import Synonyms
 from benchmarks.perturbations.templates import SameTemplate, Seen, Unseen
 from benchmarks.perturbations.title_noise import TitleNoise
 from benchmarks.perturbations.typos import Typos
+from data.errors import InputError
 from data.prompts.template import Role, Template
 from data.spelling import near
 from methods.base import Requests
 
 DEFAULT_GRADES = (0.05, 0.1, 0.2, 0.3)
+SHARED: Role = "recommend"
+"""The role that gives the unseen conditions their number and names, whatever other roles a method has."""
 
 Grades = Sequence[float | str] | None
 Wordings = Mapping[Role, tuple[Template, ...]]
 
 
-class ConditionError(ValueError):
+class ConditionError(InputError):
     """The conditions that were asked for do not exist."""
 
 

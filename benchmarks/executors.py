@@ -38,6 +38,7 @@ class Job(Protocol):
 
 
 Report = Callable[[Job, float, str], None]
+Executor = Callable[[Sequence[Job], Report], Iterator[tuple[Job, Outcome]]]
 PATIENCE = 10.0
 """Seconds that a process has to end when its cell is done."""
 

@@ -3,8 +3,8 @@
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 
-from benchmarks import plan, suite
-from benchmarks.conditions import FAMILIES, expand
+from benchmarks import suite
+from benchmarks.conditions import FAMILIES, SHARED, expand
 from benchmarks.errors import UsageError
 from data.prompts.library import roles, sets, templates
 from data.sources import NAMED
@@ -50,7 +50,7 @@ def _suites() -> Iterator[tuple[str, str]]:
 
 def _conditions() -> Iterator[tuple[str, str]]:
     changes = {"none": "nothing", "values": "histories or titles"}
-    for condition in expand(dict.fromkeys(FAMILIES), {plan.SHARED: templates(plan.SHARED)}):
+    for condition in expand(dict.fromkeys(FAMILIES), {SHARED: templates(SHARED)}):
         reach = condition.perturbation.reach
         yield condition.name, f"changes {changes.get(reach, reach)}"
 

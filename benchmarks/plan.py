@@ -1,7 +1,5 @@
 """From a suite to the cells that have to be run."""
 
-import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import eq
@@ -10,8 +8,7 @@ from typing import Any
 
 from benchmarks import audits, tuned_settings
 from benchmarks.cells import Cell
-from benchmarks.conditions import Condition, Grades, expand
-from benchmarks.errors import UsageError
+from benchmarks.conditions import SHARED, Condition, Grades, expand
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.perturbations.history import HistoryInject
 from benchmarks.protocol import Problem, Protocol, prepare
@@ -27,8 +24,6 @@ from methods.registry import create, names, settings_of
 INJECT = HistoryInject.family
 CHEAP = 30.0
 """Expected seconds up to which a method counts as cheap."""
-SHARED: Role = "recommend"
-"""The role that gives the unseen conditions their number and names, whatever other roles a method has."""
 
 
 @dataclass(frozen=True)
@@ -233,48 +228,3 @@ def _templates(roles: Sequence[Role], files: Sequence[Path]) -> dict[Role, tuple
 def _limited(suite: Suite) -> Protocol:
     users = [size for size in (suite.protocol.users, suite.limit) if size is not None]
     return replace(suite.protocol, users=min(users, default=None))
-
-
-def choose_device(device: str) -> str:
-    """``auto`` becomes ``cuda`` where torch is installed and sees a GPU, else ``cpu``.
-
-    Raises:
-        UsageError: for a device that torch does not have here.
-    """
-    if importlib.util.find_spec("torch") is None:
-        return "cpu"
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        asked = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"no device {device!r}: give auto, cpu, cuda, or cuda:1 for the second GPU") from error
-    if asked.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {device!r}: torch {torch.__version__} sees no GPU here; use --device cpu")
-    if asked.type == "cuda" and (asked.index or 0) >= (seen := torch.cuda.device_count()):
-        raise UsageError(f"device {device!r}: the last GPU that torch sees here is cuda:{seen - 1}")
-    return device
-
-
-def choose_gpus(device: str) -> tuple[str, ...]:
-    """The GPUs that processes are spread over, as CUDA_VISIBLE_DEVICES names them; none for ``cuda:1`` or a CPU."""
-    if device != "cuda":
-        return ()
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-    return tuple(named.split(",")[: torch.cuda.device_count()])
-
-
-def choose_jobs(jobs: int | None, device: str) -> tuple[int, int]:
-    """Processes side by side and CPU threads of each; by default one process on every GPU.
-
-    Cores are those that this process may use, no more than the quota of its container.
-    """
-    import joblib
-
-    cores = joblib.cpu_count()
-    chosen = jobs or (min(4, cores) if device == "cpu" else max(1, len(choose_gpus(device))))
-    return chosen, max(1, cores // chosen)

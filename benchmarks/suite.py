@@ -13,11 +13,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from benchmarks.conditions import ConditionError, Grades, expand
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.protocol import Protocol
+from data.errors import InputError
 from data.spelling import near
 from methods.registry import MethodError, check_setting, names, settings_of
 
 
-class SuiteError(ValueError):
+class SuiteError(InputError):
     """A suite file cannot be used; the message names file and key."""
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.errors import UsageError
-from benchmarks.plan import choose_device
+from benchmarks.machine import choose_device
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.random_models import VOCABULARY, llama_1b, t5_base, tiny_llama, tiny_t5
 from data.prompts.library import templates

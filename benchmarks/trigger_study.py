@@ -24,15 +24,13 @@ from benchmarks.report.table import of_records
 from benchmarks.significance import rank_correlation
 from benchmarks.store import to_json
 from benchmarks.suite import typed
-from data.candidates import CandidateError
+from data.errors import InputError
 from data.prompts.library import templates
 from data.prompts.template import Role
 from data.random import generator
-from data.sources.build import DataError
-from data.split import SplitError
 from data.types import FloatArray, IntArray
 from methods.base import Compute, Requests, Task
-from methods.registry import MethodError, create
+from methods.registry import create
 
 if TYPE_CHECKING:
     from methods.paprec.method import PapRec
@@ -268,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shared: Any = create("paprec/shared", settings)
         create("paprec", settings)
         problem = prepare(given.dataset, Protocol(), {role: templates(role) for role in ROLES})
-    except (MethodError, DataError, SplitError, CandidateError) as error:
+    except InputError as error:
         parser.error(str(error))
     if not (shared.budget and shared.global_tokens):
         parser.error("--set: the study is about searches for global triggers: leave budget and global_tokens above 0")

@@ -20,6 +20,7 @@ from benchmarks import metrics
 from benchmarks.cells import ASKING, Cell, Outcome, Progress, for_roles, score
 from benchmarks.protocol import Problem
 from benchmarks.store import SCHEMA, CellId, disk_errors, to_json, write_atomically
+from data.errors import InputError
 from data.fingerprint import fingerprint
 from data.random import generator
 from methods.base import Method, NotRunnable, Space
@@ -28,7 +29,7 @@ from methods.registry import create
 CUTOFF = 10
 
 
-class TuningError(ValueError):
+class TuningError(InputError):
     """A search cannot be made, or a file of tuned settings cannot be used."""
 
 

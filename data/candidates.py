@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from data.dataset import Dataset
+from data.errors import InputError
 from data.fingerprint import fingerprint
 from data.random import generator
 from data.types import BoolArray, IntArray
@@ -18,7 +19,7 @@ from data.types import BoolArray, IntArray
 Part = Literal["valid", "test"]
 
 
-class CandidateError(ValueError):
+class CandidateError(InputError):
     """No candidate lists of the requested kind exist for this data set."""
 
 

@@ -7,12 +7,13 @@ from functools import cached_property
 import numpy as np
 
 from data.dataset import Dataset
+from data.errors import InputError
 from data.fingerprint import fingerprint
 from data.histories import Histories
 from data.types import IntArray
 
 
-class SplitError(ValueError):
+class SplitError(InputError):
     """The data set cannot be split as asked."""
 
 

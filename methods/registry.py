@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from data.errors import InputError
 from data.spelling import near
 from methods.base import Method, MethodInfo
 from methods.settings import annotation, fits, words
@@ -76,7 +77,7 @@ REGISTRY: dict[str, str] = {
 """Name on the command line -> ``module:factory``; the factory's keyword arguments are the settings."""
 
 
-class MethodError(ValueError):
+class MethodError(InputError):
     """No method of that name, or a setting it does not take."""
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
+from data.errors import InputError
 from data.histories import Histories
 from data.prompts.template import Template
 from data.random import generator
@@ -16,7 +17,7 @@ from methods.base import Requests
 Reach = Literal["wording", "values", "demonstrations", "none"]
 
 
-class PerturbationError(ValueError):
+class PerturbationError(InputError):
     """A perturbation cannot be made, or cannot be applied to these requests."""
 
 

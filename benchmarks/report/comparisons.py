@@ -22,8 +22,6 @@ SIGNIFICANCE = (
     Column("a", "A"),
     Column("b", "B"),
     Column("difference", "A - B", digits=4, interval=("low", "high")),
-    Column("low", "", detail=True),
-    Column("high", "", detail=True),
     Column("p", "p", digits=4, probability=True),
     Column("holm", "Holm p", digits=4, probability=True),
     Column("effect_size", "d_z", digits=2),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import robustness, significance
-from benchmarks.plan import SHARED
+from benchmarks.conditions import SHARED
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.report.stability import STABILITY, list_stability
 from benchmarks.report.table import Column, Table, percent
@@ -22,11 +22,7 @@ LOSS = 0.05
 LEADERBOARD = (
     Column("method", "Method"),
     Column("unseen", "Unseen mean", "up", 3, interval=("unseen_low", "unseen_high")),
-    Column("unseen_low", "", detail=True),
-    Column("unseen_high", "", detail=True),
     Column("clean", "Clean", "up", 3, interval=("clean_low", "clean_high")),
-    Column("clean_low", "", detail=True),
-    Column("clean_high", "", detail=True),
     Column("worst", "Worst template", "up", 3),
     Column("worst_template", "", detail=True),
     Column("lower_decile", "", detail=True),
@@ -35,8 +31,6 @@ LEADERBOARD = (
     Column("seed_deviation", "", detail=True),
     Column("cps", "", detail=True),
     Column("drop", "Drop", "down", 3, interval=("drop_low", "drop_high"), among="prompt"),
-    Column("drop_low", "", detail=True),
-    Column("drop_high", "", detail=True),
     Column("rbo", "RBO@10", "up", 3, among="prompt"),
     Column("jaccard", "", detail=True),
     Column("kendall", "", detail=True),
@@ -56,7 +50,7 @@ LEADERBOARD = (
 )
 SHORT = ("method", "unseen", "clean", "worst", "drop", "rbo", "clean_auc", "clean_hit@10")
 """Columns that a page of a paper has room for."""
-COLD_ITEMS = (LEADERBOARD[0], Column("users", "Users"), *LEADERBOARD[1:7])
+COLD_ITEMS = (LEADERBOARD[0], Column("users", "Users"), *LEADERBOARD[1:3])
 
 
 def leaderboard(results: Results) -> Table:

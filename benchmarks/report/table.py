@@ -50,7 +50,7 @@ class Column:
             second, where one is best, underlined.
         digits: decimals shown; None to show the value as it is.
         detail: keys that only CSV and JSON show are marked so.
-        interval: keys of the lower and upper bound shown in brackets behind the value.
+        interval: keys of the lower and upper bound shown in brackets behind the value, in CSV in columns of their own.
         probability: whether a value that rounds to 0 is shown as below the last decimal: no p-value is 0.
         among: key of the rows of which one can be best or second; empty for all.
     """
@@ -180,8 +180,9 @@ class Table:
         """All columns, numbers with six significant digits, empty where undefined."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.key for column in self.columns])
-        writer.writerows([_exact(row.get(column.key)) for column in self.columns] for row in self.rows)
+        keys = [key for column in self.columns for key in (column.key, *(column.interval or ()))]
+        writer.writerow(keys)
+        writer.writerows([_exact(row.get(key)) for key in keys] for row in self.rows)
         return text.getvalue()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from data.dataset import Domain
+from data.errors import InputError
 
 Family = Literal["seen", "unseen"]
 Role = Literal["recommend", "sequential", "choose", "attribute", "augment", "demonstrate"]
@@ -17,7 +18,7 @@ DOMAIN = frozenset(word.name for word in fields(Domain))
 SLOTS = TITLES | TEXTS | LABELS | DOMAIN
 
 
-class TemplateError(ValueError):
+class TemplateError(InputError):
     """A template text, or a value for it, is not usable."""
 
 

@@ -92,6 +92,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                     raise DataError(
                         f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; re-encode it"
                     ) from error
+                if "\r" in text:
+                    raise DataError(f"{path}:{number}: a carriage return inside the line; lines end in \\n or \\r\\n")
                 if text:
                     yield number, [cell.strip() for cell in text.split("\t")]
     except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data.dataset import Catalogue, Dataset, Domain
+from data.errors import InputError
 from data.histories import Histories
 from data.types import BoolArray, FloatArray, IntArray
 
@@ -17,7 +18,7 @@ MOSTLY = 0.8
 """Share of steps, and of users, that tells positions from times."""
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """A data file cannot be used; the message names file and line."""
 
 

@@ -17,10 +17,10 @@ from typing import get_args
 
 from data import sources
 from data.dataset import Dataset
+from data.errors import InputError
 from data.prompts import library
 from data.prompts.template import Template
-from data.sources.build import DataError
-from data.split import SPLITS, SplitError
+from data.split import SPLITS
 from methods.base import Compute
 from methods.checks import check_least, check_shares
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(str(error))
     try:
         return _run(options)
-    except (LlmError, DataError, SplitError, OSError) as error:
+    except (LlmError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -95,8 +95,8 @@ def load_backbone(
     compute = task.compute
     name, dtype = compute.backbone or default, floating(compute.dtype)
     if name in RECIPES:
+        _check_architecture(name, RECIPES[name].architecture, accepts)  # before it is trained
         made = embedded(name, task, {} if steps is None else {"steps": steps})
-        _check_architecture(name, made.architecture, accepts)
         return Backbone(
             _placed(made.model, device=compute.device, dtype=dtype),
             made.tokenizer,

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import executors, plan
+from benchmarks import executors, machine
 from benchmarks.cells import Outcome, Progress
 from benchmarks.executors import _receive, processes
 from benchmarks.store import CellId, StoreError
@@ -99,17 +99,17 @@ def test_gpus_are_those_that_the_process_may_use(monkeypatch, device, named, the
     if named:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     monkeypatch.setattr("torch.cuda.device_count", lambda: there)
-    assert plan.choose_gpus(device) == gpus
+    assert machine.choose_gpus(device) == gpus
     if device != "cpu":
-        assert plan.choose_jobs(None, device)[0] == max(1, len(gpus))
-    assert plan.choose_jobs(7, device)[0] == 7
+        assert machine.choose_jobs(None, device)[0] == max(1, len(gpus))
+    assert machine.choose_jobs(7, device)[0] == 7
 
 
 def test_no_more_cores_are_used_than_a_container_has(monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 3)  # reads affinity and quotas
-    assert plan.choose_jobs(None, "cpu") == (3, 1)
-    assert plan.choose_jobs(1, "cpu") == (1, 3)
-    assert plan.choose_jobs(1, "cuda:0") == (1, 3)
+    assert machine.choose_jobs(None, "cpu") == (3, 1)
+    assert machine.choose_jobs(1, "cpu") == (1, 3)
+    assert machine.choose_jobs(1, "cuda:0") == (1, 3)
 
 
 @dataclass

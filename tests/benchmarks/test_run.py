@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import plan
+from benchmarks import machine
 from benchmarks.report.leaderboard import leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import load
@@ -81,7 +81,7 @@ def test_failed_audits_fail_the_run_and_mark_the_table(suite_file, tmp_path, run
 def test_serial_run_has_all_cores_for_its_one_process(suite_file, tmp_path, run_suite):
     run_suite("--suite", suite_file, "--methods", "random", "--executor", "serial", "--output-dir", tmp_path / "r")
     compute = json.loads((tmp_path / "r" / "manifest.json").read_text())["compute"]
-    assert (compute["jobs"], compute["threads"]) == (1, plan.choose_jobs(1, compute["device"])[1])
+    assert (compute["jobs"], compute["threads"]) == (1, machine.choose_jobs(1, compute["device"])[1])
 
 
 def test_full_ranking_and_temporal_split_run(suite_file, tmp_path, run_suite):

@@ -65,6 +65,12 @@ def test_the_wrong_architecture_is_refused(task, t5):
         load_backbone(with_backbone(task, t5), "tiny-llama", ("decoder",))
 
 
+def test_the_wrong_architecture_is_refused_before_it_is_trained(task, tmp_path):
+    with pytest.raises(BackboneError, match="encoder-decoder, but this method needs decoder"):
+        load_backbone(with_backbone(task, "tiny-t5", cache=tmp_path / "new"), "tiny-llama", ("decoder",))
+    assert not (tmp_path / "new").exists()
+
+
 def test_what_overflows_in_half_precision_stays_single(task, t5):
     model = load_backbone(with_backbone(task, t5, dtype="float16"), "tiny-llama").model
     single = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.float32}
