@@ -7,7 +7,6 @@ with an endpoint or a local model; every user is one request.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
 import numpy as np
 
@@ -232,7 +231,3 @@ def _named(entry: str, position: Mapping[str, int]) -> int | None:
 
 def _plain(title: str) -> str:
     return "".join(character for character in title.lower() if character.isalnum())
-
-
-candidates_reversed = partial(LlmRank, reverse=True)
-"""The candidates in the opposite order: beside ``llm-rank`` it shows the bias of position."""

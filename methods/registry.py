@@ -12,69 +12,73 @@ from data.spelling import near
 from methods.base import Method, MethodInfo
 from methods.settings import annotation, fits, words
 
-REGISTRY: dict[str, str] = {
-    "random": "methods.random_order:RandomOrder",
-    "popularity": "methods.popularity:Popularity",
-    "tallrec": "methods.tallrec:TallRec",
-    "collm": "methods.collm.method:CoLlm",
-    "ctrl": "methods.ctrl.method:Ctrl",
-    "p5": "methods.p5.method:P5",
-    "paprec/manual": "methods.paprec.method:ManualPrompt",
-    "paprec/random": "methods.paprec.method:RandomTriggers",
-    "paprec/shared": "methods.paprec.method:SharedTriggers",
-    "paprec/global": "methods.paprec.method:GlobalTriggers",
-    "paprec": "methods.paprec.method:PapRec",
-    "ganprompt": "methods.ganprompt.method:GanPrompt",
-    "ganprompt/no-gan": "methods.ganprompt.rows:no_gan",
-    "ganprompt/no-stage1": "methods.ganprompt.rows:no_stage1",
-    "ganprompt/language-only": "methods.ganprompt.rows:language_only",
-    "ganprompt/no-diversity": "methods.ganprompt.rows:no_diversity",
-    "ganprompt/cosine": "methods.ganprompt.rows:cosine",
-    "ganprompt/js": "methods.ganprompt.rows:js",
-    "ganprompt/js-100": "methods.ganprompt.rows:js_100",
-    "ganprompt/balanced": "methods.ganprompt.rows:balanced",
-    "ganprompt/euclidean": "methods.ganprompt.rows:euclidean",
-    "ganprompt/mmd": "methods.ganprompt.rows:mmd",
-    "ganprompt/gamma-0.1": "methods.ganprompt.rows:gamma_tenth",
-    "ganprompt/gamma-0.3": "methods.ganprompt.rows:gamma_third",
-    "ganprompt/gamma-3": "methods.ganprompt.rows:gamma_triple",
-    "ganprompt/gamma-10": "methods.ganprompt.rows:gamma_tenfold",
-    "ganprompt/literal-sign": "methods.ganprompt.rows:literal_sign",
-    "ganprompt/zero-sum": "methods.ganprompt.rows:zero_sum",
-    "ganprompt/no-adversary": "methods.ganprompt.rows:no_adversary",
-    "ganprompt/joint": "methods.ganprompt.rows:joint",
-    "lrgd/no-model": "methods.lrgd.no_model:NoModel",
-    "lrgd/zero-shot": "methods.lrgd.method:zero_shot",
-    "lrgd/random": "methods.lrgd.method:random",
-    "lrgd/recent": "methods.lrgd.method:recent",
-    "lrgd/similar": "methods.lrgd.method:similar",
-    "lrgd/stage1": "methods.lrgd.method:stage1",
-    "lrgd": "methods.lrgd.method:Lrgd",
-    "bpr": "methods.recbole:BPR",
-    "lightgcn": "methods.recbole:LightGCN",
-    "caser": "methods.recbole:Caser",
-    "hgn": "methods.recbole:HGN",
-    "gru4rec": "methods.recbole:GRU4Rec",
-    "sasrec": "methods.recbole:SASRec",
-    "bert4rec": "methods.recbole:BERT4Rec",
-    "s3rec": "methods.recbole:S3Rec",
-    "din": "methods.recbole:DIN",
-    "llmrec": "methods.llmrec.method:BestLlmRec",
-    "llmrec/title": "methods.llmrec.method:title",
-    "llmrec/original": "methods.llmrec.method:original",
-    "llmrec/basic-paraphrase": "methods.llmrec.method:basic_paraphrase",
-    "llmrec/basic-summarise": "methods.llmrec.method:basic_summarise",
-    "llmrec/basic-characterise": "methods.llmrec.method:basic_characterise",
-    "llmrec/rec-paraphrase": "methods.llmrec.method:rec_paraphrase",
-    "llmrec/rec-summarise": "methods.llmrec.method:rec_summarise",
-    "llmrec/rec-characterise": "methods.llmrec.method:rec_characterise",
-    "llmrec/eng": "methods.llmrec.method:eng",
-    "llmrec/rec-eng": "methods.llmrec.method:rec_eng",
-    "llmrec/all": "methods.llmrec.method:all_strategies",
-    "llm-rank": "methods.llmrank:LlmRank",
-    "llm-rank/reversed": "methods.llmrank:candidates_reversed",
+PAPREC = "methods.paprec.method:PapRec"
+GANPROMPT = "methods.ganprompt.method:GanPrompt"
+LRGD = "methods.lrgd.method:Lrgd"
+LLMREC = "methods.llmrec.method:LlmRec"
+REGISTRY: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "random": ("methods.random_order:RandomOrder", {}),
+    "popularity": ("methods.popularity:Popularity", {}),
+    "tallrec": ("methods.tallrec:TallRec", {}),
+    "collm": ("methods.collm.method:CoLlm", {}),
+    "ctrl": ("methods.ctrl.method:Ctrl", {}),
+    "p5": ("methods.p5.method:P5", {}),
+    "paprec/manual": (PAPREC, {"global_tokens": 0, "user_tokens": 0}),  # the template as it is: P5
+    "paprec/random": (PAPREC, {"budget": 0}),  # the random start, without a search
+    "paprec/shared": (PAPREC, {"personal": False}),  # user triggers stay as they start
+    "paprec/global": (PAPREC, {"user_tokens": 0}),
+    "paprec": (PAPREC, {}),
+    "ganprompt": (GANPROMPT, {}),
+    "ganprompt/no-gan": (GANPROMPT, {"gan": False}),
+    "ganprompt/no-stage1": (GANPROMPT, {"stage1_steps": 0}),
+    "ganprompt/language-only": (GANPROMPT, {"gamma": 0.0, "adversarial": "none"}),
+    "ganprompt/no-diversity": (GANPROMPT, {"gamma": 0.0}),
+    "ganprompt/cosine": (GANPROMPT, {"beta": 0.0}),
+    "ganprompt/js": (GANPROMPT, {"alpha": 0.0}),
+    "ganprompt/js-100": (GANPROMPT, {"alpha": 0.0, "beta": 100.0}),
+    "ganprompt/balanced": (GANPROMPT, {"beta": 100.0}),
+    "ganprompt/euclidean": (GANPROMPT, {"distance": "euclidean"}),
+    "ganprompt/mmd": (GANPROMPT, {"distance": "mmd"}),
+    "ganprompt/gamma-0.1": (GANPROMPT, {"gamma": 0.1}),
+    "ganprompt/gamma-0.3": (GANPROMPT, {"gamma": 0.3}),
+    "ganprompt/gamma-3": (GANPROMPT, {"gamma": 3.0}),
+    "ganprompt/gamma-10": (GANPROMPT, {"gamma": 10.0}),
+    "ganprompt/literal-sign": (GANPROMPT, {"literal_sign": True}),
+    "ganprompt/zero-sum": (GANPROMPT, {"adversarial": "zero-sum"}),
+    "ganprompt/no-adversary": (GANPROMPT, {"adversarial": "none"}),
+    "ganprompt/joint": (GANPROMPT, {"joint": True}),
+    "lrgd/no-model": ("methods.lrgd.no_model:NoModel", {}),
+    "lrgd/zero-shot": (LRGD, {"shots": 0, "stage_two": False}),
+    "lrgd/random": (LRGD, {"strategy": "random", "stage_two": False}),
+    "lrgd/recent": (LRGD, {"strategy": "recent", "stage_two": False}),
+    "lrgd/similar": (LRGD, {"strategy": "similar", "stage_two": False}),
+    "lrgd/stage1": (LRGD, {"stage_two": False}),
+    "lrgd": (LRGD, {}),
+    "bpr": ("methods.recbole:BPR", {}),
+    "lightgcn": ("methods.recbole:LightGCN", {}),
+    "caser": ("methods.recbole:Caser", {}),
+    "hgn": ("methods.recbole:HGN", {}),
+    "gru4rec": ("methods.recbole:GRU4Rec", {}),
+    "sasrec": ("methods.recbole:SASRec", {}),
+    "bert4rec": ("methods.recbole:BERT4Rec", {}),
+    "s3rec": ("methods.recbole:S3Rec", {}),
+    "din": ("methods.recbole:DIN", {}),
+    "llmrec": ("methods.llmrec.method:BestLlmRec", {}),
+    "llmrec/title": (LLMREC, {"strategy": "title"}),
+    "llmrec/original": (LLMREC, {"strategy": "original"}),
+    "llmrec/basic-paraphrase": (LLMREC, {"strategy": "basic-paraphrase"}),
+    "llmrec/basic-summarise": (LLMREC, {"strategy": "basic-summarise"}),
+    "llmrec/basic-characterise": (LLMREC, {"strategy": "basic-characterise"}),
+    "llmrec/rec-paraphrase": (LLMREC, {"strategy": "rec-paraphrase"}),
+    "llmrec/rec-summarise": (LLMREC, {"strategy": "rec-summarise"}),
+    "llmrec/rec-characterise": (LLMREC, {"strategy": "rec-characterise"}),
+    "llmrec/eng": (LLMREC, {"strategy": "eng"}),
+    "llmrec/rec-eng": (LLMREC, {"strategy": "rec-eng"}),
+    "llmrec/all": (LLMREC, {"strategy": "all"}),
+    "llm-rank": ("methods.llmrank:LlmRank", {}),
+    "llm-rank/reversed": ("methods.llmrank:LlmRank", {"reverse": True}),
 }
-"""Name on the command line -> ``module:factory``; the factory's keyword arguments are the settings."""
+"""Name on the command line -> ``module:Class``, whose fields are the settings, and those that make a row what it is."""
 
 
 class MethodError(InputError):
@@ -126,22 +130,13 @@ def check_setting(name: str, setting: str) -> None:
 
 
 def fixed(name: str) -> frozenset[str]:
-    """Settings that make a row what it is: those a partial gives, or those of its family that a subclass does not take.
-
-    The name of a row is one of them. Of a user's own partial, they are defaults like others.
+    """Settings that make a registered row what it is, its name among them. Those of a user's own partial are defaults.
 
     Raises:
         MethodError: for an unknown name or a module that does not hold it.
     """
     factory = _factory(name)
-    if name not in REGISTRY:
-        return frozenset()
-    named = {"row"}.intersection(inspect.signature(factory).parameters)
-    if isinstance(factory, partial):
-        return frozenset(factory.keywords).union(named)
-    classes = [each for each in getattr(factory, "__mro__", ()) if hasattr(each, "__dataclass_fields__")]
-    family = {setting for each in classes for setting in inspect.signature(each).parameters}
-    return frozenset(family.difference(inspect.signature(factory).parameters)).union(named)
+    return frozenset(factory.keywords) if name in REGISTRY and isinstance(factory, partial) else frozenset()
 
 
 def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
@@ -183,15 +178,18 @@ def _check_contract(name: str, method: object) -> None:
 
 def _factory(name: str) -> Callable[..., Method]:
     names([name])
-    module, _, attribute = REGISTRY.get(name, name).partition(":")
+    target, given = REGISTRY.get(name, (name, {}))
+    module, _, attribute = target.partition(":")
     if not (module and attribute):
         raise MethodError(f"no method {name!r}: give your own as package.module:Class")
     try:
         factory: Callable[..., Method] = getattr(importlib.import_module(module), attribute)
-        inspect.signature(factory)
+        takes = inspect.signature(factory).parameters
     except (Exception, SystemExit) as error:  # a script without a guard may end by itself
         raise MethodError(f"method {name!r}: {_told(error)}") from error
-    return factory
+    if name in REGISTRY and "row" in takes:
+        given = {**given, "row": name.partition("/")[2]}
+    return partial(factory, **given) if given else factory
 
 
 def _told(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""GANPrompt as a row of the leaderboard; rows.py has those without or with other parts of it."""
+"""GANPrompt as a row of the leaderboard; the registry has those without or with other parts of it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -305,16 +305,3 @@ class BestLlmRec(LlmRec):
     def _row(self, strategy: str) -> LlmRec:
         settings = {own.name: getattr(self, own.name) for own in fields(LlmRec)}
         return LlmRec(**(settings | {"strategy": strategy}))
-
-
-title = partial(LlmRec, strategy="title")
-original = partial(LlmRec, strategy="original")
-basic_paraphrase = partial(LlmRec, strategy="basic-paraphrase")
-basic_summarise = partial(LlmRec, strategy="basic-summarise")
-basic_characterise = partial(LlmRec, strategy="basic-characterise")
-rec_paraphrase = partial(LlmRec, strategy="rec-paraphrase")
-rec_summarise = partial(LlmRec, strategy="rec-summarise")
-rec_characterise = partial(LlmRec, strategy="rec-characterise")
-eng = partial(LlmRec, strategy="eng")
-rec_eng = partial(LlmRec, strategy="rec-eng")
-all_strategies = partial(LlmRec, strategy="all")

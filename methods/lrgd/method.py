@@ -1,7 +1,6 @@
-"""The recommender with demonstrations in its prompts, and its rows."""
+"""The recommender with demonstrations in its prompts."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
@@ -246,10 +245,3 @@ class Lrgd:
             f"{self.shots} demonstrations; alpha {chosen.alpha:g}, beta {chosen.beta:g}, eps {chosen.eps:g}: worst "
             f"seen template ndcg@10 {choice.quality:.4f} on validation, {choice.plain:.4f} unchanged"
         )
-
-
-zero_shot = partial(Lrgd, row="zero-shot", shots=0, stage_two=False)
-random = partial(Lrgd, row="random", strategy="random", stage_two=False)
-recent = partial(Lrgd, row="recent", strategy="recent", stage_two=False)
-similar = partial(Lrgd, row="similar", strategy="similar", stage_two=False)
-stage1 = partial(Lrgd, row="stage1", stage_two=False)

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.random import generator
 from data.types import BoolArray, FloatArray, IntArray
-from methods.base import FitReport, MethodInfo, Requests, Space, Task
+from methods.base import FitReport, Requests, Space, Task
 from methods.p5.method import P5
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from methods.paprec.search import Kind, Search, Watch
 
 Evidence = Literal["validation", "training"]
-
-
-def _info(name: str, cost: float) -> MethodInfo:
-    return replace(P5.info, name=name, paper="Li et al., 2024, arXiv 2402.00284", cost=cost)
 
 
 @dataclass
@@ -45,6 +41,7 @@ class PapRec(P5):
         sample: validation users global triggers look at; half of them are held out, to stop.
         gradients: training items per user whose loss user triggers take gradients of.
         gradient_sample: items of all users together whose loss global triggers take gradients of.
+        row: name of the row behind ``paprec/``; empty for the whole method.
     """
 
     global_tokens: int = 5
@@ -58,6 +55,7 @@ class PapRec(P5):
     sample: int = 400
     gradients: int = 1
     gradient_sample: int = 256
+    row: str = ""
     watch: "Watch | None" = field(init=False, repr=False, default=None)
     artifacts: dict[str, str] = field(init=False, repr=False, default_factory=dict)
 
@@ -69,10 +67,15 @@ class PapRec(P5):
         **{"negatives": 1, "sample": 2, "gradients": 1, "gradient_sample": 1},
     }
 
-    info = _info("paprec", 800.0)
-
     def __post_init__(self) -> None:
         super().__post_init__()
+        searched = bool(self.budget) * (bool(self.global_tokens) + bool(self.user_tokens and self.personal))
+        self.info = replace(
+            P5.info,
+            name="/".join(filter(None, ("paprec", self.row))),
+            paper="Li et al., 2024, arXiv 2402.00284",
+            cost=400.0 + 200.0 * searched,
+        )
         if self.evidence not in ("validation", "training"):
             raise ValueError(f"evidence is 'validation' or 'training', not {self.evidence!r}")
 
@@ -147,36 +150,3 @@ class PapRec(P5):
         if self.personal:
             kinds.append(Kind("user", tuple(range(shared, size)), True, judge(accepts), judge(stops)))
         return tuple(kind for kind in kinds if kind.positions)
-
-
-@dataclass
-class SharedTriggers(PapRec):
-    """Triggers in the places of user triggers stay as they start: all but personalisation."""
-
-    personal: bool = field(default=False, init=False)
-    info = _info("paprec/shared", 600.0)
-
-
-@dataclass
-class GlobalTriggers(PapRec):
-    """Global triggers only."""
-
-    user_tokens: int = field(default=0, init=False)
-    info = _info("paprec/global", 600.0)
-
-
-@dataclass
-class RandomTriggers(PapRec):
-    """The random start: triggers without a search."""
-
-    budget: int = field(default=0, init=False)
-    info = _info("paprec/random", 400.0)
-
-
-@dataclass
-class ManualPrompt(PapRec):
-    """The template as it is, without triggers: P5."""
-
-    global_tokens: int = field(default=0, init=False)
-    user_tokens: int = field(default=0, init=False)
-    info = _info("paprec/manual", 400.0)

@@ -8,7 +8,6 @@ import pytest
 from benchmarks import demonstration_study
 from benchmarks.demonstration_study import VARIANTS, List, Variant, main, study, table
 from methods.base import Showing
-from methods.lrgd.method import similar
 from methods.ranks import mid_rank, ndcg
 from methods.registry import create
 from tests.methods.lrgd.world import make_world
@@ -23,7 +22,7 @@ def task(tmp_path_factory):
 
 def test_every_list_is_ranked_behind_every_number_of_demonstrations(task):
     found = list(study(task, Variant("little", "evidence", "all", "lrgd/similar", SMALL), seed=1, users=6))
-    method = similar(**SMALL)
+    method = create("lrgd/similar", SMALL)
     method.fit(task, 1)
     assert len(found) == 6 * 5 and {one.seed for one in found} == {1}
     for one in found:

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import effect_study
 from benchmarks.effect_study import Effect, Quality, correlations, main, study
-from methods.lrgd.method import stage1
 from methods.ranks import mid_rank, ndcg
+from methods.registry import create
 from tests.methods.lrgd.world import make_world
 
 SMALL = {"backbone_steps": 2, "training_steps": 2, "own": 2, "others": 4, "targets": 1}
@@ -22,7 +22,7 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def method(task):
-    made = stage1(**SMALL, shots=2)
+    made = create("lrgd/stage1", {**SMALL, "shots": 2})
     made.fit(task, 0)
     return made
 

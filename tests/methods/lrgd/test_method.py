@@ -1,6 +1,7 @@
 """The rows of the leaderboard."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,15 +13,18 @@ from methods.lrgd import attention, training
 from methods.lrgd.attention import Strength
 from methods.lrgd.demonstrations import PoolSize
 from methods.lrgd.icl import IclScorer, encode
-from methods.lrgd.method import Lrgd, random, stage1, zero_shot
+from methods.lrgd.method import Lrgd
 from methods.lrgd.robust import choose, worst
 from methods.lrgd.selection import Selection
 from methods.lrgd.training import IclTraining
 from methods.ranks import mid_rank, ndcg
-from methods.registry import create, fixed
+from methods.registry import REGISTRY, create, fixed
 from tests.methods.lrgd.world import make_world
 
 SMALL = {"backbone_steps": 2, "training_steps": 2, "valid_users": 6, "valid_negatives": 3, "negatives": 4, "shots": 2}
+zero_shot, random, stage1 = (
+    partial(Lrgd, row=row, **REGISTRY[f"lrgd/{row}"][1]) for row in ("zero-shot", "random", "stage1")
+)
 
 
 @pytest.fixture(scope="module")
