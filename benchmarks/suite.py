@@ -15,7 +15,7 @@ from benchmarks.perturbations.base import PerturbationError
 from benchmarks.protocol import Protocol
 from data.errors import InputError
 from data.spelling import near
-from methods.registry import MethodError, check_setting, names, settings_of
+from methods.registry import MethodError, check_setting, fixed, names, settings_of
 
 
 class SuiteError(InputError):
@@ -185,7 +185,7 @@ def _by_method(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
         rows = names([key])
         for setting, value in settings[key].items():
             if not any(setting in settings_of(name) for name in rows):  # or it would do nothing
-                check_setting(rows[0], setting)
+                check_setting(next((row for row in rows if setting in fixed(row)), rows[0]), setting)
             if isinstance(value, float) and not math.isfinite(value):  # TOML has inf and nan, records have not
                 raise SuiteError(f"settings.{key}.{setting}: a finite number is needed, not {value!r}")
         for name in rows:
