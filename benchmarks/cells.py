@@ -2,20 +2,19 @@
 
 import csv
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 
 from benchmarks import audits, kept_fits, metrics
 from benchmarks.conditions import Condition
+from benchmarks.contract import check_offset, check_range, checked, for_roles, own_errors, score, scored
 from benchmarks.protocol import Problem
 from benchmarks.provenance import code, peak_memory, reset_peak_memory
 from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
@@ -24,11 +23,7 @@ from data.types import FloatArray
 from methods.base import Compute, FitReport, Method, NotRunnable, Requests, Task, count
 from methods.lm.open import recorded_file
 from methods.registry import create
-from methods.settings import fits, words
 
-USERS_PER_CALL = 64
-OFFSET = 1e-5
-"""Share of their size by which the scores of a user have to differ: more than a hundred times what float32 rounds."""
 FIT_SHARE = 0.6
 """Share of a cell's expected time that fitting takes; only the progress bar depends on it."""
 
@@ -186,7 +181,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "fingerprints": cell.fingerprints,
             }
             (folder / "record.json").write_text(to_json(record), encoding="utf-8")
-            with _own_errors(method):
+            with own_errors(method):
                 artifacts = getattr(method, "artifacts", {})
             for name, content in artifacts.items():
                 if Path(name).name != name or (folder / name).exists():
@@ -219,23 +214,6 @@ def _fitted(cell: Cell) -> tuple[kept_fits.Fit, str]:
         logging.getLogger(__name__).warning("%s: %s", cell.id, error)
         return fit, str(error)
     return fit, ""
-
-
-def checked(report: object) -> FitReport:
-    """What ``fit`` returned, with Python's own values where it has NumPy's.
-
-    Raises:
-        TypeError: if it is no FitReport, or a field is not of its type; infinite and undefined numbers are of none.
-    """
-    if not isinstance(report, FitReport):
-        raise TypeError(f"fit returns a FitReport, not {report!r}")
-    values = {}
-    for name, kind in get_type_hints(FitReport).items():
-        value = getattr(report, name)
-        values[name] = value = value.item() if isinstance(value, np.generic) else value
-        if not fits(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
-            raise TypeError(f"{name} in a FitReport is {words(kind)}, not {value!r}")
-    return FitReport(**values)
 
 
 @dataclass(frozen=True)
@@ -275,14 +253,14 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
             started = time.perf_counter()
             scores, flags = scored(method, shown)
             elapsed += time.perf_counter() - started
-            _check_range(method, scores)
+            check_range(method, scores)
             if not n:
-                _check_offset(method, scores)
+                check_offset(method, scores)
             mask = cell.problem.test.mask
             competing = scores if mask is None else np.where(mask, scores, -np.inf)  # the list a user would see
             np.save(folder / "scores" / f"{n:03}.npy", competing.astype(np.float32))
             invariance.see(condition, scores)
-            with _own_errors(method):
+            with own_errors(method):
                 demonstrations.see(condition, shown)
             writer.writerows(_rows(condition, shown, scores, cell.problem, flags))
 
@@ -291,7 +269,7 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
     unusable = str(getattr(getattr(method, "ledger", None), "note", ""))
 
     def afresh(shown: Requests) -> FloatArray:
-        with _own_errors(method):
+        with own_errors(method):
             getattr(method, "forget", lambda: None)()
         return score(method, shown)
 
@@ -310,87 +288,6 @@ def _noted(report: FitReport, shortened: int, unusable: str) -> FitReport:
     """The report, with a note on prompts that were shortened and on answers that could not be used if there are any."""
     said = f"{count(shortened, 'prompt')} shortened to the model's window" if shortened else ""
     return replace(report, note="; ".join(filter(None, (report.note, said, unusable))))
-
-
-def for_roles(requests: Requests, method: Method) -> Requests:
-    """The requests with the templates of the method's own roles only."""
-    own = {role: row for role, row in requests.templates.items() if role in method.info.roles}
-    return replace(requests, templates=own)
-
-
-def score(method: Method, requests: Requests) -> FloatArray:
-    """Scores of all rows, shape ``[rows, candidates]``; raises what :func:`scored` does."""
-    return scored(method, requests)[0]
-
-
-def scored(method: Method, requests: Requests) -> tuple[FloatArray, list[str]]:
-    """Scores of all rows, shape ``[rows, candidates]``, and a flag of each row, a bounded number of users per call.
-
-    Raises:
-        ValueError: if the method returns another shape, values that are not finite, or flags of other rows.
-        RuntimeError: if the method cannot read or write a file.
-    """
-    parts, flags = list[FloatArray](), list[str]()
-    for rows in np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL)):
-        with _own_errors(method):
-            parts.append(_scores(method, requests.select(rows)))
-            flags += list(getattr(method, "flags", ())) or [""] * len(rows)
-    if len(flags) != len(requests):
-        raise ValueError(f"{method.info.name}: flags holds a text of every row that was scored last, or nothing")
-    scores = np.concatenate(parts)
-    if not np.isfinite(scores).all():
-        row = int(np.argmin(np.isfinite(scores).all(axis=1)))
-        user = requests.catalogue.user_ids[requests.users[row]]
-        raise ValueError(f"{method.info.name}: scores of user {user!r} are not finite")
-    return scores, flags
-
-
-@contextmanager
-def _own_errors(method: Method) -> Iterator[None]:
-    """Tell errors of a method's own files from those of the run folder, which would end the run."""
-    try:
-        yield
-    except OSError as error:
-        raise RuntimeError(f"{method.info.name}: {error}") from error
-
-
-def _scores(method: Method, requests: Requests) -> FloatArray:
-    scores, expected = method.score(requests), requests.candidates.shape
-    if np.shape(scores) != expected:
-        found = "nothing" if scores is None else f"shape {np.shape(scores)}"
-        raise ValueError(f"{method.info.name}: score returns one number per candidate, shape {expected}, not {found}")
-    if np.iscomplexobj(scores):
-        raise ValueError(f"{method.info.name}: scores are complex numbers, which have no order")
-    return np.asarray(scores, np.float64)
-
-
-def _check_range(method: Method, scores: FloatArray) -> None:
-    """See that single precision, in which scores are kept, has numbers of their size.
-
-    Raises:
-        ValueError: if they are too large, or all too small.
-    """
-    most, limits = np.abs(scores).max(), np.finfo(np.float32)
-    if most > limits.max or 0 < most < limits.tiny:
-        raise ValueError(
-            f"{method.info.name}: scores of size {most:.2g} are beyond the single precision in which they are kept: "
-            "give their logarithms, or multiples"
-        )
-
-
-def _check_offset(method: Method, scores: FloatArray) -> None:
-    """See that single precision, in which scores are kept, tells those of a user apart.
-
-    Raises:
-        ValueError: if it does not for any user, because of what all candidates share.
-    """
-    spread, size = np.ptp(scores, axis=1), np.abs(scores).max(axis=1)
-    varied = spread > 0
-    if varied.any() and (spread < OFFSET * size)[varied].all():
-        raise ValueError(
-            f"{method.info.name}: the scores of a user differ by less than {OFFSET:g} of their size, too little for "
-            "the single precision in which they are kept: take away what all candidates share"
-        )
 
 
 def _rows(

@@ -45,7 +45,7 @@ def peak_memory(users: int) -> float:
 
     The users of ml-100k come again and again, each time with another history.
     """
-    from benchmarks.cells import score
+    from benchmarks.contract import score
     from benchmarks.random_models import llama
     from benchmarks.throughput import CASES, problem_requests, tokenizer_for
     from methods.lm.prompts import Encoder

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import metrics
-from benchmarks.cells import ASKING, Cell, Outcome, Progress, for_roles, score
+from benchmarks.cells import ASKING, Cell, Outcome, Progress
+from benchmarks.contract import for_roles, score
 from benchmarks.protocol import Problem
 from benchmarks.store import SCHEMA, CellId, disk_errors, to_json, write_atomically
 from data.errors import InputError

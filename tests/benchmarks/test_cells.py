@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks import cells, metrics, suite
-from benchmarks.cells import checked, score
+from benchmarks import contract, metrics, suite
 from benchmarks.conditions import Condition
+from benchmarks.contract import checked, score
 from benchmarks.plan import make_plan
 from methods.base import Compute, FitReport, MethodInfo
 from methods.registry import create
@@ -61,8 +61,8 @@ class Flagging(Complex):
 
 
 def test_flags_of_all_calls_stand_at_their_rows(toy, monkeypatch):
-    monkeypatch.setattr(cells, "USERS_PER_CALL", 2)
-    assert cells.scored(Flagging(), toy)[1] == [f"user {user}" for user in toy.users]
+    monkeypatch.setattr(contract, "USERS_PER_CALL", 2)
+    assert contract.scored(Flagging(), toy)[1] == [f"user {user}" for user in toy.users]
     monkeypatch.setattr(Flagging, "flags", ["of one row"], raising=False)
     monkeypatch.setattr(Flagging, "score", lambda self, requests: np.zeros(requests.candidates.shape))
     with pytest.raises(ValueError, match="complex: flags holds a text of every row"):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import suite
-from benchmarks.cells import Cell, score
+from benchmarks.cells import Cell
+from benchmarks.contract import score
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.plan import make_plan, with_llm
 from benchmarks.protocol import Protocol, prepare
