@@ -212,11 +212,7 @@ def _levels(results: Results, method: str, values: FloatArray) -> dict[str, floa
     parts = {"clean": values[:1]} | ({"unseen": values[results.unseen]} if len(results.unseen) else {})
     for name, part in parts.items():
         if name == "unseen" and (part == values[:1]).all():
-            levels |= {
-                "unseen": levels["clean"],
-                "unseen_low": levels["clean_low"],
-                "unseen_high": levels["clean_high"],
-            }
+            levels |= {f"unseen{end}": levels[f"clean{end}"] for end in ("", "_low", "_high")}
             continue
         found = significance.bootstrap_interval(
             part.transpose(1, 0, 2), draws=statistics["resamples"], level=statistics["level"], rng=rng

@@ -92,8 +92,8 @@ def _across(found: Sequence[Results], folder: RunFolder) -> str:
 
     across = ranks.ranks(found)
     if across is None:  # ranks of an earlier run of this folder are none of this one
-        drawn = (folder.path / "figures" / figures.CRITICAL_DIFFERENCE).with_suffix(".*")
-        for path in (*folder.path.glob("ranks.*"), *drawn.parent.glob(drawn.name)):
+        drawn = folder.path / "figures" / figures.CRITICAL_DIFFERENCE
+        for path in (*folder.path.glob("ranks.*"), drawn, drawn.with_suffix(".pdf")):
             with disk_errors(path):
                 path.unlink(missing_ok=True)
         return ""
