@@ -176,6 +176,10 @@ class Table:
             lines += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
         return "\n".join(lines) + "\n"
 
+    def values(self) -> list[dict[str, Any]]:
+        """The rows with numbers as in CSV: what comes behind six digits may depend on the number of threads."""
+        return [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in self.rows]
+
     def csv(self) -> str:
         """All columns, numbers with six significant digits, empty where undefined."""
         text = io.StringIO()

@@ -70,7 +70,7 @@ def write_leaderboard(folder: RunFolder, found: Sequence[Results]) -> dict[str, 
     """Write leaderboard.md, .csv, .json and, shorter, .tex, by data set; cheap enough to repeat after every cell."""
     boards = {results.dataset: leaderboard(results) for results in found}
     _write(folder, "leaderboard", boards, short)
-    folder.write("leaderboard.json", to_json({name: table.rows for name, table in boards.items()}))
+    folder.write("leaderboard.json", to_json({name: table.values() for name, table in boards.items()}))
     return boards
 
 
