@@ -4,16 +4,16 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import executors, machine, merging, plan, provenance, suite, tuned_settings, tuning
-from benchmarks.cells import Outcome
 from benchmarks.errors import EXIT_AUDIT, EXIT_FAILED, UsageError
 from benchmarks.listing import list_
+from benchmarks.progress import Bar
 from benchmarks.report import write
 from benchmarks.report.leaderboard import failed_audits
 from benchmarks.report.results import Results, load
@@ -26,6 +26,8 @@ from methods.registry import create, names
 USER_ERRORS = (InputError, StoreError, LlmError)
 
 
+PROTOCOL = ("split", "min_rating", "min_count", "negatives", "users")
+"""Keys of a suite's [protocol] that are options, too."""
 TRIALS = 8
 """Fits per method of --tune where --trials does not say."""
 
@@ -36,7 +38,7 @@ def overrides(options: Namespace) -> dict[str, Any]:
     Raises:
         UsageError: for a --set that is not METHOD.SETTING=VALUE.
     """
-    protocol = {key: getattr(options, key) for key in ("split", "negatives", "users")}
+    protocol = {key: getattr(options, key) for key in PROTOCOL}
     chosen: dict[str, Any] = {
         "methods": options.methods,
         "datasets": options.datasets,
@@ -189,7 +191,7 @@ def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, execute:
     tuned_settings.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")
     failed, written = False, list[Path]()
-    with closing(_Bar(searches, made.costs)) as bar:
+    with closing(Bar(searches, made.costs)) as bar:
         for search, outcome in execute(searches, bar.report):
             failed |= outcome.status == "failed"
             bar.ended(search, outcome)
@@ -229,11 +231,12 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     folder.write("manifest.json", to_json(manifest))
     kept = {cell.id: record for cell in made.cells if (record := folder.record(cell.id, cell.key))}
     waiting = [cell for cell in made.own if cell.id not in kept]
-    _say(made, folder, list(kept.values()), len(waiting))
+    _say_data(made)
+    _say_cells(made, folder, list(kept.values()), len(waiting))
     executors.log_to(folder.path / "run.log")
     if kept and waiting:
         write.write_leaderboard(folder, load(folder))
-    with closing(_Bar(waiting, made.costs)) as bar:
+    with closing(Bar(waiting, made.costs)) as bar:
         for cell, outcome in execute(waiting, bar.report):
             if outcome.status != "finished":
                 outcomes[str(cell.id)] = {"status": outcome.status, "reason": outcome.reason}
@@ -244,7 +247,7 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     return _conclude(folder, load(folder))
 
 
-def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]], waiting: int) -> None:
+def _say_data(made: plan.Plan) -> None:
     for name, problem in made.problems.items():
         facts = made.facts(problem)
         print(
@@ -254,6 +257,9 @@ def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]],
         )
         for note in facts["notes"]:
             print(f"  {note}", file=sys.stderr)
+
+
+def _say_cells(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]], waiting: int) -> None:
     kept = f", {len(finished)} finished earlier and kept" if finished else ""
     if others := sum(record.get("code") != provenance.code() for record in finished):
         kept += f", {others} of them made by other code: --fresh fits all again"
@@ -271,6 +277,7 @@ def _say(made: plan.Plan, folder: RunFolder, finished: Sequence[dict[str, Any]],
 
 def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
     """Print each cell, whether it is finished, and what it would ask of a language model."""
+    _say_data(made)
     for cell in made.own:
         if not fresh and folder.record(cell.id, cell.key) is not None:
             state = "finished"
@@ -283,43 +290,6 @@ def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
     if not fresh:
         _refuse_to_replace(made, folder)
     return 0
-
-
-class _Bar:
-    """The progress bar of a run, weighted by the expected cost of the cells."""
-
-    def __init__(self, cells: Sequence[executors.Job], cost: Mapping[str, float]) -> None:
-        from tqdm import tqdm
-
-        self._cost, self._at = cost, dict.fromkeys(map(str, (cell.id for cell in cells)), 0.0)
-        self._stages: dict[str, str] = {}
-        form = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {postfix}"
-        pace = 0.1 if sys.stderr.isatty() else 30
-        self._left = sum(cost[cell.id.method] for cell in cells)
-        # the mean pace so far: that of the last cell alone would make the remaining time jump
-        self.bar = tqdm(total=self._left, bar_format=form, file=sys.stderr, mininterval=pace, smoothing=0)
-
-    def report(self, cell: executors.Job, fraction: float, stage: str) -> None:
-        """A cell has reached a fraction of its work."""
-        step = max(0.0, fraction - self._at[str(cell.id)])
-        self._at[str(cell.id)] += step
-        self._stages[str(cell.id)] = f"{cell.id.method} {stage}"
-        self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=not fraction)
-        part = min(step * self._cost[cell.id.method], self._left)  # rounded sums may be above the whole
-        self._left -= part
-        self.bar.update(part)
-
-    def ended(self, cell: executors.Job, outcome: Outcome) -> None:
-        """A cell has ended."""
-        self.report(cell, 1.0, outcome.status)
-        del self._stages[str(cell.id)]
-        reason = f": {outcome.reason}" if outcome.reason else ""
-        log = f" (see {cell.run / 'run.log'})" if outcome.status == "failed" else ""
-        self.bar.write(f"{cell.id}: {outcome.status}{reason}{log}", file=sys.stderr)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self.bar.close()
 
 
 def report(options: Namespace) -> int:

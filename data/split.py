@@ -67,7 +67,7 @@ def leave_one_out(dataset: Dataset) -> Split:
         user = int(np.argmax(lengths < 3))
         raise SplitError(
             f"{dataset.name}: user {dataset.catalogue.user_ids[user]!r} has {lengths[user]} interactions; "
-            "leave-one-out needs at least 3 (raise min_count)"
+            "leave-one-out needs at least 3 (raise --min-count)"
         )
     rows = list(dataset.histories)
     return Split(

@@ -1,5 +1,7 @@
 """Tables by condition and by family of conditions."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from benchmarks import robustness
@@ -32,6 +34,7 @@ FAMILIES = (
     Column("reached", "Users reached", digits=3),
 )
 REACHED = "Users reached: share of users any of whose scores the condition changed."
+LEFT_OUT = "Rows in which no score of the method changed, and all is as in clean, are in the CSV alone."
 
 
 def by_condition(results: Results) -> Table:
@@ -57,7 +60,8 @@ def by_condition(results: Results) -> Table:
         CONDITIONS,
         rows,
         f"{results.dataset}, {PRIMARY} and drop against clean under every condition. {REACHED} A dash for drop and "
-        "what follows: conditions of the family do not reach the method's prompt, or not in every fit.",
+        f"what follows: conditions of the family do not reach the method's prompt, or not in every fit. {LEFT_OUT}",
+        _as_clean(results, ((m, np.array([c])) for m in results.methods for c in range(len(results.conditions)))),
     )
 
 
@@ -87,8 +91,14 @@ def by_family(results: Results) -> Table:
         rows,
         f"{results.dataset}, {PRIMARY} by family of conditions. Severity area: mean height of the curve from "
         f"severity 0 (clean) to the strongest grade; undefined for families without grades. {REACHED} A dash for drop "
-        "and what follows: the family does not reach the method's prompt, or not in every fit.",
+        f"and what follows: the family does not reach the method's prompt, or not in every fit. {LEFT_OUT}",
+        _as_clean(results, ((m, results.family(family)) for m in results.methods for family in results.families)),
     )
+
+
+def _as_clean(results: Results, rows: Iterable[tuple[str, IntArray]]) -> set[int]:
+    """Numbers of the rows, of a method and other conditions than clean, in which nothing changed."""
+    return {n for n, (method, members) in enumerate(rows) if any(members) and results.unmoved(method, members)}
 
 
 def _against_clean(results: Results, method: str, means: FloatArray, conditions: IntArray) -> dict[str, float]:

@@ -115,6 +115,11 @@ class Results:
             return bool(members)
         return all(any(self._moved(method, seed, member) for member in members) for seed in range(len(self.seeds)))
 
+    def unmoved(self, method: str, conditions: IntArray) -> bool:
+        """Whether conditions change no score of any fit of a method."""
+        fits = range(len(self.seeds))
+        return not any(self._moved(method, seed, c) for c in conditions.tolist() for seed in fits)
+
     def _moved(self, method: str, seed: int, condition: int) -> bool:
         """Whether a condition changed any score of a fit; any rank, in a folder without scores."""
         moved = _scores_moved(self.cell(method, self.seeds[seed]), self.records[method][seed]["key"], condition)

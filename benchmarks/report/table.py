@@ -5,7 +5,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -73,11 +73,13 @@ class Table:
         columns: the columns.
         rows: values by key.
         caption: what the reader has to know.
+        detail: numbers of the rows that only CSV shows.
     """
 
     columns: Sequence[Column]
     rows: Sequence[dict[str, Any]]
     caption: str = ""
+    detail: Collection[int] = ()
     _marks: dict[tuple[int, str], str] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,6 +134,7 @@ class Table:
         return [
             [emphasis.get(self._marks.get((n, c.key), ""), "{}").format(escaped(self.cell(n, c))) for c in self.shown]
             for n in range(len(self.rows))
+            if n not in self.detail
         ]
 
     def markdown(self) -> str:

@@ -109,8 +109,7 @@ def read_interactions(path: Path) -> Interactions:
     file = read_file(path, required=("user_id", "item_id", "timestamp"))
     if "label" in file.columns and "rating" not in file.columns:
         raise DataError(
-            f"{path}: a column label and none named rating: call it rating in the header, "
-            "and set min_rating = 1 in a suite file's [protocol]"
+            f"{path}: a column label and none named rating: call it rating in the header, and give --min-rating 1"
         )
     return Interactions(
         users=file.columns["user_id"],

@@ -72,7 +72,7 @@ def build(
     positive = np.ones(len(order), np.bool_) if rows.ratings is None else rows.ratings[order] >= min_rating
     notes += _note(~positive, order, rows, f"rated under {min_rating:g} and not counted as positives")
     if rows.ratings is not None and (top := rows.ratings.max(initial=0)) > STARS:
-        notes.append(f"ratings reach {top:g}, and positives are those of {min_rating:g} and more (min_rating)")
+        notes.append(f"ratings reach {top:g}, and positives are those of {min_rating:g} and more (--min-rating)")
     order = order[positive]
 
     first = np.zeros(len(order), np.bool_)
@@ -84,7 +84,7 @@ def build(
     notes += _note(~kept, order, rows, f"of users or items with fewer than {min_count} positives left out")
     order = order[kept]
     if not len(order):
-        cure = "a suite file's [protocol] can lower min_rating and min_count" if notes else "the file has none"
+        cure = "--min-rating and --min-count can be lower" if notes else "the file has none"
         raise DataError(f"{name}: no interaction is left; {'; '.join([*notes, cure])}")
 
     users, user_row = np.unique(user[order], return_inverse=True)

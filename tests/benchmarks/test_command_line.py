@@ -108,6 +108,23 @@ def test_bad_input_is_answered_with_a_sentence_and_neighbours(run_suite, tmp_pat
     assert "Traceback" not in answer.stderr
 
 
+def test_what_is_a_positive_is_an_option_and_a_dry_run_says_what_it_leaves(tmp_path, run_suite):
+    file = write_atomic(tmp_path / "tiny", users=60, items=60, length=12) / "tiny.inter"
+    header, *rows = file.read_text().splitlines()
+    rated = [f"{row}\t{2 + n % 4}" for n, row in enumerate(rows)]
+    file.write_text("\n".join([f"{header}\trating:float", *rated]) + "\n")
+    flags = ("--methods", "random", "--datasets", tmp_path / "tiny", "--output-dir", tmp_path / "r", "--dry-run")
+    flags = (*flags, "--negatives", 40)
+    for rating, count, left in (("2", "1", 720), ("3", "1", 540), ("2", "13", None)):
+        answer = run_suite(*flags, "--min-rating", rating, "--min-count", count)
+        if left is None:
+            assert answer.returncode == 2 and "--min-rating and --min-count can be lower" in answer.stderr
+        else:
+            assert f"60 items, {left} interactions; 60 of 60 test users judged" in answer.stderr
+        assert (f"rated under {rating} and not counted as positives" in answer.stderr) == (rating == "3")
+    assert "min_rating: Input should be a finite number" in run_suite(*flags, "--min-rating", "nan").stderr
+
+
 def test_data_of_the_same_name_are_refused(suite_file, tmp_path, run_suite):
     folders = [write_atomic(tmp_path / name / "tiny", users=60, items=60, length=12) for name in "ab"]
     answer = run_suite("--suite", suite_file, "--datasets", *folders, "--output-dir", tmp_path / "r")

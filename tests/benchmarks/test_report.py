@@ -527,6 +527,17 @@ def test_numbers_by_condition_and_family_are_those_of_the_records(finished):
     assert row["drop"] == pytest.approx(1 - unseen.mean() / means["ndcg@10"][0])
 
 
+def test_rows_in_which_no_score_changed_are_in_the_csv_alone(finished):
+    (results,) = load(RunFolder(finished[1]))
+    for table in (by_condition(results), by_family(results)):
+        assert table.csv().count("\n") == 1 + len(table.rows)
+        assert len(table.rows) == 3 * len(set(row[table.columns[1].key] for row in table.rows))
+        printed = [row for n, row in enumerate(table.rows) if n not in table.detail]
+        assert all(row["method"] == PROMPTED or row["family"] == "clean" for row in printed)
+        assert table.markdown().count("\n| ") == 1 + len(printed) == table.latex().count(r" \\")
+        assert table.html().count("<tr>") == 1 + len(printed)
+
+
 def test_a_positive_drop_in_the_table_of_tests_is_a_loss(finished):
     (results,) = load(RunFolder(finished[1]))
     values = results.values("ndcg@10")[results.methods.index(PROMPTED)].mean(axis=(1, 2))

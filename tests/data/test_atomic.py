@@ -45,7 +45,7 @@ def load(folder: Path, **options: object):
         (rows(header=HEADER + "\trating:float"), "shop: no interaction is left; the file has none"),
         (
             rows(("u", "i", 1, 1), header=HEADER + "\trating:float"),
-            "a suite file's [protocol] can lower min_rating and",
+            "--min-rating and --min-count can be lower",
         ),
         ("", "no column user_id, item_id, timestamp"),
     ],
@@ -205,7 +205,7 @@ def test_low_ratings_are_not_positives(tmp_path):
 def test_ratings_of_another_scale_are_said(tmp_path):
     inter = rows(("u", "a", 1, 10), ("u", "b", 2, 5), header=HEADER + "\trating:float")
     assert (
-        "ratings reach 10, and positives are those of 4 and more (min_rating)"
+        "ratings reach 10, and positives are those of 4 and more (--min-rating)"
         in load(folder_with(tmp_path, inter)).notes
     )
     five = rows(("u", "a", 1, 5), ("u", "b", 2, 4), header=HEADER + "\trating:float")
@@ -214,7 +214,7 @@ def test_ratings_of_another_scale_are_said(tmp_path):
 
 def test_labels_are_no_positives_until_they_are_ratings(tmp_path):
     inter = rows(("u", "a", 1, 1), ("u", "b", 2, 0), header=HEADER + "\tlabel:float")
-    with pytest.raises(DataError, match=r"shop\.inter: a column label .* call it rating .* min_rating = 1"):
+    with pytest.raises(DataError, match=r"shop\.inter: a column label .* call it rating .* --min-rating 1"):
         load(folder_with(tmp_path, inter))
     renamed = folder_with(tmp_path, inter.replace("label", "rating"))
     assert load(renamed, min_rating=1).catalogue.item_ids == ("a",)

@@ -1,0 +1,43 @@
+"""The progress bar of a run."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from benchmarks import executors
+from benchmarks.cells import Outcome
+
+
+class Bar:
+    """The progress bar of a run, weighted by the expected cost of the cells."""
+
+    def __init__(self, cells: Sequence[executors.Job], cost: Mapping[str, float]) -> None:
+        from tqdm import tqdm
+
+        self._cost, self._at = cost, dict.fromkeys(map(str, (cell.id for cell in cells)), 0.0)
+        self._stages: dict[str, str] = {}
+        form = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {postfix}"
+        pace = 0.1 if sys.stderr.isatty() else 30
+        whole = sum(cost[cell.id.method] for cell in cells)
+        # the mean pace so far: that of the last cell alone would make the remaining time jump
+        self.bar = tqdm(total=whole, bar_format=form, file=sys.stderr, mininterval=pace, smoothing=0)
+
+    def report(self, cell: executors.Job, fraction: float, stage: str) -> None:
+        """A cell has reached a fraction of its work."""
+        step = max(0.0, fraction - self._at[str(cell.id)])
+        self._at[str(cell.id)] += step
+        self._stages[str(cell.id)] = f"{cell.id.method} {stage}"
+        self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=not fraction)
+        left = self.bar.total - self.bar.n
+        self.bar.update(min(step * self._cost[cell.id.method], left))  # rounded sums may be above the whole
+
+    def ended(self, cell: executors.Job, outcome: Outcome) -> None:
+        """A cell has ended."""
+        self.report(cell, 1.0, outcome.status)
+        del self._stages[str(cell.id)]
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        log = f" (see {cell.run / 'run.log'})" if outcome.status == "failed" else ""
+        self.bar.write(f"{cell.id}: {outcome.status}{reason}{log}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()

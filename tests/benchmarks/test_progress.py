@@ -1,0 +1,22 @@
+"""The progress bar of a run."""
+
+import warnings
+from types import SimpleNamespace
+
+from benchmarks.cells import Outcome
+from benchmarks.progress import Bar
+from benchmarks.store import CellId
+
+
+def test_rounded_costs_do_not_lead_beyond_the_whole(capsys):
+    cells = [SimpleNamespace(id=CellId("tiny", name, 0), run=None) for name in "abcdefgh"]
+    bar = Bar(cells, {name: 0.1 * n for n, name in enumerate("abcdefgh", start=1)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for cell in reversed(cells):
+            for step in range(1, 8):
+                bar.report(cell, step / 7, "fit")
+            bar.ended(cell, Outcome("finished"))
+            assert bar.bar.n <= bar.bar.total
+        bar.close()
+    assert "100%" in capsys.readouterr().err
