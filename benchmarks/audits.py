@@ -11,6 +11,7 @@ from data.prompts.library import check_disjoint
 from data.prompts.template import TemplateError
 from data.random import generator
 from data.types import FloatArray
+from methods import hooks
 from methods.base import Compute, Method, Requests
 
 SAMPLE = 24
@@ -137,10 +138,10 @@ class Demonstrations:
         """Look at what is shown under a condition."""
         if not self._applies or self._fault:
             return
-        if not hasattr(self._method, "demonstrated"):
+        if (demonstrated := hooks.demonstrated(self._method, requests)) is None:
             self._fault = "the method does not say what it demonstrates"
             return
-        for row in self._method.demonstrated(requests):
+        for row in demonstrated:
             for shown in row:
                 self._shown += 1
                 if not shown.items <= self._training[shown.user]:

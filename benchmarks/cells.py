@@ -20,6 +20,7 @@ from benchmarks.provenance import code, peak_memory, reset_peak_memory
 from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
 from data.fingerprint import fingerprint
 from data.types import FloatArray
+from methods import hooks
 from methods.base import Compute, FitReport, Method, NotRunnable, Requests, Task, count
 from methods.lm.open import recorded_file
 from methods.registry import create
@@ -78,7 +79,7 @@ class Cell:
         """Those of the problem, of recorded answers that the setting ``llm`` names, and of a user's own method."""
         method = create(self.id.method, self.settings)
         found = dict(self.problem.fingerprints)
-        file = recorded_file(getattr(method, "llm", ""), self.problem.dataset.name, self.compute.cache)
+        file = recorded_file(hooks.llm(method), self.problem.dataset.name, self.compute.cache)
         if file is not None and file.is_file():
             found["recorded"] = fingerprint(file.read_text(encoding="utf-8"))
         return found | self.source
@@ -182,7 +183,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
             }
             (folder / "record.json").write_text(to_json(record), encoding="utf-8")
             with own_errors(method):
-                artifacts = getattr(method, "artifacts", {})
+                artifacts = hooks.artifacts(method)
             for name, content in artifacts.items():
                 if Path(name).name != name or (folder / name).exists():
                     raise ValueError(f"artifacts: {name!r} is no plain file name, or there is one of that name")
@@ -241,7 +242,7 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
     invariance = audits.Invariance(method.info.roles)
     demonstrations = audits.Demonstrations(cell.problem, method)
     (folder / "scores").mkdir()
-    elapsed, before = 0.0, _shortened(method)
+    elapsed, before = 0.0, hooks.shortened(method)
     with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
@@ -264,24 +265,18 @@ def _score_conditions(cell: Cell, method: Method, folder: Path, progress: Progre
                 demonstrations.see(condition, shown)
             writer.writerows(_rows(condition, shown, scores, cell.problem, flags))
 
-    shortened = _shortened(method) - before
-    ledger = asdict(method.ledger) if hasattr(method, "ledger") else None
-    unusable = str(getattr(getattr(method, "ledger", None), "note", ""))
+    shortened = hooks.shortened(method) - before
 
     def afresh(shown: Requests) -> FloatArray:
         with own_errors(method):
-            getattr(method, "forget", lambda: None)()
+            hooks.forget(method)
         return score(method, shown)
 
+    ledger, unusable = hooks.ledger(method), hooks.unusable(method)  # before the audits score again
     rescored = audits.rescoring(afresh, requests, cell.conditions, cell.id.seed)
     checks = [*invariance.audits(), *demonstrations.audits(), *rescored]
-    return _Scored(elapsed / (len(requests) * len(cell.conditions)) * 1000, shortened, ledger, unusable, checks)
-
-
-def _shortened(method: Method) -> int:
-    """Prompts that a method has cut to the window of its model so far."""
-    encoder = getattr(getattr(method, "scorer", None), "encoder", None)
-    return getattr(encoder, "shortened", 0)
+    seconds = elapsed / (len(requests) * len(cell.conditions)) * 1000
+    return _Scored(seconds, shortened, ledger, unusable, checks)
 
 
 def _noted(report: FitReport, shortened: int, unusable: str) -> FitReport:

@@ -19,6 +19,7 @@ from benchmarks.report.leaderboard import failed_audits
 from benchmarks.report.results import Results, load
 from benchmarks.store import RunFolder, StoreError, to_json
 from data.errors import InputError
+from methods import hooks
 from methods.base import Compute, count
 from methods.lm.answers import LlmError
 from methods.registry import create, names
@@ -208,7 +209,7 @@ def _dry_tune(made: plan.Plan, trials: int) -> int:
     for search in searches:
         print(f"{search.id}: {search.waiting()} fits to make, of {trials} trials over {', '.join(search.space)}")
     for name in sorted({cell.id.method for cell in made.cells} - {search.id.method for search in searches}):
-        row = tuning.tuned_as(name, create(name, made.suite.settings.get(name)))
+        row = hooks.tuned_as(name, create(name, made.suite.settings.get(name)))
         print(f"{name}: {'no settings to search' if row == name else f'runs with the settings of {row}'}")
     return 0
 
@@ -283,9 +284,9 @@ def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
             state = "finished"
         else:
             method = create(cell.id.method, cell.settings)
-            estimate = getattr(method, "estimate", None)
+            asking = hooks.estimate(method, *cell.shown(method))
             state = "to score, its fit is kept" if cell.keep and cell.fit_file.exists() else "to run"
-            state += "" if estimate is None else f", {estimate(*cell.shown(method))}"
+            state += asking and f", {asking}"
         print(f"{cell.id}: {state}")
     if not fresh:
         _refuse_to_replace(made, folder)

@@ -9,6 +9,7 @@ from typing import get_type_hints
 import numpy as np
 
 from data.types import FloatArray
+from methods import hooks
 from methods.base import FitReport, Method, Requests
 from methods.settings import fits, words
 
@@ -56,7 +57,7 @@ def scored(method: Method, requests: Requests) -> tuple[FloatArray, list[str]]:
     for rows in np.array_split(np.arange(len(requests)), range(USERS_PER_CALL, len(requests), USERS_PER_CALL)):
         with own_errors(method):
             parts.append(_scores(method, requests.select(rows)))
-            flags += list(getattr(method, "flags", ())) or [""] * len(rows)
+            flags += hooks.flags(method) or [""] * len(rows)
     if len(flags) != len(requests):
         raise ValueError(f"{method.info.name}: flags holds a text of every row that was scored last, or nothing")
     scores = np.concatenate(parts)

@@ -17,9 +17,9 @@ class Bar:
         self._stages: dict[str, str] = {}
         form = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {postfix}"
         pace = 0.1 if sys.stderr.isatty() else 30
-        whole = sum(cost[cell.id.method] for cell in cells)
+        self._whole = sum(cost[cell.id.method] for cell in cells)
         # the mean pace so far: that of the last cell alone would make the remaining time jump
-        self.bar = tqdm(total=whole, bar_format=form, file=sys.stderr, mininterval=pace, smoothing=0)
+        self.bar = tqdm(total=self._whole, bar_format=form, file=sys.stderr, mininterval=pace, smoothing=0)
 
     def report(self, cell: executors.Job, fraction: float, stage: str) -> None:
         """A cell has reached a fraction of its work."""
@@ -27,7 +27,7 @@ class Bar:
         self._at[str(cell.id)] += step
         self._stages[str(cell.id)] = f"{cell.id.method} {stage}"
         self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=not fraction)
-        left = self.bar.total - self.bar.n
+        left = self._whole - self.bar.n
         self.bar.update(min(step * self._cost[cell.id.method], left))  # rounded sums may be above the whole
 
     def ended(self, cell: executors.Job, outcome: Outcome) -> None:

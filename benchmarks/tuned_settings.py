@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.protocol import Problem
 from benchmarks.store import component, disk_errors, write_atomically
-from benchmarks.tuning import Search, TuningError, data_key, tuned_as
+from benchmarks.tuning import Search, TuningError, data_key
+from methods import hooks
 from methods.base import Compute, Method, MethodInfo
 from methods.registry import MethodError, create
 
@@ -216,7 +217,7 @@ def choose(
         TuningError: if the method does not take the settings; the message names the file.
     """
     for path, tuned in files.items():
-        best = tuned.methods.get(tuned_as(name, method))
+        best = tuned.methods.get(hooks.tuned_as(name, method))
         if best and best.holds_for(method.info, compute, given):
             try:
                 create(name, {**best.settings, **given})

@@ -24,6 +24,7 @@ from benchmarks.store import SCHEMA, CellId, disk_errors, to_json, write_atomica
 from data.errors import InputError
 from data.fingerprint import fingerprint
 from data.random import generator
+from methods import hooks
 from methods.base import Method, NotRunnable, Space
 from methods.registry import create
 
@@ -185,14 +186,6 @@ def _missing(trials: Sequence[Trial]) -> bool:
     return bool(trials) and trials[0].outcome == "not run"
 
 
-def tuned_as(name: str, method: Method) -> str:
-    """The row whose tuned settings a row runs with: that of its family, unless its class names another.
-
-    Rows of one family differ by what they vary alone; nothing of it is in the family's space.
-    """
-    return str(getattr(method, "tuned_as", name.partition("/")[0]))
-
-
 def searches(cells: Iterable[Cell], trials: int) -> list[Search]:
     """One search per data set and method that declares a ``space``; what the suite or --set fixes is not searched.
 
@@ -203,11 +196,10 @@ def searches(cells: Iterable[Cell], trials: int) -> list[Search]:
     others = {}
     for cell in cells:
         method = create(cell.id.method, cell.settings)
-        if (row := tuned_as(cell.id.method, method)) != cell.id.method:
+        if (row := hooks.tuned_as(cell.id.method, method)) != cell.id.method:
             others[cell.id.method] = row
             continue
-        space = getattr(method, "space", {})
-        free = {name: choices for name, choices in space.items() if name not in cell.settings}
+        free = {name: choices for name, choices in hooks.space(method).items() if name not in cell.settings}
         _check_none(cell.id.method, method, free)
         if free:
             found.setdefault((cell.id.dataset, cell.id.method), Search(cell, free, trials))

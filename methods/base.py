@@ -178,20 +178,6 @@ class Requests:
         return self.templates[role][row].fill(self.catalogue.domain, {"history": titles})
 
 
-class Demonstrated(Protocol):
-    """A demonstration as the audit sees it.
-
-    Attributes:
-        user: whose behaviour it shows.
-        items: all items it shows.
-    """
-
-    @property
-    def user(self) -> int: ...  # noqa: D102
-    @property
-    def items(self) -> frozenset[int]: ...  # noqa: D102
-
-
 @dataclass(frozen=True)
 class FitReport:
     """What fitting took, for the ledger.
@@ -224,17 +210,8 @@ class FitReport:
 class Method(Protocol):
     """A recommender. Constructed with its settings as keyword arguments.
 
-    A method whose answers can be unusable keeps a dataclass of counts in an attribute ``ledger``, which is stored with
-    the results; what its ``note`` says goes into that of the row. In ``flags: Sequence[str]`` it says what was wrong
-    with every row it has scored last; they stand in the records. One that asks a language model may have
-    ``estimate(task, shown) -> str``, which says without asking what fitting and scoring the shown requests would take.
-    One with the role ``demonstrate`` has ``demonstrated(requests) -> Sequence[Sequence[Demonstrated]]``, what it shows
-    in every row when it scores these requests; an audit checks it. One whose settings ``--tune`` shall choose declares
-    them in ``space: Space``. A row ``family/variant`` runs with those chosen for the family; one built on another
-    method names it in ``tuned_as``. One that keeps scores to give them again has ``forget()``. One that finds
-    something to look at keeps texts or bytes by plain file name in ``artifacts``: files beside its results, of other
-    names than theirs. One that cuts prompts to the window of its model counts them in ``scorer.encoder.shortened``;
-    the note of its row says how many it did in scoring.
+    What else the harness reads of one that has it, such as a space of settings to search, is in
+    :mod:`methods.hooks`.
     """
 
     info: MethodInfo

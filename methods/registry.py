@@ -9,6 +9,7 @@ from typing import Any
 
 from data.errors import InputError
 from data.spelling import near
+from methods import hooks
 from methods.base import Method, MethodInfo
 from methods.settings import annotation, fits, words
 
@@ -158,14 +159,14 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     return method
 
 
-def _check_contract(name: str, method: object) -> None:
+def _check_contract(name: str, method: Method) -> None:
     """See that an object is a method, and that its search space, if it has one, has lists to choose from."""
     lacking = [what for what in ("fit", "score") if not callable(getattr(method, what, None))]
     if not isinstance(getattr(method, "info", None), MethodInfo):
         lacking.insert(0, "info of type MethodInfo")
     if lacking:
         raise MethodError(f"method {name!r}: {type(method).__name__} has no {' and no '.join(lacking)}")
-    space = getattr(method, "space", {})
+    space = hooks.space(method)
     if not isinstance(space, Mapping):
         raise MethodError(f"method {name!r}: space holds a tuple of values for each setting, not {space!r}")
     for setting, values in space.items():

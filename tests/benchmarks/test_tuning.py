@@ -18,6 +18,7 @@ from benchmarks.report.results import load
 from benchmarks.store import RunFolder
 from benchmarks.tuned_settings import Best, Tuned
 from benchmarks.tuning import TuningError, propose
+from methods import hooks
 from methods.base import Compute, MethodInfo
 from methods.registry import REGISTRY, create
 from tests.conftest import ROOT
@@ -272,7 +273,7 @@ def test_rows_run_with_what_was_found_for_their_family_or_the_method_they_are_bu
 def test_no_row_fixes_what_is_searched_for_its_family():
     for name in REGISTRY:
         row = create(name)
-        family = create(tuning.tuned_as(name, row))
+        family = create(hooks.tuned_as(name, row))
         own = {setting: getattr(row, setting) for setting in getattr(family, "space", {})}
         assert own == {setting: getattr(family, setting) for setting in own}, name
 
