@@ -1,6 +1,20 @@
 """Checks of the settings of methods."""
 
+import inspect
 from collections.abc import Iterable, Mapping
+
+from methods.settings import annotation, fits, words
+
+
+def check_types(method: object) -> None:
+    """See that settings are of the types they are annotated with, one of the choices where there are some.
+
+    Raises:
+        ValueError: naming the first that is not, and what there is to choose from.
+    """
+    for name in inspect.signature(type(method)).parameters:
+        if not fits(value := getattr(method, name), kind := annotation(type(method), name)):
+            raise ValueError(f"{name} is {words(kind)}, not {value!r}")
 
 
 def check_least(method: object, least: Mapping[str, int]) -> None:

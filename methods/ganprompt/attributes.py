@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from data.fingerprint import fingerprint
 from data.prompts.template import Prompt, Template
 from data.random import generator
 from methods.base import NotRunnable, Requests, Task
+from methods.ganprompt.choices import AttributeSource
 from methods.llmrec.encoder import Encoder
 from methods.lm.answers import LlmError
 from methods.lm.client import LlmClient, NotAnswered
@@ -175,7 +176,7 @@ HOW_TO_FILL = (
 )
 
 
-def open_source(task: Task, kind: Literal["lexicon", "llm", "masked"], model: str, choice: LlmChoice) -> Source:
+def open_source(task: Task, kind: AttributeSource, model: str, choice: LlmChoice) -> Source:
     """The source of a kind.
 
     Args:

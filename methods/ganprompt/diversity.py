@@ -7,14 +7,14 @@ same users, and gives one number: 0 for equal embeddings, larger for more divers
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from methods.ganprompt.choices import DistanceName
+
 Distance = Callable[[Tensor, Tensor], Tensor]
-DistanceName = Literal["cosine-js", "euclidean", "mmd"]
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -11,35 +11,27 @@ import numpy as np
 from data.prompts.template import Role, Template
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, require_templates
-from methods.checks import check_least, check_positive, check_shares
+from methods.checks import check_least, check_positive, check_shares, check_types
+from methods.ganprompt.choices import Adversarial, AttributeSource, DistanceName, TargetSide, Wording
 
 if TYPE_CHECKING:
-    from typing import Literal
-
     from methods.ganprompt.attributes import Source
-    from methods.ganprompt.diversity import DistanceName
     from methods.ganprompt.prompts import Attributes
     from methods.ganprompt.separation import Separation
-    from methods.ganprompt.stage1 import Adversarial, Game
-    from methods.ganprompt.stage2 import Answers, EncDecAnswers, TargetSide
+    from methods.ganprompt.stage1 import Game
+    from methods.ganprompt.stage2 import Answers, EncDecAnswers
     from methods.ganprompt.training import Lessons
     from methods.lm.backbone import Backbone
+    from methods.lm.tuning import Outcome
 
 LOSS = "binary cross-entropy"
 PAPER = "Li et al. 2024, arXiv 2408.09671"
 ROLE: Role = "attribute"
 DEFAULT_BACKBONE = "tiny-t5"
-CHOICES: Mapping[str, tuple[object, ...]] = {
-    "attributes": ("lexicon", "llm", "masked"),
-    "distance": ("cosine-js", "euclidean", "mmd"),
-    "adversarial": ("cooperative", "zero-sum", "none"),
-    "target_side": (None, "encoder", "decoder"),
-    "scoring": ("plain", "mean"),
-}
 LEAST: Mapping[str, int] = {
-    **{"count": 1, "attribute_users": 1, "stage1_steps": 0, "stage1_batch": 1, "hidden": 1, "rank": 1, "batch": 1},
-    **{"negatives": 1, "valid_users": 1, "valid_negatives": 1, "shortest": 1, "shown_users": 2},
-    **{"epochs": 0, "least_epochs": 0, "max_prompts": 1, "patience": 1},
+    **dict.fromkeys(("count", "attribute_users", "stage1_batch", "hidden", "rank", "max_prompts", "negatives"), 1),
+    **dict.fromkeys(("batch", "patience", "valid_users", "valid_negatives", "shortest"), 1),
+    **{"stage1_steps": 0, "epochs": 0, "least_epochs": 0, "shown_users": 2},
 }
 RATES = ("stage1_rate", "discriminator_rate", "rate", "projection_rate")
 WEIGHTS = ("alpha", "beta", "gamma", "adversarial_weight")
@@ -110,7 +102,7 @@ class GanPrompt:
     """
 
     row: str = ""
-    attributes: "Literal['lexicon', 'llm', 'masked']" = "lexicon"
+    attributes: AttributeSource = "lexicon"
     attribute_model: str = ""
     llm: str = "recorded"
     llm_budget: str = ""
@@ -122,19 +114,19 @@ class GanPrompt:
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 1.0
-    distance: "DistanceName" = "cosine-js"
+    distance: DistanceName = "cosine-js"
     literal_sign: bool = False
-    adversarial: "Adversarial" = "cooperative"
+    adversarial: Adversarial = "cooperative"
     adversarial_weight: float = 1.0
     stage1_steps: int = 100
     stage1_batch: int | None = None
     stage1_rate: float | None = None
     discriminator_rate: float = 3e-3
     hidden: int = 128
-    target_side: "TargetSide | None" = None
+    target_side: TargetSide | None = None
     decoder_backbone: str = ""
     projection_rate: float = 1e-3
-    scoring: "Literal['plain', 'mean']" = "plain"
+    scoring: Wording = "plain"
     rank: int = 8
     lora_alpha: int = 16
     dropout: float = 0.05
@@ -154,9 +146,7 @@ class GanPrompt:
     space: ClassVar[Space] = {"rate": (None, 1e-3, 1e-2), "stage1_rate": (None, 3e-4), "negatives": (1, 4)}
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, not {getattr(self, name)!r}")
+        check_types(self)
         check_least(self, LEAST)
         check_positive(self, (*RATES, "lora_alpha"))
         check_shares(self, ("dropout",), one=False)
@@ -191,8 +181,7 @@ class GanPrompt:
         """
         from methods.ganprompt.separation import separation
         from methods.ganprompt.stage1 import generate
-        from methods.ganprompt.stage2 import label_loss, tune
-        from methods.lm.tuning import list_auc, valid_sample
+        from methods.ganprompt.stage2 import label_loss
 
         require_templates(self.info, task)
         backbones = self._backbones(task)
@@ -208,21 +197,8 @@ class GanPrompt:
             with _memory("stage1_batch", first.batch):
                 generate(game, partial(label_loss, own), self._lessons(task, seed, 1, shown, first.batch), first.rate)
         self.scorer, self._answers = own, self._adapted(own, answering, seed)
-        histories, batch = (max(1, questions // (1 + self.negatives)) for questions in (self.max_prompts, second.batch))
-        histories = min(histories, int(np.maximum(task.train.lengths - 1, 0).sum()))
-        valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
-        lessons = self._lessons(task, seed, 2, histories, batch, self._attributes)
-        with _memory("batch", second.batch):
-            tuned = tune(
-                self._answers,
-                lessons,
-                self.epochs,
-                second.rate,
-                measure=lambda: list_auc(self.score(valid)),
-                patience=self.patience,
-                least=self.least_epochs,
-                joint=(game, first.rate) if game and self.joint else None,
-            )
+        lessons = self._tuning_lessons(task, second.batch, seed)
+        tuned = self._tune(task, lessons, second, (game, first.rate) if game and self.joint else None)
         notes = [model.description for model in backbones]
         if self._attributes:
             notes.append(f"attributes {', '.join(self._attributes.names)}")
@@ -232,13 +208,37 @@ class GanPrompt:
         return FitReport(
             epochs=tuned.epochs,
             converged=tuned.converged,
-            interactions=shown + tuned.epochs * histories,
+            interactions=shown + tuned.epochs * lessons.windows,
             tokens=sum(model.tokens for model in backbones) + self._answers.tokens + (game.tokens if game else 0),
             note="; ".join([*notes, str(tuned)]),
             reused=sum(model.reused for model in backbones),
             loss=self._loss(game is not None),
             negatives=str(self.negatives),
         )
+
+    def _tuning_lessons(self, task: Task, questions: int, seed: int) -> "Lessons":
+        """What stage 2 learns from: batches of so many questions."""
+        histories, batch = (max(1, most // (1 + self.negatives)) for most in (self.max_prompts, questions))
+        histories = min(histories, int(np.maximum(task.train.lengths - 1, 0).sum()))
+        return self._lessons(task, seed, 2, histories, batch, self._attributes)
+
+    def _tune(self, task: Task, lessons: "Lessons", pace: Pace, joint: "tuple[Game, float] | None") -> "Outcome":
+        """Stage 2; ``joint`` has the game that is played beside it, and its learning rate."""
+        from methods.ganprompt.stage2 import tune
+        from methods.lm.tuning import list_auc, valid_sample
+
+        valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, lessons.seed)
+        with _memory("batch", pace.batch):
+            return tune(
+                self._answers,
+                lessons,
+                self.epochs,
+                pace.rate,
+                measure=lambda: list_auc(self.score(valid)),
+                patience=self.patience,
+                least=self.least_epochs,
+                joint=joint,
+            )
 
     def _watched(self, game: "Game", kept: int, task: Task, before: "Separation | None") -> list[str]:
         """Keep what was seen of the game, and say in notes what its kept steps have made of the embeddings."""

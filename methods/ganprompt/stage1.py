@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from statistics import mean
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -25,6 +24,7 @@ from data.random import generator
 from data.types import IntArray
 from methods.artifacts import csv_text
 from methods.base import NotRunnable
+from methods.ganprompt.choices import Adversarial
 from methods.ganprompt.discriminator import Discriminator
 from methods.ganprompt.diversity import Diversity, cosine_distance, jensen_shannon, mean_pairwise
 from methods.ganprompt.prompts import Attributes, classes
@@ -35,7 +35,6 @@ from methods.lm.t5 import pooled_states
 from methods.lm.tuning import Part, Schedule, optimise
 
 log = logging.getLogger(__name__)
-Adversarial = Literal["cooperative", "zero-sum", "none"]
 
 
 class GeneratorCollapsed(NotRunnable):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from data.dataset import Catalogue
 from data.types import FloatArray
 from methods.base import Requests
+from methods.ganprompt.choices import TargetSide
 from methods.ganprompt.stage1 import Game, encoder_part, single_precision
 from methods.ganprompt.training import Example, Lessons
 from methods.lm.encdec import EncDecScorer, Reader
@@ -26,8 +27,6 @@ from methods.lm.questions import Questions
 from methods.lm.scoring import ScoringError
 from methods.lm.t5 import decoder_states
 from methods.lm.tuning import Outcome, Part, Schedule, optimise
-
-TargetSide = Literal["encoder", "decoder"]
 
 
 class Answers(Protocol):

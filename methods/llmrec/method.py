@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from data.prompts import library
 from data.prompts.template import Role, Template
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, averaged
-from methods.checks import check_least, check_positive, check_shares
+from methods.checks import check_least, check_positive, check_shares, check_types
 from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.texts import ItemTexts, Neighbours, Once
@@ -94,11 +94,9 @@ class LlmRec:
     space: ClassVar[Space] = {"rate": (1e-3, 2e-3, 5e-3), "dropout": (0.5, 0.8), "negatives": (1, 4)}
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.strategy not in STRATEGIES:
             raise ValueError(f"no strategy {self.strategy!r}; strategies are {', '.join(STRATEGIES)}")
-        scores = get_args(NeighbourScore)
-        if self.neighbour_score not in scores:
-            raise ValueError(f"neighbour_score is {' or '.join(scores)}, not {self.neighbour_score!r}")
         check_least(self, dict.fromkeys(("size", "hidden", "negatives", "batch", "epochs", "patience"), 1))
         check_least(self, {"neighbours": 0, "decay": 0})
         check_positive(self, ("rate",))

@@ -1,7 +1,7 @@
 """The recommender with demonstrations in its prompts."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, require_templates
-from methods.checks import check_least
+from methods.checks import check_least, check_types
 from methods.lrgd.demonstrations import Demonstration, Order, PoolSize, Strategy
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ class Lrgd:
     space: ClassVar[Space] = {"shown": (2, 3, 5), "others": (6, 12, 24), "redundancy": (0.0, 0.5, 1.0)}
 
     def __post_init__(self) -> None:
-        for name, choices in (("strategy", get_args(Strategy)), ("order", get_args(Order))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"no {name} {getattr(self, name)!r}: choices are {', '.join(choices)}")
+        check_types(self)
         check_least(self, LEAST)
         for name, most in {"redundancy": np.inf, "told": 1, "alpha": 1, "beta": np.inf, "eps": np.inf}.items():
             value = getattr(self, name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from data.prompts.template import Role
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, require_templates
-from methods.checks import check_least, check_positive, check_shares
+from methods.checks import check_least, check_positive, check_shares, check_types
 
 if TYPE_CHECKING:
     from methods.lm.backbone import Backbone
@@ -74,6 +74,7 @@ class P5:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not (self.questions >= 0 <= self.choices and self.questions + self.choices <= 1):
             raise ValueError("questions and choices are shares of the prompts: not negative, and at most 1 together")
         check_least(self, self.least)

@@ -76,8 +76,6 @@ class PapRec(P5):
             paper="Li et al., 2024, arXiv 2402.00284",
             cost=400.0 + 200.0 * searched,
         )
-        if self.evidence not in ("validation", "training"):
-            raise ValueError(f"evidence is 'validation' or 'training', not {self.evidence!r}")
 
     def fit(self, task: Task, seed: int) -> FitReport:
         """Take P5 as trained, freeze it, and search triggers; :attr:`watch` sees them after every step.

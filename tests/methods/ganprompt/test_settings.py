@@ -113,7 +113,9 @@ def test_what_is_missing_is_said(task: Task) -> None:
         some = {other: group for other, group in task.templates.items() if other != role}
         with pytest.raises(NotRunnable, match=f"ganprompt/js needs seen templates of role '{role}'"):
             registry.create("ganprompt/js").fit(replace(task, templates=some), seed=0)
-    with pytest.raises(registry.MethodError, match="adversarial is one of cooperative, zero-sum, none, not 'friendly'"):
+    with pytest.raises(
+        registry.MethodError, match="adversarial is 'cooperative' or 'zero-sum' or 'none', not 'friendly'"
+    ):
         registry.create("ganprompt", {"adversarial": "friendly"})
     with pytest.raises(registry.MethodError, match="leave target_side out"):
         registry.create("ganprompt", {"decoder_backbone": "tiny-llama", "target_side": "encoder"})

@@ -98,7 +98,7 @@ def test_the_same_seed_gives_the_same_bits_whole_or_in_chunks(task: Task) -> Non
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"neighbour_score": "rank"}, "neighbour_score is ppr/degree or ppr, not 'rank'"),
+        ({"neighbour_score": "rank"}, "neighbour_score is 'ppr/degree' or 'ppr', not 'rank'"),
         *(({"restart": share}, "restart is more than 0 and at most 1") for share in (-1.0, 0.0, 1.1)),
         ({"dropout": 1.0}, "dropout is at least 0 and below 1"),
         ({"decay": -0.1}, "decay is at least 0, not -0.1"),

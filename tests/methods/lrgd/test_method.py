@@ -181,10 +181,11 @@ def test_half_precision_serves(task):
 
 
 @pytest.mark.parametrize(
-    ("setting", "choices"), [("strategy", "effect, random, recent, similar"), ("order", "removal, update")]
+    ("setting", "choices"),
+    [("strategy", "'effect' or 'random' or 'recent' or 'similar'"), ("order", "'removal' or 'update'")],
 )
 def test_an_unknown_choice_is_refused_with_the_known_ones(setting, choices):
-    with pytest.raises(ValueError, match=f"no {setting} 'best': choices are {choices}"):
+    with pytest.raises(ValueError, match=f"{setting} is {choices}, not 'best'"):
         Lrgd(**SMALL, **{setting: "best"})
 
 
