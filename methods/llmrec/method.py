@@ -16,6 +16,7 @@ from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Ta
 from methods.checks import check_least, check_positive, check_shares, check_types
 from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
+from methods.llmrec.settings import Settings
 from methods.llmrec.texts import ItemTexts, Neighbours, Once
 from methods.lm.answers import LlmError
 from methods.lm.client import LlmClient, NotAnswered
@@ -50,8 +51,8 @@ STRATEGIES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass
-class LlmRec:
-    """One strategy.
+class LlmRec(Settings):
+    """One strategy, and the settings of the recommender behind it.
 
     Args:
         strategy: one of :data:`STRATEGIES`.
@@ -62,15 +63,6 @@ class LlmRec:
         neighbours: important neighbours per item.
         neighbour_score: ``ppr/degree``, or ``ppr`` as in the paper.
         restart: restart probability of the random walk.
-        size: dimensions of user and item vectors.
-        hidden: width of the hidden layer.
-        dropout: share of hidden units left out in training.
-        negatives: sampled items per positive.
-        rate: learning rate.
-        decay: weight decay.
-        batch: positives per step.
-        epochs: most passes.
-        patience: passes without a better validation result before training stops.
     """
 
     strategy: str = "original"
@@ -81,15 +73,6 @@ class LlmRec:
     neighbours: int = 3
     neighbour_score: NeighbourScore = "ppr/degree"
     restart: float = 0.15
-    size: int = 64
-    hidden: int = 512
-    dropout: float = 0.8
-    negatives: int = 4
-    rate: float = 2e-3
-    decay: float = 1e-2
-    batch: int = 4096
-    epochs: int = 100
-    patience: int = 5
 
     space: ClassVar[Space] = {"rate": (1e-3, 2e-3, 5e-3), "dropout": (0.5, 0.8), "negatives": (1, 4)}
 
@@ -154,9 +137,8 @@ class LlmRec:
         """Train on what :meth:`prepare` has made."""
         from methods.llmrec import model
 
-        settings = model.Settings(**{own.name: getattr(self, own.name) for own in fields(model.Settings)})
         valid = model.Validation(task.valid.users, task.valid.candidates, task.valid_positive)
-        self.fitted: Fitted = model.fit(vectors, task.train, valid, settings, seed, task.compute.device)
+        self.fitted: Fitted = model.fit(vectors, task.train, valid, self, seed, task.compute.device)
         return FitReport(
             epochs=self.fitted.epochs,
             converged=self.fitted.converged,

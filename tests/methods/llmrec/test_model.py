@@ -5,7 +5,6 @@ import torch
 from data.histories import Histories
 from methods.llmrec import model
 from methods.llmrec.model import (
-    Settings,
     TextRecommender,
     Validation,
     _loss,
@@ -15,6 +14,7 @@ from methods.llmrec.model import (
     quality,
     scores,
 )
+from methods.llmrec.settings import Settings
 from methods.lm.scoring import ScoringError
 
 
