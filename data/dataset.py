@@ -6,7 +6,7 @@ from functools import cached_property
 
 from data.fingerprint import fingerprint
 from data.histories import Histories
-from data.types import FloatArray
+from data.types import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class Catalogue:
     def n_items(self) -> int:
         """Number of items."""
         return len(self.item_ids)
+
+    def named(self, items: IntArray) -> list[str]:
+        """Titles of items given by their indices, shape ``[n]``."""
+        return [self.titles[item] for item in items.tolist()]
 
 
 @dataclass(frozen=True)

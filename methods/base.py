@@ -174,7 +174,7 @@ class Requests:
         """
         if role not in self.templates:
             raise LookupError(f"no templates of role {role!r} here: a method names its roles in its MethodInfo")
-        titles = [self.catalogue.titles[item] for item in self.histories[row].tolist()]
+        titles = self.catalogue.named(self.histories[row])
         return self.templates[role][row].fill(self.catalogue.domain, {"history": titles})
 
 

@@ -154,7 +154,7 @@ class LlmRank:
         answers = self._client.ask(prompts, what="rank")
         scores, self.flags = np.empty(requests.candidates.shape), []
         for row, (order, answer) in enumerate(zip(orders, answers, strict=True)):
-            titles = [requests.catalogue.titles[item] for item in requests.candidates[row, order].tolist()]
+            titles = requests.catalogue.named(requests.candidates[row, order])
             counted = ListLedger(unusable=int(answer is None))
             found = order[read_ranking(answer or "", titles, counted)]
             self.ledger.add(counted)
@@ -172,7 +172,7 @@ class LlmRank:
 
     def _prompt(self, requests: Requests, row: int, order: IntArray) -> str:
         shown = (requests.histories[row], requests.candidates[row, order])
-        history, candidates = ([requests.catalogue.titles[item] for item in items.tolist()] for items in shown)
+        history, candidates = (requests.catalogue.named(items) for items in shown)
         prompt = DEFAULT.fill(requests.catalogue.domain, {"history": history})
         return prompt.with_value("candidates", NUMBERED.join(candidates)).text
 

@@ -373,7 +373,7 @@ class GanPrompt:
 @contextmanager
 def _memory(setting: str, value: int) -> Iterator[None]:
     """Say which setting to lower where the memory is full."""
-    from methods.lm.scoring import out_of_memory
+    from methods.lm.memory import out_of_memory
 
     try:
         yield

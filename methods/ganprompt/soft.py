@@ -133,7 +133,7 @@ class SoftAnswers:
         groups, words = [], []
         for template, history, items in asked:
             word = Contrast.of(*(self._encoder.word(label, CUE) for label in template.labels))
-            titles = [[catalogue.titles[item] for item in some.tolist()] for some in (history, items)]
+            titles = [catalogue.named(some) for some in (history, items)]
             questions = tuple(as_ids([*self._question(title), *word.shared]) for title in titles[1])
             reader = self._reader(room=max(map(len, questions)))
             groups.append(Group(reader.prompt(template, catalogue.domain, titles[0]), questions))

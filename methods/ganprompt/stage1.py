@@ -193,7 +193,7 @@ class Game:
         """Every history in every class; the wording is drawn for every history and is the same for its classes."""
         prompts = []
         for history in histories:
-            titles = [self.catalogue.titles[item] for item in history.tolist()]
+            titles = self.catalogue.named(history)
             worded = classes(pick(self.attributes.wordings, rng), self.attributes.names)
             prompts += [self.reader.prompt(template, self.catalogue.domain, titles) for template in worded]
         return prompts

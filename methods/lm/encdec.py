@@ -139,7 +139,7 @@ class EncDecScorer(BatchedScorer):
 
         def ask(row: int, words: Sequence[Sequence[int]]) -> list[Group]:
             starts = tuple(as_ids([self.reader.start, *word]) for word in words)
-            titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
+            titles = requests.catalogue.named(requests.candidates[row])
             return [Group(prompt, starts) for prompt in self._prompts(requests, role, row, titles)]
 
         return self._label_odds(requests, role, partial(self._label_tokens, in_decoder=False), ask)
@@ -152,7 +152,7 @@ class EncDecScorer(BatchedScorer):
         """
 
         def ask(row: int, words: Sequence[Sequence[int]]) -> list[Group]:
-            titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
+            titles = requests.catalogue.named(requests.candidates[row])
             asked = (np.append(self.reader.question(title), as_ids(word)) for title in titles for word in words)
             return [Group(self._prompts(requests, role, row, [self.reader.blank])[0], tuple(asked))]
 
@@ -174,7 +174,7 @@ class EncDecScorer(BatchedScorer):
         return vectors
 
     def _prompts(self, requests: Requests, role: Role, row: int, targets: Sequence[str]) -> list[IntArray]:
-        history = [requests.catalogue.titles[item] for item in requests.histories[row].tolist()]
+        history = requests.catalogue.named(requests.histories[row])
         return self.reader.prompts(requests.templates[role][row], requests.catalogue.domain, history, targets)
 
     def _label_tokens(self, labels: tuple[str, str], in_decoder: bool) -> Labels:
@@ -183,7 +183,7 @@ class EncDecScorer(BatchedScorer):
         return words
 
     def _title_group(self, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
-        titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
+        titles = requests.catalogue.named(requests.candidates[row])
         prompt = self._prompts(requests, role, row, [self.reader.blank])[0]
         lengths = [len(self.reader.tokens(title)) for title in titles]
         return Group(prompt, tuple(self.reader.title(title) for title in titles)), lengths

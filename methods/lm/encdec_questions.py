@@ -1,7 +1,5 @@
 """Yes/no questions and next titles for encoder-decoders: what they learn from."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from data.dataset import Catalogue
@@ -19,7 +17,7 @@ def decoded_questions(reader: Reader, catalogue: Catalogue, template: Template, 
         PromptError: if the prompt does not fit into the model's window even without a history.
     """
     labels = [reader.label(template.labels[not chosen], in_decoder=True) for chosen in shown.chosen.tolist()]
-    questions = [reader.question(title) for title in _titles(catalogue, shown.items)]
+    questions = [reader.question(title) for title in catalogue.named(shown.items)]
     suffixes = tuple(as_ids([*q, *label]) for q, label in zip(questions, labels, strict=True))
     return Questions(Group(_prompt(reader, catalogue, template, shown), suffixes), tuple(map(len, labels)))
 
@@ -30,7 +28,7 @@ def encoded_questions(reader: Reader, catalogue: Catalogue, template: Template, 
     Raises:
         PromptError: if a prompt does not fit into the model's window even without a history.
     """
-    history, targets = _titles(catalogue, shown.history), _titles(catalogue, shown.items)
+    history, targets = catalogue.named(shown.history), catalogue.named(shown.items)
     prompts = reader.prompts(template, catalogue.domain, history, targets)
     labels = [reader.label(template.labels[not chosen], in_decoder=False) for chosen in shown.chosen.tolist()]
     return tuple(
@@ -41,15 +39,11 @@ def encoded_questions(reader: Reader, catalogue: Catalogue, template: Template, 
 
 def next_titles(reader: Reader, catalogue: Catalogue, template: Template, shown: Window) -> Questions:
     """The chosen titles of a window behind one prompt, each written on its own and learnt whole."""
-    titles = [reader.title(title) for title in _titles(catalogue, shown.items[shown.chosen])]
+    titles = [reader.title(title) for title in catalogue.named(shown.items[shown.chosen])]
     lead = 1 + len(reader.lead)
     group = Group(_prompt(reader, catalogue, template, shown), tuple(titles))
     return Questions(group, tuple(len(title) - lead for title in titles))
 
 
 def _prompt(reader: Reader, catalogue: Catalogue, template: Template, shown: Window) -> np.ndarray:
-    return reader.prompt(template, catalogue.domain, _titles(catalogue, shown.history))
-
-
-def _titles(catalogue: Catalogue, items: np.ndarray) -> Sequence[str]:
-    return [catalogue.titles[item] for item in items.tolist()]
+    return reader.prompt(template, catalogue.domain, catalogue.named(shown.history))

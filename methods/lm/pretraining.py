@@ -57,7 +57,7 @@ class Material:
 
     def texts(self) -> Iterator[str]:
         """All text a backbone knows words of: titles trained on, seen templates, their labels and domain words."""
-        yield from (self.catalogue.titles[item] for item in np.unique(self.train.items).tolist())
+        yield from self.catalogue.named(np.unique(self.train.items))
         yield from (getattr(self.catalogue.domain, name) for name in sorted(DOMAIN))
         for template in self.templates:
             yield " ".join(segment.text for segment in template.fill(self.catalogue.domain, {}).segments)

@@ -145,8 +145,8 @@ def question_group(encoder: Encoder, requests: Requests, role: Role, row: int, r
     Raises:
         PromptError: if a prompt does not fit into the window even without a history.
     """
-    titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
-    history = [requests.catalogue.titles[item] for item in requests.histories[row].tolist()]
+    titles = requests.catalogue.named(requests.candidates[row])
+    history = requests.catalogue.named(requests.histories[row])
     template = requests.templates[role][row]
     return common_prefix(encoder.fitting(template, requests.catalogue.domain, history, titles, room))
 

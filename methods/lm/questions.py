@@ -105,9 +105,9 @@ def ask(encoder: Encoder, catalogue: Catalogue, template: Template, shown: Windo
     Raises:
         PromptError: if a question does not fit into the model's window even without a history.
     """
-    titles = [catalogue.titles[item] for item in shown.items.tolist()]
+    titles = catalogue.named(shown.items)
     words = [encoder.word(label) for label in template.labels]
-    history = [catalogue.titles[item] for item in shown.history.tolist()]
+    history = catalogue.named(shown.history)
     sequences = encoder.fitting(template, catalogue.domain, history, titles, room=max(map(len, words)))
     answers = [words[not chosen] for chosen in shown.chosen.tolist()]
     sequences = [[*sequence, *answer] for sequence, answer in zip(sequences, answers, strict=True)]

@@ -21,6 +21,7 @@ from methods.lm.batches import Batch, batches, distinct, split_batch, tokens_of
 from methods.lm.forward import Shortcut, hidden_states, shortcut_for, trees
 from methods.lm.layout import Group
 from methods.lm.logits import head, log_probabilities
+from methods.lm.memory import has_room_for
 from methods.lm.prompts import Encoder, PromptError, as_ids, question_group
 from methods.lm.workers import ahead, side_by_side, workers_for
 
@@ -231,15 +232,8 @@ class BatchedScorer:
                 smaller = list(split_batch(batch, self._budget, None, self._packing))
                 if len(smaller) > 1:  # another one was too much since
                     return smaller
-            try:
-                with torch.inference_mode():
-                    read(batch)
-            except RuntimeError as error:
-                if not out_of_memory(error) or len(batch.rows) == 1:
-                    raise
-            else:
-                return []
-            return self._halve(batch)  # not before the error has let go of what it holds
+            inferred = torch.inference_mode()(partial(read, batch))
+            return [] if has_room_for(inferred, least=len(batch.rows) == 1) else self._halve(batch)
 
         workers = self.workers or (workers_for(self.model.device) if self._sharable else 1)
         side_by_side(batches(groups, self._budget, self.batch_size, self._packing), done, workers)
@@ -248,8 +242,6 @@ class BatchedScorer:
         half = max(1, tokens_of(batch.groups, self._packing) // 2)
         self._budget = min(self._budget, half)
         log.warning("out of memory with %d prompts in a batch: going on with half as many", len(batch.rows))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         return list(split_batch(batch, half, (len(batch.rows) + 1) // 2, self._packing))
 
 
@@ -348,8 +340,8 @@ def title_group(encoder: Encoder, requests: Requests, role: Role, row: int) -> t
         PromptError: if it does not fit into the window even without a history, or no token stands before the titles.
     """
     template = _up_to_target(requests.templates[role][row])
-    titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
-    history = [requests.catalogue.titles[item] for item in requests.histories[row].tolist()]
+    titles = requests.catalogue.named(requests.candidates[row])
+    history = requests.catalogue.named(requests.histories[row])
     bare, *sequences = encoder.fitting(template, requests.catalogue.domain, history, ["", *titles])
     if not bare:
         raise PromptError(
@@ -366,12 +358,6 @@ def _up_to_target(template: Template) -> Template:
     if "target" not in template.slots:
         raise PromptError(f"template {template.id!r} has no {{target}}: there is no place for the title")
     return replace(template, parts=template.parts[: template.parts.index(Slot("target")) + 1])
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that the memory is full."""
-    said = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)
 
 
 def in_chunks(rows: int, make: Callable[[list[int]], T]) -> Iterator[tuple[list[int], T]]:

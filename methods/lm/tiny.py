@@ -142,7 +142,7 @@ def _title_sequences(
     while True:
         for user in rng.choice(users, 1024, p=weights).tolist():
             start = int(rng.integers(max(1, len(train[user]) - 8)))
-            titles = [catalogue.titles[item] for item in train[user][start : start + recipe.titles].tolist()]
+            titles = catalogue.named(train[user][start : start + recipe.titles])
             template = pick(beginnings, rng) if rng.random() < 0.5 else bare
             prompt = template.fill(catalogue.domain, {"history": titles})
             yield Group(as_ids([]), (as_ids(encoder.filled(prompt, "target", [""])[0][: recipe.window]),))
@@ -200,8 +200,8 @@ def _question_loss(
 
 def _continued(encoder: Encoder, material: Material, window: Window) -> Group:
     """The history, then each title; the suffixes begin with the token before the title."""
-    titles = [material.catalogue.titles[item] for item in window.items.tolist()]
-    history = [material.catalogue.titles[item] for item in window.history.tolist()]
+    titles = material.catalogue.named(window.items)
+    history = material.catalogue.named(window.history)
     template = replace(material.templates[0], parts=CONTINUED)
     sequences = encoder.fitting(template, material.catalogue.domain, history, titles)
     start = len(sequences[0]) - len(encoder.word(titles[0])) - 1
@@ -210,7 +210,7 @@ def _continued(encoder: Encoder, material: Material, window: Window) -> Group:
 
 def _alone(encoder: Encoder, material: Material, window: Window) -> Group:
     """Each title as the first of a sequence."""
-    titles = [material.catalogue.titles[item] for item in window.items.tolist()]
+    titles = material.catalogue.named(window.items)
     prompt = replace(material.templates[0], parts=CONTINUED[-1:]).fill(material.catalogue.domain, {})
     return Group(as_ids([]), tuple(as_ids(sequence) for sequence in encoder.filled(prompt, "target", titles)))
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -17,8 +18,8 @@ from data.random import generator
 from data.types import FloatArray, IntArray
 from methods.base import Requests, Task
 from methods.lm.forward import answer_loss, shortcut_for
+from methods.lm.memory import has_room_for
 from methods.lm.questions import Questions
-from methods.lm.scoring import out_of_memory
 from methods.lm.t5 import decoder_loss
 
 log = logging.getLogger(__name__)
@@ -205,17 +206,10 @@ class _Backward(Generic[Batch]):
     most: int | None = None
 
     def __call__(self, batch: Batch) -> None:
-        while True:
-            try:
-                return self._pieces(batch)
-            except RuntimeError as error:
-                if self.weigh is None or self.most == 1 or len(batch) == 1 or not out_of_memory(error):
-                    raise
+        while not has_room_for(partial(self._pieces, batch), self.weigh is None or self.most == 1 or len(batch) == 1):
             self.optimiser.zero_grad(set_to_none=True)  # what pieces before have left
             self.most = -(-min(self.most or len(batch), len(batch)) // 2)
             log.warning("out of memory with a batch of %d: going on in pieces of %d", len(batch), self.most)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
     def _pieces(self, batch: Batch) -> None:
         if self.weigh is None or self.most is None:

@@ -162,7 +162,7 @@ class Lrgd:
         from methods.lrgd.icl import Query, encode
 
         history = tuple(requests.histories[row].tolist())
-        titles = [requests.catalogue.titles[item] for item in requests.candidates[row].tolist()]
+        titles = requests.catalogue.named(requests.candidates[row])
         query = Query(requests.templates[ROLE][row], requests.catalogue, history, shown)
         return encode(self.scorer.encoder, query, titles)
 

@@ -177,5 +177,5 @@ def training_prompts(backbone: Backbone, task: Task, training: IclTraining, size
         if len(told) and rng.random() < training.told:
             following = told
         template = pick(templates, rng)
-        answers = [task.catalogue.titles[item] for item in following[: training.answers].tolist()]
+        answers = task.catalogue.named(following[: training.answers])
         yield encode(encoder, Query(template, task.catalogue, history, chosen), answers)

@@ -52,7 +52,7 @@ def direct_choice(
         NotRunnable: if the titles do not fit into the window together, even without a history.
     """
     asked = _next_against(shown)
-    titles = list(dict.fromkeys(catalogue.titles[item] for item in asked.items.tolist()))
+    titles = list(dict.fromkeys(catalogue.named(asked.items)))
     offered = offering(template, [titles[place] for place in rng.permutation(len(titles)).tolist()])
     try:
         return [next_titles(reader, catalogue, offered, asked)]

@@ -5,6 +5,7 @@ Source: HotFlip (Ebrahimi et al., 2018) and AutoPrompt (Shin et al., 2020), as P
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 
 from data.types import IntArray
 from methods.lm.forward import padded
-from methods.lm.scoring import out_of_memory
+from methods.lm.memory import has_room_for
 from methods.lm.t5 import decoder_loss
 from methods.paprec.prompts import Placed
 
@@ -133,23 +134,15 @@ class Proposer:
         start = 0
         while start < len(stale):
             some = stale[start : start + self.rows]
-            found = self._where_they_fit(some, tokens)
-            if found is None:
+            if not has_room_for(partial(self._take, some, tokens), least=len(some) == 1):
                 self.rows = len(some) // 2
                 log.warning("out of memory with %d examples: going on with %d at a time", len(some), self.rows)
                 continue
-            self._known[torch.from_numpy(some)] = found
             start += len(some)
         self._at[stale] = now[stale]
         return self._known
 
-    def _where_they_fit(self, rows: IntArray, tokens: IntArray) -> Tensor | None:
-        """Gradients of some examples; None if they do not fit into memory together."""
-        try:
-            return trigger_gradients(self.model, self.examples.select(rows), tokens)
-        except RuntimeError as error:
-            if len(rows) == 1 or not out_of_memory(error):
-                raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
+    def _take(self, rows: IntArray, tokens: IntArray) -> None:
+        """Take the gradients of some examples."""
+        assert self._known is not None
+        self._known[torch.from_numpy(rows)] = trigger_gradients(self.model, self.examples.select(rows), tokens)

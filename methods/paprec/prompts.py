@@ -94,7 +94,7 @@ def candidate_lists(scorer: EncDecScorer, requests: Requests, size: int) -> Plac
     titles = {item: reader.title(catalogue.titles[item]) for item in np.unique(requests.candidates).tolist()}
     groups = []
     for row, items in enumerate(requests.candidates.tolist()):
-        history = [catalogue.titles[item] for item in requests.histories[row].tolist()]
+        history = catalogue.named(requests.histories[row])
         prompt = reader.prompt(requests.templates[ROLE][row], catalogue.domain, history)
         groups.append(Group(prompt, tuple(titles[item] for item in items)))
     answers = tuple(tuple(len(title) - 1 for title in group.suffixes) for group in groups)
