@@ -147,7 +147,7 @@ def _refuse_combinations(options: Namespace, where: Sequence[Path], folder: RunF
 
 def _check_backbone(backbone: str) -> None:
     """See that a folder is there; whether the hub has a model, the methods find out that need one."""
-    from methods.lm.backbone import means_folder
+    from methods.lm.hub import means_folder
 
     if means_folder(backbone) and not Path(backbone).is_dir():
         raise UsageError(f"--backbone {backbone}: no such folder")

@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(users: int, seeds: Sequence[int], cache: Path) -> list[List]:
-    from methods.lm.backbone import quiet_transformers
+    from methods.lm.hub import quiet_transformers
 
     quiet_transformers()
     worded: dict[Role, tuple[Template, ...]] = {role: templates(role) for role in ROLES}

@@ -203,7 +203,7 @@ def _measure(users: int, sets: int, seed: int, cache: Path) -> dict[str, list[An
     """Both tables, for the default backbone on ml-100k."""
     from tqdm import tqdm
 
-    from methods.lm.backbone import quiet_transformers
+    from methods.lm.hub import quiet_transformers
     from methods.registry import create
 
     quiet_transformers()

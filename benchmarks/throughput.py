@@ -361,7 +361,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
     from tqdm import tqdm
 
-    from methods.lm.backbone import BackboneError, floating, quiet_transformers
+    from methods.lm.backbone import floating
+    from methods.lm.hub import BackboneError, quiet_transformers
 
     quiet_transformers()
     if given.threads:

@@ -126,7 +126,7 @@ class MaskedSource:
         import torch
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-        from methods.lm.backbone import load_model, load_part, source_of
+        from methods.lm.hub import load_model, load_part, source_of
 
         source, what = source_of(self.model), "masked language model"
         tokenizer = load_part(AutoTokenizer, self.model, source, what)

@@ -80,7 +80,7 @@ class Encoder(Reloaded):
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
 
-        from methods.lm.backbone import BackboneError, load_part, source_of
+        from methods.lm.hub import BackboneError, load_part, source_of
 
         folder = packaged() if self.model == DEFAULT else None
         if folder is not None:

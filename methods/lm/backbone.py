@@ -1,16 +1,13 @@
 """Backbones by name: embedded ones, local folders and Hugging Face ids."""
 
+import json
 import logging
-import os
-import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,20 +18,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from data.spelling import near
-from methods.base import NotRunnable, Task
-from methods.lm.embedded import RECIPES, embedded
+from methods.base import Task
+from methods.lm.embedded import FACTS, RECIPES, embedded
+from methods.lm.hub import BackboneError, load_model, load_part, quiet_transformers, source_of
 from methods.lm.prompts import Encoder
 from methods.lm.t5 import FAMILIES
 
 log = logging.getLogger(__name__)
 Architecture = Literal["decoder", "encoder-decoder"]
 DEFAULT_WINDOW = 512
+AUTO: Mapping[Architecture, Any] = {"decoder": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class BackboneError(NotRunnable):
-    """A backbone cannot be had, or not for this method."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +90,8 @@ def load_backbone(
     name, dtype = compute.backbone or default, floating(compute.dtype)
     if name in RECIPES:
         _check_architecture(name, RECIPES[name].architecture, accepts)  # before it is trained
-        made = embedded(name, task, {} if steps is None else {"steps": steps})
-        return Backbone(
-            _placed(made.model, device=compute.device, dtype=dtype),
-            made.tokenizer,
-            made.architecture,
-            made.description,
-            made.window,
-            local=True,
-            tokens=made.tokens,
-            reused=made.reused,
-        )
+        made = read_embedded(name, *embedded(name, task, {} if steps is None else {"steps": steps}))
+        return replace(made, model=_placed(made.model, device=compute.device, dtype=dtype))
     source = source_of(name, compute.revision)
     config = load_part(AutoConfig, name, source)
     architecture: Architecture = "encoder-decoder" if config.is_encoder_decoder else "decoder"
@@ -114,9 +99,8 @@ def load_backbone(
     if config.is_encoder_decoder and config.model_type not in FAMILIES:
         known = f"encoder-decoders known here are {', '.join(FAMILIES)}"
         raise BackboneError(f"backbone {name!r} is {config.model_type}, which cannot score: {known}{_instead(accepts)}")
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     tokenizer = load_part(AutoTokenizer, name, source)
-    loaded = load_model(auto, name, source, dtype=dtype)
+    loaded = load_model(AUTO[architecture], name, source, dtype=dtype)
     _check_tokens(name, loaded, tokenizer)
     model = _placed(loaded, device=compute.device)
     if architecture == "decoder":
@@ -129,6 +113,18 @@ def load_backbone(
     size = sum(parameter.numel() for parameter in model.parameters())
     description = f"{name}{f' at {commit[:12]}' if commit else ''}, {config.model_type}, {size / 1e6:.1f} M parameters"
     return Backbone(model, tokenizer, architecture, description, window(config, tokenizer))
+
+
+def read_embedded(name: str, folder: Path, reused: float = 0.0) -> Backbone:
+    """An embedded backbone from a folder that :func:`methods.lm.embedded.embedded` has found."""
+    architecture = RECIPES[name].architecture
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    model = AUTO[architecture].from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    size, tokens = sum(parameter.numel() for parameter in model.parameters()), facts["tokens"]
+    description = f"{name} ({size / 1e6:.2f} M parameters, {tokens / 1e6:.2f} M tokens of the training part)"
+    window = facts["settings"]["window"]
+    return Backbone(model, tokenizer, architecture, description, window, local=True, tokens=tokens, reused=reused)
 
 
 def _placed(model: Any, **to: Any) -> PreTrainedModel:
@@ -154,18 +150,6 @@ def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, unsaid:
     told = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
     limits = [limit for limit in (*told, tokenizer.model_max_length) if limit and limit < 1e9]
     return min(limits) if limits else unsaid
-
-
-def quiet_transformers() -> None:
-    """Send what transformers says to logging instead of the terminal, and show no bars of its own."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_default_handler()
-    transformers_logging.enable_propagation()
-    transformers_logging.disable_progress_bar()
-    disable_progress_bars()
-    logging.captureWarnings(True)
 
 
 def _check_architecture(name: str, architecture: Architecture, accepts: Sequence[Architecture]) -> None:
@@ -213,89 +197,3 @@ def _check_decoder(name: str, model: Any, accepts: Sequence[Architecture]) -> No
 def _instead(accepts: Sequence[Architecture]) -> str:
     fitting = [name for name, recipe in RECIPES.items() if recipe.architecture in accepts]
     return f"; embedded ones are {', '.join(fitting)}" if fitting else ""
-
-
-def means_folder(name: str) -> bool:
-    """Whether a name can only be that of a folder: ids of the hub have at most one slash, and no dot before it.
-
-    >>> means_folder("./qwen"), means_folder("models/qwen/1"), means_folder("Qwen/Qwen2.5-0.5B")
-    (True, True, False)
-    """
-    return (os.sep in name and name.count("/") != 1) or name.startswith((".", "~", "/"))
-
-
-def source_of(name: str, revision: str | None = None) -> dict[str, Any]:
-    """Where to load from: a folder, files fetched before, or the hub if it can be reached; for ``from_pretrained``."""
-    if Path(name).is_dir():
-        return {"pretrained_model_name_or_path": name, "local_files_only": True}
-    source = {"pretrained_model_name_or_path": name, "revision": revision or "main"}
-    if means_folder(name):
-        raise BackboneError(f"no folder {name!r} to load a model from")
-    return source | {"local_files_only": not _hub_reachable()}
-
-
-def _hub_reachable() -> bool:
-    """Whether the hub's name can be looked up; without this check every file is tried for half a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True
-    try:
-        socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443)
-    except OSError:
-        return False
-    return True
-
-
-def load_model(auto: Any, name: str, source: Mapping[str, Any], what: str = "backbone", **how: Any) -> Any:
-    """A model with all its weights.
-
-    Args:
-        auto: which of the automatic classes of transformers loads it.
-        name: as it was asked for.
-        source: from :func:`source_of`.
-        what: what the model is to be, for messages.
-        how: more arguments of ``from_pretrained``.
-
-    Raises:
-        BackboneError: if it cannot be loaded, or random weights would stand in for some that it lacks.
-    """
-    # What transformers leaves in single precision beside float16, because it would overflow, stays so.
-    loaded, read = load_part(auto, name, {**source, **how, "output_loading_info": True}, what)
-    if lacking := sorted(dict(loaded.named_parameters()).keys() & read["missing_keys"]):
-        raise BackboneError(f"{what} {name!r} comes without {', '.join(lacking[:3])}: random weights would stand in")
-    return loaded
-
-
-def load_part(auto: Any, name: str, source: Mapping[str, Any], what: str = "backbone") -> Any:
-    """A configuration, tokenizer or model, arguments as for :func:`load_model`; code that comes with it is not run.
-
-    Raises:
-        BackboneError: if it cannot be loaded.
-    """
-    quiet_transformers()
-    try:
-        return auto.from_pretrained(**source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        if isinstance(error, RuntimeError | SafetensorError):
-            reason = f"its weights are damaged or do not fit its configuration ({first_line(error)})"
-        elif not isinstance(error, OSError):
-            reason = f"it cannot be read here ({first_line(error)})"
-        elif Path(name).is_dir():
-            reason = f"the folder does not hold it ({first_line(error)})"
-        elif source["local_files_only"]:
-            reason = (
-                f"{name!r} is no folder here, its revision {source['revision']!r} was not fetched before, "
-                "and the hub cannot be reached"
-            )
-        else:
-            reason = f"{name!r} is no folder here, and the hub answers: {first_line(error)}"
-        embedded = f". {near(name, RECIPES)}Embedded backbones, which need no network: {', '.join(RECIPES)}"
-        raise BackboneError(f"cannot load {what} {name!r}: {reason}{embedded * (what == 'backbone')}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the lists that follow."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

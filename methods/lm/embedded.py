@@ -12,13 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.fingerprint import fingerprint
 from data.prompts.template import Role, Template
@@ -56,25 +50,15 @@ RECIPES: dict[str, Recipe] = {
 """Embedded backbones; their training sees the training part and the seen templates, and nothing else."""
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """An embedded backbone as it comes out of the cache."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    architecture: Literal["decoder", "encoder-decoder"]
-    description: str
-    window: int
-    tokens: int
-    reused: float = 0.0
-
-
-def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
-    """An embedded backbone for the training part of a task: shipped, from the cache, or trained now.
+def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> tuple[Path, float]:
+    """Folder with an embedded backbone for the training part of a task: shipped, from the cache, or trained now.
 
     Weights are shipped for the embedded protocol alone; for any other split, titles, seen templates or settings
     the key differs and they are not used. Two processes that need the same backbone train it once: the second
     waits for the first.
+
+    Returns:
+        The folder, and the seconds that its training had taken, where it came from the cache.
 
     Raises:
         NotRunnable: if the task has no seen template to learn questions from or no user with two training items, a
@@ -90,10 +74,9 @@ def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> Embedded:
         raise NotRunnable(f"{name} learns from users with two or more training items, and there are none")
     key = cache_key(name, recipe, settings, task)
     if (shipped := shipped_folder(name, key)) is not None:
-        return _read(shipped, name, recipe, settings.window)
+        return shipped, 0.0
     folder = task.compute.cache / "backbones" / f"{name}-{key[:20]}"
-    reused = kept(folder, lambda scratch: _train_into(scratch, recipe, settings, task, templates, key))
-    return replace(_read(folder, name, recipe, settings.window), reused=reused)
+    return folder, kept(folder, lambda scratch: _train_into(scratch, recipe, settings, task, templates, key))
 
 
 def kept(folder: Path, make: Callable[[Path], None]) -> float:
@@ -175,13 +158,3 @@ def _train_into(
         "seconds": round(seconds, 1),
     }
     (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-
-
-def _read(folder: Path, name: str, recipe: Recipe, window: int) -> Embedded:
-    auto = AutoModelForCausalLM if recipe.architecture == "decoder" else AutoModelForSeq2SeqLM
-    model = auto.from_pretrained(folder, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    size = sum(parameter.numel() for parameter in model.parameters())
-    description = f"{name} ({size / 1e6:.2f} M parameters, {facts['tokens'] / 1e6:.2f} M tokens of the training part)"
-    return Embedded(model, tokenizer, recipe.architecture, description, window, facts["tokens"])

@@ -93,7 +93,8 @@ class LocalModel(Reloaded):
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from methods.lm.backbone import BackboneError, floating, load_model, load_part, source_of
+        from methods.lm.backbone import floating
+        from methods.lm.hub import BackboneError, load_model, load_part, source_of
 
         try:
             source = source_of(self.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedModel
 
-from methods.lm.backbone import BackboneError
+from methods.lm.hub import BackboneError
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -176,8 +176,8 @@ def _rows(name: str, asked: argparse.Namespace) -> Iterator[Row]:
 def _model(name: str, asked: argparse.Namespace) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
-    from methods.lm.backbone import quiet_transformers
     from methods.lm.embedded import SHIPPED
+    from methods.lm.hub import quiet_transformers
 
     quiet_transformers()
     if name.startswith("random-"):

@@ -139,7 +139,7 @@ def test_a_hub_that_cannot_be_reached_is_not_asked(tmp_path: Path, monkeypatch: 
         sources.append(source)
         raise OSError("not here")
 
-    monkeypatch.setattr("methods.lm.backbone._hub_reachable", lambda: False)
+    monkeypatch.setattr("methods.lm.hub._hub_reachable", lambda: False)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", spy)
     with pytest.raises(
         NotRunnable, match=r"cannot load masked language model 'some/masked-model': .* was not fetched before"

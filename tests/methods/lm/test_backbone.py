@@ -17,7 +17,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from methods.lm.backbone import BackboneError, load_backbone, window
+from methods.lm.backbone import load_backbone, window
+from methods.lm.hub import BackboneError
 from tests.methods.lm.small import FAMILIES, make_model, make_tokenizer
 
 

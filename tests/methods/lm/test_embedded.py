@@ -17,6 +17,7 @@ from data.prompts import library
 from data.prompts.template import parse
 from methods.base import Compute, NotRunnable
 from methods.lm import embedded as module
+from methods.lm.backbone import Backbone, read_embedded
 from methods.lm.embedded import embedded
 from methods.lm.pretraining import Material
 from methods.lm.prompts import Encoder
@@ -56,14 +57,18 @@ def test_the_global_random_state_is_left_alone(task):
     assert torch.equal(torch.rand(1), expected)
 
 
+def made(task, **changes) -> Backbone:
+    return read_embedded("tiny-llama", *embedded("tiny-llama", task, SMALL | changes))
+
+
 def test_it_is_trained_once_and_then_read(task, monkeypatch):
-    first = embedded("tiny-llama", task, SMALL)
+    first = made(task)
 
     def never(*_):
         raise AssertionError("trained again")
 
     monkeypatch.setitem(module.RECIPES, "tiny-llama", replace(module.RECIPES["tiny-llama"], train=never))
-    again = embedded("tiny-llama", task, SMALL)
+    again = made(task)
     assert torch.equal(weights(first.model), weights(again.model)) and again.tokens == first.tokens > 0
     assert [path.name for path in (task.compute.cache / "backbones").glob(".*")] == []
 
@@ -130,8 +135,7 @@ def test_waiting_for_another_process_is_not_counted_twice(tmp_path, monkeypatch)
 
 
 def _make(cache):
-    made = embedded("tiny-llama", make_task(Path(cache)), {**SMALL, "steps": 20})
-    return float(weights(made.model).sum())
+    return float(weights(made(make_task(Path(cache)), steps=20).model).sum())
 
 
 def test_two_processes_train_it_once(tmp_path):
@@ -153,10 +157,9 @@ def test_templates_of_other_roles_do_not_change_it(task):
 @pytest.fixture
 def shipped(task, tmp_path, monkeypatch):
     """Weights of the task in the folder of those that come with the project, and no way to train others."""
-    embedded("tiny-llama", task, SMALL)
-    (made,) = [path for path in (task.compute.cache / "backbones").iterdir() if path.is_dir()]
+    folder, _ = embedded("tiny-llama", task, SMALL)
     monkeypatch.setattr(module, "SHIPPED", tmp_path / "weights")
-    shutil.copytree(made, tmp_path / "weights" / "tiny-llama")
+    shutil.copytree(folder, tmp_path / "weights" / "tiny-llama")
     shutil.rmtree(task.compute.cache / "backbones")
 
     def never(*_):
@@ -167,7 +170,7 @@ def shipped(task, tmp_path, monkeypatch):
 
 
 def test_shipped_weights_are_used_for_what_they_were_trained_on(task, shipped):
-    assert embedded("tiny-llama", task, SMALL).tokens > 0
+    assert made(task).tokens > 0
 
 
 def test_shipped_weights_are_not_used_for_another_split(task, shipped):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from methods.lm.backbone import BackboneError
+from methods.lm.hub import BackboneError
 from methods.lm.lora import Lora, add_lora, inner, load_adapters, merged, save_adapters
 from methods.lm.prompts import Encoder
 from methods.lm.scoring import Scorer
