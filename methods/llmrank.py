@@ -10,31 +10,20 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from data.prompts.template import ListStyle, Role, Template, parse
+from data.prompts.template import ListStyle, Role
 from data.random import generator
 from data.types import FloatArray, IntArray
-from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task
+from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Task, require_templates
 from methods.checks import check_least
 from methods.lm.answers import Generation
 from methods.lm.client import LlmClient
 from methods.lm.open import LlmChoice, open_client
 
-ROLE: Role = "recommend"
+ROLE: Role = "rank"
 LISTED = re.compile(r"[\d\s,;.)\[\]>*`]*")
 """Numbers and what stands between them in lists."""
 NUMBERED = ListStyle(separator="\n", before="{n}. ")
-DEFAULT = Template(
-    "llm-rank",
-    ROLE,
-    "seen",
-    parse(
-        "A {consumer} {consumed} these {items}, latest last: {history}.\n"
-        "Rank the following candidates by how likely the {consumer} is to {consume} them next:\n{candidates}\n"
-        "Answer with the numbers of all candidates, most likely first, separated by commas, and nothing else."
-    ),
-)
-"""The one wording. The suite's templates of this role ask about one title, not for an order of all candidates, so they
-do not replace it and wording conditions do not reach the method; having the role, it is not called robust for that."""
+"""How candidates are listed whatever the style of a template: answers name their numbers."""
 
 
 @dataclass
@@ -118,8 +107,9 @@ class LlmRank:
         """Open the client; nothing is trained.
 
         Raises:
-            NotRunnable: if no language model is named, or what is named is not there.
+            NotRunnable: if there is no seen template, no language model is named, or what is named is not there.
         """
+        require_templates(self.info, task)
         if self.llm.partition(":")[0] not in ("endpoint", "local"):
             raise NotRunnable(
                 "no language model to ask: give llm = 'endpoint:MODEL' (with OPENAI_BASE_URL and OPENAI_API_KEY) "
@@ -171,10 +161,8 @@ class LlmRank:
         return order[::-1] if self.reverse else order
 
     def _prompt(self, requests: Requests, row: int, order: IntArray) -> str:
-        shown = (requests.histories[row], requests.candidates[row, order])
-        history, candidates = (requests.catalogue.named(items) for items in shown)
-        prompt = DEFAULT.fill(requests.catalogue.domain, {"history": history})
-        return prompt.with_value("candidates", NUMBERED.join(candidates)).text
+        candidates = NUMBERED.join(requests.catalogue.named(requests.candidates[row, order]))
+        return requests.prompt(ROLE, row).with_value("candidates", candidates).text
 
 
 def read_ranking(answer: str, titles: Sequence[str], ledger: ListLedger) -> IntArray:

@@ -16,6 +16,7 @@ VALUES: Mapping[Role, frozenset[str]] = {
     "attribute": frozenset({"history", "attribute"}),
     "augment": frozenset({"title", "year", "genres", "description", "neighbours"}),
     "demonstrate": frozenset({"demonstrations", "history", "target"}),
+    "rank": frozenset({"history", "candidates"}),
 }
 """What a role has values for, beside labels and words of the data set."""
 OPTIONAL: Set[Role] = {"augment"}

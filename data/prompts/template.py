@@ -9,7 +9,7 @@ from data.dataset import Domain
 from data.errors import InputError
 
 Family = Literal["seen", "unseen"]
-Role = Literal["recommend", "sequential", "choose", "attribute", "augment", "demonstrate"]
+Role = Literal["recommend", "sequential", "choose", "attribute", "augment", "demonstrate", "rank"]
 
 TITLES = frozenset({"history", "candidates", "neighbours"})
 TEXTS = frozenset({"target", "attribute", "description", "demonstrations", "title", "year", "genres"})

@@ -249,10 +249,12 @@ def test_both_families_have_at_least_twelve_templates() -> None:
     assert len(UNSEEN) >= 12
 
 
-def test_templates_are_named_after_role_and_family() -> None:
-    for family in (SEEN, UNSEEN):
-        expected = [f"recommend-{t.family}-{n:02}" for n, t in enumerate(family, start=1)]
-        assert [template.id for template in family] == expected
+@pytest.mark.parametrize("role", ["recommend", "rank"])
+def test_templates_are_named_after_role_and_family(role: Role) -> None:
+    for name in ("seen", "unseen"):
+        family = [template for template in templates(role) if template.family == name]
+        assert [template.id for template in family] == [f"{role}-{name}-{n:02}" for n in range(1, len(family) + 1)]
+    assert len(family) == len(UNSEEN)
 
 
 @pytest.mark.parametrize("template", RECOMMEND, ids=lambda template: template.id)
@@ -262,8 +264,8 @@ def test_the_next_word_after_a_recommend_template_is_the_label(template: Templat
     assert re.search(r"[?:;\w]$", last.text), "the sentence is left for the label to finish"
 
 
-@pytest.mark.parametrize("template", RECOMMEND, ids=lambda template: template.id)
-def test_a_recommend_template_holds_for_every_domain(template: Template) -> None:
+@pytest.mark.parametrize("template", [*RECOMMEND, *templates("rank")], ids=lambda template: template.id)
+def test_a_template_holds_for_every_domain(template: Template) -> None:
     hard_coded = r"\b(movies?|films?|watch\w*|view\w*|books?|read|products?|bought|buy\w*|purchas\w*|customers?)\b"
     found = re.findall(hard_coded, " ".join(words(template)))
     assert found in ([], ["read"]), "words of a domain are slots"
@@ -273,17 +275,19 @@ def test_a_recommend_template_holds_for_every_domain(template: Template) -> None
     assert not re.search(rf"\{{({slots})\}}\w", template.source), "endings depend on the domain"
     assert "user" not in template.slots, "ids mean nothing to a language model"
     assert template.labels == ("Yes", "No")
-    filled = template.fill(MOVIES, {"history": ["Alien", "Brazil"], "target": "Cube"}).text
+    filled = template.fill(MOVIES, {"history": ["Alien", "Brazil"], "target": "Cube", "candidates": ["Cube"]}).text
     assert filled.count("Alien, Brazil") == 1
     assert filled.count("Cube") == 1
 
 
-@pytest.mark.parametrize("unseen", UNSEEN, ids=lambda template: template.id)
-def test_an_unseen_template_is_no_near_copy_of_a_seen_one(unseen: Template) -> None:
-    ratios = [difflib.SequenceMatcher(None, words(unseen), words(seen)).ratio() for seen in SEEN]
-    assert max(ratios) < 0.5
-    known = {word for seen in SEEN for word in words(seen)}
-    assert len(set(words(unseen)) - known) >= 2
+@pytest.mark.parametrize("role", ["recommend", "rank"])
+def test_an_unseen_template_is_no_near_copy_of_a_seen_one(role: Role) -> None:
+    family = {name: [t for t in templates(role) if t.family == name] for name in ("seen", "unseen")}
+    known = {word for seen in family["seen"] for word in words(seen)}
+    for unseen in family["unseen"]:
+        ratios = [difflib.SequenceMatcher(None, words(unseen), words(seen)).ratio() for seen in family["seen"]]
+        assert max(ratios) < 0.5
+        assert len(set(words(unseen)) - known) >= 2
 
 
 @pytest.mark.parametrize("family", [SEEN, UNSEEN], ids=["seen", "unseen"])

@@ -12,12 +12,14 @@ from benchmarks.report.leaderboard import leaderboard
 from benchmarks.report.results import load
 from benchmarks.store import RunFolder
 from data.prompts import library
-from methods.base import NotRunnable, Task
+from data.prompts.template import ListStyle, Template
+from methods.base import NotRunnable, Requests, Task
 from methods.llmrank import ListLedger, LlmRank, read_ranking
 from methods.registry import MethodError, create
 from tests.methods.lm.servers import FaultServer, completion
 from tests.methods.lm.small import make_task
 
+SEEN = tuple(template for template in library.templates("rank") if template.family == "seen")
 TITLES = ["Alien", "Brazil", "2001: A Space Odyssey", "M"]
 
 
@@ -67,7 +69,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    return make_task(tmp_path, users=8)
+    own = make_task(tmp_path, users=8)
+    worded = {"rank": tuple(SEEN[user % len(SEEN)] for user in range(8))}
+    return replace(own, valid=replace(own.valid, templates=worded), templates={"rank": SEEN})
 
 
 def alphabetical(prompt: str) -> dict[str, object]:
@@ -112,36 +116,53 @@ def test_candidates_left_out_share_the_last_place(task: Task, server: FaultServe
     assert method.flags == ["out_of_catalogue=1 missing=4"] * 8
 
 
-def test_no_template_replaces_the_one_wording(task: Task) -> None:
+@pytest.mark.parametrize("template", library.templates("rank"), ids=lambda template: template.id)
+def test_every_wording_shows_all_candidates_by_their_numbers(task: Task, template: Template) -> None:
     method = LlmRank("endpoint:m")
     method.fit(task, 0)
-    orders = [method._order(task.valid, row) for row in range(8)]
-    prompts = {method._prompt(task.valid, row, order) for row, order in enumerate(orders)}
-    for role in library.roles():
-        other = replace(task.valid, templates={role: library.templates(role)[-1:] * 8})
-        assert {method._prompt(other, row, order) for row, order in enumerate(orders)} == prompts
+    shown = task.valid.select(np.array([3]))
+    numbered = [f"{n}. {title}" for n, title in enumerate(_titles(method, shown), start=1)]
+    styled = replace(template, style=ListStyle(separator=" | "))
+    for one in (template, styled):
+        asked = replace(shown, templates={"rank": (one,)})
+        prompt = method._prompt(asked, 0, method._order(asked, 0))
+        assert "\n".join(["", *numbered, ""]) in prompt
+        assert one.style.join(shown.catalogue.named(shown.histories[0])) in prompt
 
 
-def test_a_run_does_not_call_a_prompt_robust_that_no_condition_reaches(
+def _titles(method: LlmRank, shown: Requests) -> list[str]:
+    return shown.catalogue.named(shown.candidates[0, method._order(shown, 0)])
+
+
+def test_unseen_wordings_reach_it_and_what_they_cost_is_in_the_table(
     suite_file: Path, tmp_path: Path, run_suite: Callable[..., CompletedProcess[str]], server: FaultServer
 ) -> None:
-    server.answer = lambda prompt: alphabetical(prompt) if "Number 7 " in prompt else completion("1")
+    server.answer = lambda prompt: completion("1") if "annotators" in prompt else alphabetical(prompt)
     llm = ("--llm", "endpoint:m", "--cache-dir", tmp_path)
+    dry = run_suite("--suite", suite_file, "--methods", "llm-rank", *llm, "--output-dir", tmp_path / "r", "--dry-run")
+    assert not server.prompts and " requests" in dry.stdout
     answer = run_suite("--suite", suite_file, "--methods", "llm-rank", *llm, "--output-dir", tmp_path / "r")
     assert answer.returncode == 0, answer.stderr
     (results,) = load(RunFolder(tmp_path / "r"))
     (row,) = leaderboard(results).rows
-    assert (
-        row["unseen"] == pytest.approx(row["clean"]) and row["clean"] > 0 and not {"worst", "drop", "rbo"} & row.keys()
-    )
+    assert row["worst_template"] == "unseen/recommend-unseen-09" and row["worst"] < row["clean"]
+    assert row["drop"] == pytest.approx(1 - row["unseen"] / row["clean"], abs=1e-4) and row["rbo"] < 1
+    means = results.values("ndcg@10")[0].mean(axis=(1, 2))
+    assert np.delete(means[results.unseen], 8) == pytest.approx(means[0])
     (records,) = (tmp_path / "r").rglob("records.csv")
     with records.open(newline="") as file:
-        assert {record["flags"] for record in csv.DictReader(file)} == {"", "missing=20"}
+        found = {(record["template"], record["flags"]) for record in csv.DictReader(file)}
+    assert ("rank-unseen-09", "missing=20") in found and ("rank-unseen-08", "") in found
 
 
 def test_without_a_language_model_it_is_not_run(task: Task) -> None:
     with pytest.raises(NotRunnable, match="endpoint:MODEL"):
         create("llm-rank").fit(task, 0)
+
+
+def test_without_a_wording_it_is_not_run(task: Task) -> None:
+    with pytest.raises(NotRunnable, match="llm-rank needs seen templates of role 'rank'"):
+        create("llm-rank", {"llm": "endpoint:m"}).fit(replace(task, templates={}), 0)
 
 
 def test_an_answer_of_no_length_is_refused() -> None:
