@@ -2,11 +2,10 @@
 
 import csv
 import logging
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from benchmarks import audits, kept_fits, metrics
 from benchmarks.conditions import Condition
 from benchmarks.contract import check_offset, check_range, checked, for_roles, own_errors, score, scored
 from benchmarks.protocol import Problem
-from benchmarks.provenance import code, peak_memory, reset_peak_memory
+from benchmarks.provenance import code, peak_memory, reset_peak_memory, source
 from benchmarks.store import SCHEMA, CellId, RunFolder, to_json
 from data.fingerprint import fingerprint
 from data.types import FloatArray
@@ -86,10 +85,12 @@ class Cell:
 
     @property
     def source(self) -> dict[str, str]:
-        """Fingerprint of a user's own method as this process has it."""
-        if ":" not in self.id.method:
+        """Fingerprint of a user's own method as this process has it: of the module named, and that of the class."""
+        module, colon, _ = self.id.method.partition(":")
+        if not colon:
             return {}
-        return {"source": _source(self.id.method, type(create(self.id.method, self.settings)))}
+        kind = type(create(self.id.method, self.settings))
+        return {"source": source(*dict.fromkeys((module, kind.__module__)))}
 
     @property
     def fit_file(self) -> Path:
@@ -118,14 +119,6 @@ class Cell:
         requests = for_roles(self.problem.test_requests(), method)
         task = self.problem.task(self.compute)
         return task, (condition.apply(requests, self.id.seed) for condition in self.conditions)
-
-
-@cache
-def _source(name: str, kind: type[Method]) -> str:
-    """Fingerprint of the files with the module that is named and with the method's class, as they were at first."""
-    modules = dict.fromkeys((name.partition(":")[0], kind.__module__))
-    files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
-    return fingerprint([Path(file).read_bytes().hex() for file in files if file and Path(file).is_file()])
 
 
 def _but_for(keys: Collection[str], own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 
 from benchmarks import suite
-from benchmarks.conditions import FAMILIES, SHARED, expand
 from benchmarks.errors import UsageError
+from benchmarks.families import FAMILIES, SHARED, expand
 from data.prompts.library import roles, sets, templates
 from data.sources import NAMED
 from methods.registry import REGISTRY, create

@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks import audits, tuned_settings
 from benchmarks.cells import Cell
-from benchmarks.conditions import SHARED, Condition, Grades, expand
+from benchmarks.conditions import Condition
+from benchmarks.families import SHARED, Grades, expand
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.perturbations.history import HistoryInject
 from benchmarks.protocol import Problem, Protocol, prepare

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data.fingerprint import fingerprint
+
 DISTRIBUTION = "promptrec-bench"
 CODE = (":/benchmarks", ":/methods", ":/data", ":/pyproject.toml", ":(top,exclude)*.md")  # as git names paths
 PACKAGES = ("torch", "transformers", "peft", "recbole", "numpy", "scipy", "pandas", "tokenizers")
@@ -45,6 +47,13 @@ def code() -> dict[str, Any]:
         "commit": _git("log", "-1", "--format=%H", "--", *CODE),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *CODE)),
     }
+
+
+@cache
+def source(*modules: str) -> str:
+    """Fingerprint of the files of modules that somebody else has written, as they were at first."""
+    files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
+    return fingerprint([Path(file).read_bytes().hex() for file in files if file and Path(file).is_file()])
 
 
 def reset_peak_memory() -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
-from benchmarks.conditions import ConditionError, Grades, expand
+from benchmarks.conditions import ConditionError
+from benchmarks.families import Grades, expand
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.protocol import Protocol
 from data.errors import InputError

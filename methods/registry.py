@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from data.errors import InputError
+from data.errors import InputError, told
 from data.spelling import near
 from methods import hooks
 from methods.base import Method, MethodInfo
@@ -154,7 +154,7 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     try:
         method: Method = factory(**(settings or {}))
     except (Exception, SystemExit) as error:
-        raise MethodError(f"method {name!r}: {_told(error)}") from error
+        raise MethodError(f"method {name!r}: {told(error)}") from error
     _check_contract(name, method)
     return method
 
@@ -187,13 +187,7 @@ def _factory(name: str) -> Callable[..., Method]:
         factory: Callable[..., Method] = getattr(importlib.import_module(module), attribute)
         takes = inspect.signature(factory).parameters
     except (Exception, SystemExit) as error:  # a script without a guard may end by itself
-        raise MethodError(f"method {name!r}: {_told(error)}") from error
+        raise MethodError(f"method {name!r}: {told(error)}") from error
     if name in REGISTRY and "row" in takes:
         given = {**given, "row": name.partition("/")[2]}
     return partial(factory, **given) if given else factory
-
-
-def _told(error: BaseException) -> str:
-    """An error of a method's own code; those that say by themselves what is wrong, as they say it."""
-    plain = isinstance(error, TypeError | ValueError | ImportError | AttributeError)
-    return str(error) if plain else f"{type(error).__name__}: {error}"

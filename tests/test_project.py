@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from benchmarks.protocol import Protocol, prepare
+from benchmarks.report.conditions import by_family
 from benchmarks.report.readme import filled
+from benchmarks.report.results import load
+from benchmarks.store import RunFolder
 from data.prompts.library import templates
-from data.prompts.template import Template, parse
 from methods.base import Compute
 from tests.conftest import ROOT, write_atomic
 
@@ -69,14 +71,17 @@ def test_method_with_a_language_model_that_contributors_are_shown_scores_as_past
     assert method.fit(task, 0).note.startswith("tiny-llama") and method.score(task.valid.select(np.arange(2))).std() > 0
 
 
-def test_perturbation_that_contributors_are_shown_grades_as_pasted():
-    pasted = {"__name__": "pasted"}
-    exec(shown("python")[2], pasted)
-    template = Template("t", "recommend", "seen", parse("Has {consumed} {history}. Offer {target}? Yes or no:"))
-    half, whole = (
-        pasted["Shouting"](s).perturb_template(template, np.random.default_rng(0)).source for s in (0.5, 1.0)
-    )
-    assert whole == "HAS {consumed} {history}. OFFER {target}? YES OR NO:" and half.swapcase() != whole.swapcase()
+def test_perturbation_that_contributors_are_shown_runs_as_pasted(suite_file, tmp_path, monkeypatch, run_suite):
+    (tmp_path / "shouting.py").write_text(shown("python")[2])
+    monkeypatch.syspath_prepend(tmp_path)
+    (line,) = re.findall(r'"my_package\.mine:(Shouting" = .*)`', (ROOT / "CONTRIBUTING.md").read_text())
+    suite_file.write_text(suite_file.read_text().replace("typos = [0.1, 0.3]", f'"shouting:{line}'))
+    answer = run_suite("--suite", suite_file, "--output-dir", tmp_path / "r", "--jobs", 2)
+    assert answer.returncode == 0, answer.stderr
+    (results,) = load(RunFolder(tmp_path / "r"))
+    assert [c["name"] for c in results.conditions if c["family"] == "shouting"] == ["shouting@0.1", "shouting@0.5"]
+    rows = {row["method"]: row for row in by_family(results).rows if row["family"] == "shouting"}
+    assert rows["tests.fakes:Prompted"]["reached"] > 0.5 and rows["random"]["reached"] == 0
 
 
 def test_data_set_that_contributors_are_shown_loads_as_pasted(tmp_path, monkeypatch):

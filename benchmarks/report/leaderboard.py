@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import robustness, significance
-from benchmarks.conditions import SHARED
+from benchmarks.families import SHARED
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.report.stability import STABILITY, list_stability
 from benchmarks.report.table import Column, Table, percent

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import metrics, robustness
-from benchmarks.conditions import SHARED
+from benchmarks.families import SHARED
 from benchmarks.store import CellId, RunFolder, StoreError
 from data.types import FloatArray, IntArray
 

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks.cells import Cell, run_cell
-from benchmarks.conditions import expand
 from benchmarks.executors import attempt
+from benchmarks.families import expand
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.report import figures
 from benchmarks.store import CellId, RunFolder, StoreError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import audits
-from benchmarks.conditions import expand
+from benchmarks.families import expand
 from benchmarks.protocol import Problem, Protocol, prepare
 from data.candidates import Candidates
 from data.prompts.library import templates

@@ -10,7 +10,7 @@ import tomllib
 import pytest
 
 import benchmarks
-from benchmarks.conditions import FAMILIES
+from benchmarks.families import FAMILIES
 from benchmarks.run import main
 from tests.conftest import ROOT, start, write_atomic
 

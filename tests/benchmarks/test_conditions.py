@@ -1,15 +1,19 @@
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.conditions import DEFAULT_GRADES, FAMILIES, Condition, ConditionError, expand
+from benchmarks.conditions import Condition, ConditionError
+from benchmarks.families import DEFAULT_GRADES, FAMILIES, expand
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.perturbations.demonstrations import DemonstrationCount
 from benchmarks.perturbations.identity import Identity
 from benchmarks.perturbations.register import Register
 from benchmarks.perturbations.templates import Seen, Unseen
 from benchmarks.perturbations.typos import Typos
+from benchmarks.provenance import source
 from data.prompts.library import templates
 from data.prompts.template import Role, Template, parse
 from methods.base import Requests
@@ -150,6 +154,68 @@ def test_an_unknown_family_is_refused_with_its_neighbour_and_all_choices() -> No
         expand({"typo": None}, {})
     with pytest.raises(ConditionError, match="no condition family 'zzz': choices are clean"):
         expand({"zzz": None}, {})
+
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from benchmarks.perturbations.base import Ungraded, WordingPerturbation
+
+@dataclass(frozen=True)
+class Loud(Ungraded, WordingPerturbation):
+    family: ClassVar[str] = "loud"
+
+    def perturb(self, text, rng):
+        return text.upper()
+
+@dataclass(frozen=True)
+class Taken(Loud):
+    family: ClassVar[str] = "typos"
+
+@dataclass(frozen=True)
+class Wanting(Loud):
+    family: ClassVar[str] = "wanting"
+    words: int
+
+class Bare:
+    family = "bare"
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with perturbations of a user, under a name that no other test imports."""
+    name = f"own_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_a_perturbation_of_a_user_is_a_condition_whose_key_holds_its_file(own: str) -> None:
+    _, condition = expand({f"{own}:Loud": None}, {})
+    described = condition.describe()
+    assert (condition.name, described["family"], described["severity"]) == ("loud", "loud", None)
+    assert len(described["source"]) == 64 and described["source"] != source(__name__)
+    assert "source" not in expand({"typos": [0.1]}, {})[1].describe()
+
+
+@pytest.mark.parametrize(
+    ("named", "grades", "sentence"),
+    [
+        ("{}:Loud", [0.1], "Loud has no grades"),
+        ("{}:Silent", None, "has no attribute 'Silent'"),
+        ("no_such_module:Loud", None, "No module named 'no_such_module'"),
+        ("{}:Wanting", None, "missing 1 required positional argument: 'words'"),
+        ("{}:Bare", None, "no perturbation, which is a dataclass"),
+        ("{}:OWN", None, "has no attribute 'OWN'"),
+        ("{}:Taken", None, "family is a word that no other family is called by, not 'typos'"),
+        ("{}", None, "or package.module:Class of your own"),
+    ],
+)
+def test_what_is_no_perturbation_of_a_user_is_refused(own: str, named: str, grades: Any, sentence: str) -> None:
+    with pytest.raises(ConditionError, match=sentence):
+        expand({named.format(own): grades}, {})
 
 
 def test_an_unknown_variant_is_refused_with_its_neighbour() -> None:

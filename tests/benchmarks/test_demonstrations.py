@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import audits
-from benchmarks.conditions import expand
+from benchmarks.families import expand
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.perturbations.demonstrations import DemonstrationCount, DemonstrationOrder
 from benchmarks.protocol import Problem, Protocol, prepare

@@ -83,7 +83,7 @@ def test_trials_are_not_used_again_for_other_fixed_settings(planned):
 
 def test_trials_are_not_used_again_when_the_file_of_ones_own_method_has_changed(planned, monkeypatch):
     search(planned(), trials=2).execute(quiet)
-    monkeypatch.setattr(cells, "_source", lambda *_: "edited")
+    monkeypatch.setattr(cells, "source", lambda *_: "edited")
     assert search(planned(), trials=2).waiting() == 2
 
 

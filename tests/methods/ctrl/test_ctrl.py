@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks import audits
-from benchmarks.conditions import expand
+from benchmarks.families import expand
 from benchmarks.protocol import Problem, Protocol, prepare
 from data.dataset import Catalogue
 from data.histories import Histories
