@@ -3,7 +3,7 @@
 import csv
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -65,13 +65,19 @@ class Cell:
 
     def _key(self, fingerprints: Mapping[str, str]) -> str:
         conditions = [condition.describe() for condition in self.conditions]
-        written = to_json(_but_for(ASKING, self.settings, {}))
-        return fingerprint(SCHEMA, self.id.method, self.id.seed, written, fingerprints, conditions, self.machine)
+        settings = to_json(self.lasting)
+        return fingerprint(SCHEMA, self.id.method, self.id.seed, settings, fingerprints, conditions, self.machine)
+
+    @property
+    def lasting(self) -> dict[str, Any]:
+        """The settings but for those that no result depends on, :data:`ASKING`."""
+        return {name: value for name, value in self.settings.items() if name not in ASKING}
 
     def may_replace(self, record: Mapping[str, Any]) -> bool:
         """Whether a record is this cell's but for the source of a user's own method."""
-        fingerprints = _but_for(("source",), self.fingerprints, record.get("fingerprints", {}))
-        return bool(record["key"] == self._key(fingerprints))
+        made = record.get("fingerprints", {})
+        own = {name: value for name, value in self.fingerprints.items() if name != "source"}
+        return bool(record["key"] == self._key(own | ({"source": made["source"]} if "source" in made else {})))
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -96,11 +102,10 @@ class Cell:
     def fit_file(self) -> Path:
         """Where the cache has its fit: one file for all cells that fit the same."""
         asking = not str(self.settings.get("llm", RECORDED)).startswith(RECORDED)
-        settings = to_json(self.settings if asking else _but_for(ASKING, self.settings, {}))
-        own = _but_for(self.problem.fingerprints, self.fingerprints, {})
+        settings = to_json(self.settings if asking else self.lasting)
+        own = {name: value for name, value in self.fingerprints.items() if name not in self.problem.fingerprints}
         learned = (self.id.method, self.id.seed, settings, self.problem.learnable, own)
-        named = _but_for(ASKING, self.settings, {}).values()  # the run folder is none that is read
-        folders = kept_fits.folders([self.compute.backbone, *named])
+        folders = kept_fits.folders([self.compute.backbone, *self.lasting.values()])  # the run folder is none of them
         key = fingerprint(*learned, self.machine, self.compute.device, folders, kept_fits.surroundings())
         return self.compute.cache / "fits" / f"{self.id.folder}-{key[:16]}.pickle"
 
@@ -108,7 +113,7 @@ class Cell:
     def machine(self) -> dict[str, Any]:
         """What of :class:`Compute` can change results; which of several GPUs does not."""
         device = self.compute.device.partition(":")[0]
-        return asdict(replace(self.compute, device=device, cache=Path(), threads=0)) | {"cache": None}
+        return asdict(self.compute) | {"device": device, "threads": 0, "cache": None}
 
     def execute(self, progress: Progress) -> "Outcome":
         """Fit and score, see :func:`run_cell`."""
@@ -119,11 +124,6 @@ class Cell:
         requests = for_roles(self.problem.test_requests(), method)
         task = self.problem.task(self.compute)
         return task, (condition.apply(requests, self.id.seed) for condition in self.conditions)
-
-
-def _but_for(keys: Collection[str], own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """``own``, with what ``theirs`` has at some keys."""
-    return {k: v for k, v in own.items() if k not in keys} | {k: v for k, v in theirs.items() if k in keys}
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "dataset": cell.id.dataset,
                 "method": cell.id.method,
                 "seed": cell.id.seed,
-                "settings": _but_for(ASKING, cell.settings, {}),
+                "settings": cell.lasting,
                 "info": asdict(method.info)
                 | {key: sorted(getattr(method.info, key)) for key in ("roles", "learns", "needs")},
                 "fit": asdict(_noted(fit.report, scored.shortened, scored.unusable)),

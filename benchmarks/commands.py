@@ -99,16 +99,14 @@ def run(options: Namespace) -> int:
     where = tuned_settings.folders(options.tuned, folder.path)
     _refuse_combinations(options, where, folder)
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
+    make = partial(plan.make_plan, chosen, compute, folder.path, tuned, options.keep_fits, options.part)
     if options.dry_run:
-        made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits, options.part)
+        made = make()
         return _dry_tune(made, options.trials or TRIALS) if options.tune else _dry_run(made, folder, options.fresh)
     with folder.opened():
-        made = plan.make_plan(chosen, compute, folder.path, tuned, options.keep_fits, options.part)
-        for name in made.problems:
-            if where and not (options.tune or made.tuned[name]):
-                found = tuned_settings.beside(made.problems[name], folder.path)
-                hint = f"those of {found} need --tuned {found}" if found else "see --tune"
-                print(f"{name}: no tuned settings for these data and methods, {hint}", file=sys.stderr)
+        made = make()
+        if where and not options.tune:
+            _say_untuned(made, folder)
         if options.tune:
             return _tune(made, folder, options.trials or TRIALS, where[0], execute)
         if options.fresh:
@@ -248,6 +246,13 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     return _conclude(folder, load(folder))
 
 
+def _say_untuned(made: plan.Plan, folder: RunFolder) -> None:
+    for name in (name for name in made.problems if not made.tuned[name]):
+        found = tuned_settings.beside(made.problems[name], folder.path)
+        hint = f"those of {found} need --tuned {found}" if found else "see --tune"
+        print(f"{name}: no tuned settings for these data and methods, {hint}", file=sys.stderr)
+
+
 def _say_data(made: plan.Plan) -> None:
     for name, problem in made.problems.items():
         facts = made.facts(problem)
@@ -286,7 +291,7 @@ def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
             method = create(cell.id.method, cell.settings)
             asking = hooks.estimate(method, *cell.shown(method))
             state = "to score, its fit is kept" if cell.keep and cell.fit_file.exists() else "to run"
-            state += asking and f", {asking}"
+            state += f", {asking}" if asking else ""
         print(f"{cell.id}: {state}")
     if not fresh:
         _refuse_to_replace(made, folder)

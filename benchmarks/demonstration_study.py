@@ -22,7 +22,7 @@ from benchmarks.protocol import Protocol, prepare
 from benchmarks.report.table import Column, Table, of_records, read_records
 from benchmarks.store import to_json
 from data.prompts.library import templates
-from data.prompts.template import Role, Template
+from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
 from methods.base import Compute, Showing, Task
@@ -182,8 +182,7 @@ def _measure(users: int, seeds: Sequence[int], cache: Path) -> list[List]:
     from methods.lm.hub import quiet_transformers
 
     quiet_transformers()
-    worded: dict[Role, tuple[Template, ...]] = {role: templates(role) for role in ROLES}
-    task = prepare("ml-100k", Protocol(), worded).task(Compute(cache=cache))
+    task = prepare("ml-100k", Protocol(), {role: templates(role) for role in ROLES}).task(Compute(cache=cache))
     fits = [(variant, seed) for variant in VARIANTS for seed in seeds]
     return [one for fit in tqdm(fits, desc="demonstrations", unit="fit") for one in study(task, *fit, users)]
 

@@ -21,7 +21,7 @@ from benchmarks.report.table import of_records, read_records
 from benchmarks.significance import rank_correlation
 from benchmarks.store import to_json
 from data.prompts.library import templates
-from data.prompts.template import Role, Template
+from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray
 from methods.base import Compute, Task
@@ -96,16 +96,12 @@ def study(method: "Lrgd", task: Task, users: int, sets: int, seed: int) -> Itera
         rank = rank_of_positive(scores, np.repeat(positive, sets))
         values = evaluate(rank, np.full(sets, scores.shape[1]))
         effects = [Effect(user, n, float(e), float(f)) for n, (e, f) in enumerate(zip(exact, first, strict=True))]
-        yield (
-            effects,
-            [
-                Quality(user, n, float(exact[s].sum()), float(first[s].sum()), *(float(values[k][n]) for k in METRICS))
-                for n, s in enumerate(drawn)
-            ],
-        )
-
-
-METRICS = ("auc", "ndcg@10")
+        auc, ndcg = values["auc"], values["ndcg@10"]
+        qualities = [
+            Quality(user, n, float(exact[chosen].sum()), float(first[chosen].sum()), float(auc[n]), float(ndcg[n]))
+            for n, chosen in enumerate(drawn)
+        ]
+        yield effects, qualities
 
 
 def correlations(effects: Sequence[Effect], qualities: Sequence[Quality]) -> dict[str, Any]:
@@ -207,8 +203,7 @@ def _measure(users: int, sets: int, seed: int, cache: Path) -> dict[str, list[An
     from methods.registry import create
 
     quiet_transformers()
-    worded: dict[Role, tuple[Template, ...]] = {role: templates(role) for role in ROLES}
-    task = prepare("ml-100k", Protocol(), worded).task(Compute(cache=cache))
+    task = prepare("ml-100k", Protocol(), {role: templates(role) for role in ROLES}).task(Compute(cache=cache))
     method: Any = create("lrgd/stage1")
     method.fit(task, seed)
     rows = list(tqdm(study(method, task, users, sets, seed), total=users, desc="Effect_D", unit="user"))

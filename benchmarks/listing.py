@@ -40,7 +40,7 @@ def _methods() -> Iterator[tuple[str, str]]:
 
 
 def _datasets() -> Iterator[tuple[str, str]]:
-    yield from ((name, f"{module}") for name, module in NAMED.items())
+    yield from NAMED.items()
     yield "FOLDER", "a folder with RecBole atomic files: <name>.inter and <name>.item"
 
 

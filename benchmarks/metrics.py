@@ -175,28 +175,6 @@ def evaluate(rank: FloatArray, n_candidates: Count) -> dict[str, FloatArray]:
     return {key: metric(rank, n_candidates) for key, metric in METRICS.items()}
 
 
-def attainable(
-    gain: Callable[[FloatArray], FloatArray], hits: Mapping[int, float], n_candidates: int
-) -> tuple[float, float]:
-    """Least and largest mean of a gain that falls with the rank, given hits, for one positive per list and no ties.
-
-    Between two cut-offs all positives lie as deep, or as high, as the hits allow: with hits at 1 and 5,
-    ``ndcg@5 <= hit@1 + (hit@5 - hit@1) / log2(3)``.
-
-    Args:
-        gain: of 0-based ranks, such as :func:`mrr`.
-        hits: cut-off to mean of ``hit`` there.
-        n_candidates: candidates including the positive.
-
-    >>> [round(bound, 4) for bound in attainable(mrr, {1: 0.25, 5: 0.5}, 100)]
-    [0.305, 0.4583]
-    """
-    cutoffs = sorted(hits)
-    shares = np.diff([0.0, *(hits[k] for k in cutoffs), 1.0])
-    highest, deepest = np.array([0, *cutoffs], np.float64), np.array([*cutoffs, n_candidates], np.float64) - 1
-    return float(shares @ gain(deepest)), float(shares @ gain(highest))
-
-
 def check_sanity(means: Mapping[str, float], users: int, tolerance: float = 1e-9) -> list[str]:
     """Which rules of arithmetic a row of mean metrics breaks, given one positive per list.
 

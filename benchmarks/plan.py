@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import audits, tuned_settings
 from benchmarks.cells import Cell
 from benchmarks.conditions import Condition
-from benchmarks.families import SHARED, Grades, expand
+from benchmarks.families import SHARED, expand
 from benchmarks.perturbations.base import PerturbationError
 from benchmarks.perturbations.history import HistoryInject
 from benchmarks.protocol import Problem, Protocol, prepare
@@ -210,15 +210,12 @@ def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Sui
 
 
 def _conditions(suite: Suite, wording: Mapping[Role, tuple[Template, ...]]) -> tuple[Condition, ...]:
-    """Conditions for a method with templates of these roles; names are the same for all methods."""
-    return expand(_families(suite), wording)
+    """Conditions for a method with templates of these roles; names are the same for all methods.
 
-
-def _families(suite: Suite) -> dict[str, Grades]:
-    """Families that are asked for. With full ranking every untouched item is a candidate and none can be injected."""
-    return {
-        name: grades for name, grades in suite.families.items() if name != INJECT or suite.protocol.negatives != "full"
-    }
+    With full ranking every untouched item is a candidate, and none can be injected.
+    """
+    full = suite.protocol.negatives == "full"
+    return expand({name: grades for name, grades in suite.families.items() if not (full and name == INJECT)}, wording)
 
 
 def _templates(roles: Sequence[Role], files: Sequence[Path]) -> dict[Role, tuple[Template, ...]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks import executors
 from benchmarks.cells import Outcome
+from benchmarks.store import CellId
 
 
 class Bar:
@@ -13,8 +14,8 @@ class Bar:
     def __init__(self, cells: Sequence[executors.Job], cost: Mapping[str, float]) -> None:
         from tqdm import tqdm
 
-        self._cost, self._at = cost, dict.fromkeys(map(str, (cell.id for cell in cells)), 0.0)
-        self._stages: dict[str, str] = {}
+        self._cost, self._at = cost, dict.fromkeys((cell.id for cell in cells), 0.0)
+        self._stages: dict[CellId, str] = {}
         form = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {postfix}"
         pace = 0.1 if sys.stderr.isatty() else 30
         self._whole = sum(cost[cell.id.method] for cell in cells)
@@ -23,9 +24,9 @@ class Bar:
 
     def report(self, cell: executors.Job, fraction: float, stage: str) -> None:
         """A cell has reached a fraction of its work."""
-        step = max(0.0, fraction - self._at[str(cell.id)])
-        self._at[str(cell.id)] += step
-        self._stages[str(cell.id)] = f"{cell.id.method} {stage}"
+        step = max(0.0, fraction - self._at[cell.id])
+        self._at[cell.id] += step
+        self._stages[cell.id] = f"{cell.id.method} {stage}"
         self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=not fraction)
         left = self._whole - self.bar.n
         self.bar.update(min(step * self._cost[cell.id.method], left))  # rounded sums may be above the whole
@@ -33,7 +34,7 @@ class Bar:
     def ended(self, cell: executors.Job, outcome: Outcome) -> None:
         """A cell has ended."""
         self.report(cell, 1.0, outcome.status)
-        del self._stages[str(cell.id)]
+        del self._stages[cell.id]
         reason = f": {outcome.reason}" if outcome.reason else ""
         log = f" (see {cell.run / 'run.log'})" if outcome.status == "failed" else ""
         self.bar.write(f"{cell.id}: {outcome.status}{reason}{log}", file=sys.stderr)

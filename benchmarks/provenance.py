@@ -18,10 +18,7 @@ PACKAGES = ("torch", "transformers", "peft", "recbole", "numpy", "scipy", "panda
 
 def version() -> str:
     """Version of the installed distribution; ``0+unknown`` in a checkout that is not installed."""
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
+    return _version(DISTRIBUTION) or "0+unknown"
 
 
 def describe() -> dict[str, Any]:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from methods.lm.prompts import Encoder
 
 BATCH = 64
 """Prompts per forward pass of the plain loop and of lm-evaluation-harness."""
@@ -195,17 +194,21 @@ def measure(case: Case, requests: Requests, effort: Effort, device: str, dtype: 
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from methods.lm.encdec import EncDecScorer
+    from methods.lm.prompts import Encoder
+    from methods.lm.scoring import Scorer
+
     torch.manual_seed(0)
     tokenizer = tokenizer_for(case, requests)
     model: Any = case.model(tokenizer)
     model = model.to(device=device, dtype=dtype).eval()
-    encoder = _encoder(tokenizer, local=not case.large)
+    encoder = Encoder(tokenizer, 2048, local=not case.large)
     requests = sharing(requests) if case.shared else requests
     requests = each(requests, effort.users)
     few = replace(requests, candidates=requests.candidates[:, : effort.compared])
     texts = prompts(few)
     yes, no = (encoder.word(word)[0] for word in few.templates["recommend"][0].labels)
-    scorer = _scorer(model, encoder)
+    scorer: Any = (EncDecScorer if model.config.is_encoder_decoder else Scorer)(model, encoder)
     score = partial(getattr(scorer, case.form), role="recommend")
     ways: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
         "own": (score, requests, requests.select(np.arange(1))),
@@ -281,19 +284,6 @@ def byte_tokenizer(texts: Sequence[str]) -> "PreTrainedTokenizerBase":
     )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-
-
-def _encoder(tokenizer: "PreTrainedTokenizerBase", local: bool) -> "Encoder":
-    from methods.lm.prompts import Encoder
-
-    return Encoder(tokenizer, 2048, local)
-
-
-def _scorer(model: "PreTrainedModel", encoder: "Encoder") -> Any:
-    from methods.lm.encdec import EncDecScorer
-    from methods.lm.scoring import Scorer
-
-    return (EncDecScorer if model.config.is_encoder_decoder else Scorer)(model, encoder)
 
 
 def _timed(action: Callable[[], Any], device: str) -> tuple[float, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import metrics
-from benchmarks.cells import ASKING, Cell, Outcome, Progress
+from benchmarks.cells import Cell, Outcome, Progress
 from benchmarks.contract import for_roles, score
 from benchmarks.protocol import Problem
 from benchmarks.store import SCHEMA, CellId, disk_errors, to_json, write_atomically
@@ -86,7 +86,7 @@ class Search:
     @property
     def fixed(self) -> dict[str, Any]:
         """What the suite or --set gave to all trials, but for what changes none of them."""
-        return {name: value for name, value in self.cell.settings.items() if name not in ASKING}
+        return self.cell.lasting
 
     @property
     def key(self) -> str:
@@ -128,7 +128,8 @@ class Search:
         trials = self.kept()
         for number in range(len(trials), len(trials) + self.waiting()):
             progress(number / self.trials, f"trial {number} of {self.trials}")
-            trials.append(self._try(propose(self.space, trials, *self._seed) if number else self.defaults()))
+            key = self.id.seed, "tuning", self.id.method
+            trials.append(self._try(propose(self.space, trials, *key) if number else self.defaults()))
             with disk_errors(self.path):
                 write_atomically(self.path, to_json({"key": self.key, "trials": [asdict(trial) for trial in trials]}))
             if _missing(trials):
@@ -151,10 +152,6 @@ class Search:
             if value not in self.space[name]:
                 raise TuningError(f"{self.id.method}: the default {value!r} of {name} is not in its search space")
         return own
-
-    @property
-    def _seed(self) -> tuple[object, ...]:
-        return self.id.seed, "tuning", self.id.method
 
     def _try(self, settings: Mapping[str, Any]) -> Trial:
         started = time.perf_counter()

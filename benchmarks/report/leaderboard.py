@@ -155,7 +155,7 @@ def _worded(results: Results, method: str) -> str:
     templates = [record["conditions"][n]["parameters"]["templates"] for n in results.unseen.tolist()]
     columns = list(zip(*templates, strict=True))[0 if SHARED in record["info"]["roles"] else 1 :]
     own = max(len(set(column)) for column in columns)
-    return f"{count(own, 'unseen template')} of its role, in turn, for {shown} conditions" * (own < shown)
+    return f"{count(own, 'unseen template')} of its role, in turn, for {shown} conditions" if own < shown else ""
 
 
 def _place(row: dict[str, Any]) -> tuple[float, str]:

@@ -62,7 +62,8 @@ def read_file(path: Path, required: Sequence[str]) -> AtomicFile:
     header = [column.partition(":")[0] for column in next(rows, (0, [""]))[1]]
     missing = [column for column in required if column not in header]
     if missing:
-        order = "; for data without times, number the rows of each user in their order" * ("timestamp" in missing)
+        hint = "; for data without times, number the rows of each user in their order"
+        order = hint if "timestamp" in missing else ""
         raise DataError(
             f"{path}: no column {', '.join(missing)}; the header names {', '.join(header)} "
             f"(expected tab-separated name:type, such as user_id:token){order}"

@@ -41,7 +41,8 @@ def article_in_front(title: str) -> str:
 
 def _front(match: re.Match[str]) -> str:
     opening, rest, article = match.groups()
-    return f"{opening}{article}{'' if article.endswith(chr(39)) else ' '}{rest}"
+    blank = "" if article.endswith("'") else " "
+    return f"{opening}{article}{blank}{rest}"
 
 
 def load(min_rating: float = 4.0, min_count: int = 5) -> Dataset:

@@ -7,8 +7,8 @@ import numpy as np
 
 from data.types import IntArray
 from methods.base import FitReport, Task
-from methods.recbole import BPR, LightGCN
 from methods.recbole.adapter import RecBoleModel
+from methods.recbole.models import BPR, LightGCN
 
 if TYPE_CHECKING:
     from torch import Tensor

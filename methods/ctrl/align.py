@@ -5,8 +5,7 @@ sections 3.2 and 3.3. A record is a history and a candidate.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,24 +16,8 @@ from tqdm import tqdm
 
 from data.dataset import Catalogue
 
-
-@dataclass(frozen=True)
-class Alignment:
-    """How the two sides are aligned.
-
-    Args:
-        epochs: passes over the records.
-        rate: learning rate of Adam.
-        temperature: similarities are divided by it.
-        size: dimensions of the common space.
-        parts: sub-spaces of it; each looks for its best match on the other side (section 3.3.2).
-    """
-
-    epochs: int
-    rate: float
-    temperature: float
-    size: int
-    parts: int
+if TYPE_CHECKING:
+    from methods.ctrl.method import Ctrl
 
 
 def sentence(catalogue: Catalogue, item: int) -> str:
@@ -55,16 +38,16 @@ class Sides(nn.Module):
     Args:
         model: RecBole's DIN.
         texts: text vector of every item by RecBole's id, zeros for the padding 0, shape ``[ids, width]``.
-        settings: how.
+        settings: how they are aligned.
     """
 
-    def __init__(self, model: Any, texts: npt.NDArray[np.float32], settings: Alignment) -> None:
+    def __init__(self, model: Any, texts: npt.NDArray[np.float32], settings: "Ctrl") -> None:
         super().__init__()
         self.model, self.settings = model, settings
         self.texts: Tensor
         self.register_buffer("texts", torch.from_numpy(texts))
-        self.from_table = nn.Linear(model.dnn_predict_layers.in_features, settings.size)
-        self.from_text = nn.Linear(2 * texts.shape[1], settings.size)
+        self.from_table = nn.Linear(model.dnn_predict_layers.in_features, settings.space_size)
+        self.from_text = nn.Linear(2 * texts.shape[1], settings.space_size)
 
     def forward(self, records: Any) -> Tensor:
         """Similarity of every record's table side (row) and every record's text (column), shape ``[n, n]``."""
@@ -102,10 +85,10 @@ def align(sides: Sides, batches: Iterable[Any]) -> None:
         batches: RecBole's loader of the training records, gone through once per epoch.
     """
     optimiser = torch.optim.Adam(
-        [parameter for parameter in sides.parameters() if parameter.requires_grad], lr=sides.settings.rate
+        [parameter for parameter in sides.parameters() if parameter.requires_grad], lr=sides.settings.align_rate
     )
     sides.train()
-    for _ in tqdm(range(sides.settings.epochs), desc="ctrl: aligning", unit="epoch", leave=False, disable=None):
+    for _ in tqdm(range(sides.settings.align_epochs), desc="ctrl: aligning", unit="epoch", leave=False, disable=None):
         for records in batches:
             optimiser.zero_grad()
             sides.loss(records.to(sides.texts.device)).backward()

@@ -12,8 +12,9 @@ import numpy as np
 
 from methods.base import FitReport, MethodInfo, Space, Task, count
 from methods.checks import check_least, check_positive
-from methods.llmrec.encoder import DEFAULT, Encoder
-from methods.recbole import DIN, files, training
+from methods.lm.sentences import DEFAULT, SentenceEncoder
+from methods.recbole import files, training
+from methods.recbole.models import DIN
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -65,7 +66,7 @@ class Ctrl(DIN):
         from methods.ctrl.align import sentence
 
         if self.align_epochs:
-            encoder = Encoder(self.encoder, device=task.compute.device, cache=task.compute.cache / "embeddings")
+            encoder = SentenceEncoder(self.encoder, device=task.compute.device, cache=task.compute.cache / "embeddings")
             self._texts = encoder.encode([sentence(task.catalogue, item) for item in range(task.catalogue.n_items)])
         return super().fit(task, seed)
 
@@ -84,13 +85,12 @@ class Ctrl(DIN):
         return self._report(trained, written.rows, note, before=self.align_epochs, **first), trained
 
     def _sides(self, model: "Module", stage: training.Stage) -> "Sides":
-        from methods.ctrl.align import Alignment, Sides
+        from methods.ctrl.align import Sides
 
         ids = stage.dataset.field2token_id["item_id"]
         texts = np.zeros((len(ids), self._texts.shape[1]), np.float32)
         texts[[ids[str(item)] for item in range(len(self._texts))]] = self._texts
-        settings = Alignment(self.align_epochs, self.align_rate, self.temperature, self.space_size, self.parts)
-        return Sides(model, texts, settings).to(stage.config["device"])
+        return Sides(model, texts, self).to(stage.config["device"])
 
     def _settings(self, length: int) -> dict[str, object]:
         own = {field.name for field in fields(self)} - {field.name for field in fields(DIN)}

@@ -22,10 +22,10 @@ from data.prompts.template import Prompt, Template
 from data.random import generator
 from methods.base import NotRunnable, Requests, Task
 from methods.ganprompt.choices import AttributeSource
-from methods.llmrec.encoder import Encoder
 from methods.lm.answers import LlmError
 from methods.lm.client import LlmClient, NotAnswered
 from methods.lm.open import LlmChoice, open_client
+from methods.lm.sentences import SentenceEncoder
 from methods.lm.store import Store
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class LexiconSource:
     """
 
     words: tuple[str, ...]
-    encoder: Encoder
+    encoder: SentenceEncoder
 
     @property
     def identity(self) -> str:
@@ -193,7 +193,7 @@ def open_source(task: Task, kind: AttributeSource, model: str, choice: LlmChoice
         return MaskedSource(model or "bert-base-uncased", compute.device)
     if kind == "lexicon":
         return LexiconSource(
-            lexicon(task.catalogue), Encoder(device=compute.device, cache=compute.cache / "embeddings")
+            lexicon(task.catalogue), SentenceEncoder(device=compute.device, cache=compute.cache / "embeddings")
         )
     try:
         client = open_client(choice, task.catalogue.name, compute)

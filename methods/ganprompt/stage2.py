@@ -142,19 +142,14 @@ class EncDecAnswers:
 
     def odds(self, batch: Sequence[Example]) -> Tensor:
         """Log-odds of the label words for every item of every example."""
-        words = {example.template.labels: self._words(example.template.labels) for example in batch}
-        read = [words[example.template.labels] for example in batch for _ in example.shown.items]
-        asked, following = self._questions(batch), iter(read)
-        groups = [
-            Group(
-                one.group.prefix,
-                tuple(
-                    as_ids([*suffix[: len(suffix) - count], *next(following).shared])
-                    for suffix, count in zip(one.group.suffixes, one.answers, strict=True)
-                ),
-            )
-            for one in asked
-        ]
+        groups, read = list[Group](), list[Contrast]()
+        for example in batch:
+            words = self._words(example.template.labels)
+            for one in self._questions(example):
+                ends = zip(one.group.suffixes, one.answers, strict=True)
+                asked = tuple(as_ids([*suffix[: len(suffix) - count], *words.shared]) for suffix, count in ends)
+                groups.append(Group(one.group.prefix, asked))
+                read += [words] * len(asked)
         return contrasted(self.model, decoder_states(self.model, groups), read)
 
     def score(self, requests: Requests) -> FloatArray:
@@ -166,11 +161,9 @@ class EncDecAnswers:
     def _words(self, labels: tuple[str, str]) -> "Contrast":
         return Contrast.of(*(self.reader.label(word, self.target_side == "decoder") for word in labels))
 
-    def _questions(self, batch: Sequence[Example]) -> list[Questions]:
-        found: list[Questions] = []
-        for example in batch:
-            asked = (self.reader, self.catalogue, example.template, example.shown)
-            found += [decoded_questions(*asked)] if self.target_side == "decoder" else encoded_questions(*asked)
+    def _questions(self, example: Example) -> Sequence[Questions]:
+        asked = (self.reader, self.catalogue, example.template, example.shown)
+        found = [decoded_questions(*asked)] if self.target_side == "decoder" else encoded_questions(*asked)
         self.tokens += sum(one.group.tokens for one in found)
         return found
 

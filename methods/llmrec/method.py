@@ -14,13 +14,14 @@ from data.prompts.template import Role, Template
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, averaged
 from methods.checks import check_least, check_positive, check_shares, check_types
-from methods.llmrec.encoder import DEFAULT, Encoder, contrasted
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.settings import Settings
 from methods.llmrec.texts import ItemTexts, Neighbours, Once
+from methods.llmrec.vectors import contrasted
 from methods.lm.answers import LlmError
 from methods.lm.client import LlmClient, NotAnswered
 from methods.lm.open import LlmChoice, open_client
+from methods.lm.sentences import DEFAULT, SentenceEncoder
 
 if TYPE_CHECKING:
     from methods.llmrec.model import Fitted
@@ -110,16 +111,16 @@ class LlmRec(Settings):
             return str(reason)
         return str(Job(texts, tuple(self._templates[prompt] for prompt in self.prompts)).estimate())
 
-    def open_encoder(self, task: Task) -> Encoder:
+    def open_encoder(self, task: Task) -> SentenceEncoder:
         """The sentence encoder; it is loaded when a text is not in its cache."""
-        return Encoder(self.encoder, device=task.compute.device, cache=task.compute.cache / "embeddings")
+        return SentenceEncoder(self.encoder, device=task.compute.device, cache=task.compute.cache / "embeddings")
 
     def open_neighbours(self, task: Task) -> Neighbours:
         """The important neighbours of every item; they are computed when a prompt asks for them."""
         walk = (self.neighbours, self.restart, self.neighbour_score)
         return Once(partial(important_neighbours, task.train, task.catalogue.n_items, *walk))
 
-    def prepare(self, task: Task, encoder: Encoder, neighbours: Neighbours) -> npt.NDArray[np.float32]:
+    def prepare(self, task: Task, encoder: SentenceEncoder, neighbours: Neighbours) -> npt.NDArray[np.float32]:
         """Collect the texts, without training; their vectors, shape ``[items, width]``.
 
         Raises:

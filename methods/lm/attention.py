@@ -5,9 +5,10 @@ padding; only attention knows which suffix belongs to which prefix. Installed as
 of transformers, so that it serves every architecture that goes through its attention interface.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def tree_attention(
     """Causal attention within every sequence of a tree; the signature is that of transformers.
 
     Args:
-        module: the attention layer, for its number of query heads per key head.
+        module: the attention layer; not used.
         query: shape ``[1, heads, n, size]``.
         key: shape ``[1, key heads, n, size]``.
         value: shape ``[1, key heads, n, size]``.
@@ -153,11 +154,19 @@ def supports_tree(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def tree_implementation(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model use tree attention; its own implementation is back afterwards."""
-    AttentionInterface.register(NAME, tree_attention)
+def installed(model: PreTrainedModel, name: str, function: Callable[..., tuple[Tensor, Any]]) -> Iterator[None]:
+    """Let the model use an attention function; its own is back afterwards.
+
+    No mask is made for it: it sees ``attention_mask`` as the caller gave it, None for plain causal attention.
+
+    Args:
+        model: goes through the attention interface of transformers.
+        name: what the function is registered as.
+        function: with the signature of the library's attention functions.
+    """
+    AttentionInterface.register(name, function)
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:

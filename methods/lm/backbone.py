@@ -41,7 +41,7 @@ class Backbone:
         architecture: ``decoder`` or ``encoder-decoder``.
         description: what it is, for the ledger.
         window: longest sequence in tokens.
-        local: whether its tokenizer works on pieces between white space and punctuation.
+        embedded: whether it was made here; its tokenizer works on pieces between white space and punctuation.
         tokens: tokens it was trained on here; 0 for one that came trained.
         reused: seconds that training had taken, where it came from the cache.
     """
@@ -51,18 +51,13 @@ class Backbone:
     architecture: Architecture
     description: str
     window: int
-    local: bool = False
+    embedded: bool = False
     tokens: int = 0
     reused: float = 0.0
 
-    @property
-    def embedded(self) -> bool:
-        """Whether it was made here."""
-        return self.local
-
     def encoder(self) -> Encoder:
         """An encoder of prompts for this backbone."""
-        return Encoder(self.tokenizer, self.window, self.local)
+        return Encoder(self.tokenizer, self.window, self.embedded)
 
 
 def load_backbone(
@@ -123,8 +118,8 @@ def read_embedded(name: str, folder: Path, reused: float = 0.0) -> Backbone:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     size, tokens = sum(parameter.numel() for parameter in model.parameters()), facts["tokens"]
     description = f"{name} ({size / 1e6:.2f} M parameters, {tokens / 1e6:.2f} M tokens of the training part)"
-    window = facts["settings"]["window"]
-    return Backbone(model, tokenizer, architecture, description, window, local=True, tokens=tokens, reused=reused)
+    longest = facts["settings"]["window"]
+    return Backbone(model, tokenizer, architecture, description, longest, embedded=True, tokens=tokens, reused=reused)
 
 
 def _placed(model: Any, **to: Any) -> PreTrainedModel:

@@ -67,7 +67,7 @@ class LlmBudget:
                 )
             if name in values:
                 raise LlmError(f"budget {name!r} is given twice in {text!r}")
-            values[name] = _positive(name, number)
+            values[name] = _amount(name, number)
         if "usd" in values and not {"usd-in", "usd-out"} <= values.keys():
             raise LlmError("a budget in usd needs the prices of a million tokens: usd=5,usd-in=0.15,usd-out=0.6")
         return cls(**{name.replace("-", "_"): value for name, value in values.items()})
@@ -77,7 +77,7 @@ class LlmBudget:
         return (cost.tokens_in * (self.usd_in or 0.0) + cost.tokens_out * (self.usd_out or 0.0)) / 1e6
 
 
-def _positive(name: str, number: str) -> float:
+def _amount(name: str, number: str) -> float:
     try:
         value = float(number)
     except ValueError:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.fingerprint import fingerprint
-from data.prompts.template import Role, Template
+from data.prompts.template import Template
 from methods.base import NotRunnable, Task
 from methods.lm.tiny import TinyLlama, train_tiny_llama
 from methods.lm.tiny_t5 import TinyT5, train_tiny_t5
@@ -69,7 +69,9 @@ def embedded(name: str, task: Task, changes: Mapping[str, Any]) -> tuple[Path, f
     if unknown:
         raise NotRunnable(f"backbone {name!r} has no setting {sorted(unknown)[0]!r}")
     settings = replace(recipe.settings, **changes)
-    templates = _templates(name, task)
+    templates = task.templates.get("recommend")  # of one role, so that it is the same for methods with others beside it
+    if not templates:
+        raise NotRunnable(f"backbone {name!r} learns from seen templates of role 'recommend', and there is none")
     if task.train.lengths.max(initial=0) < 2:
         raise NotRunnable(f"{name} learns from users with two or more training items, and there are none")
     key = cache_key(name, recipe, settings, task)
@@ -133,15 +135,8 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _templates(name: str, task: Task) -> Mapping[Role, Sequence[Template]]:
-    """The templates a backbone learns from: of one role, so that it is the same for methods with others beside it."""
-    if not task.templates.get("recommend"):
-        raise NotRunnable(f"backbone {name!r} learns from seen templates of role 'recommend', and there is none")
-    return {"recommend": task.templates["recommend"]}
-
-
 def _train_into(
-    folder: Path, recipe: Recipe, settings: Any, task: Task, templates: Mapping[Role, Sequence[Template]], key: str
+    folder: Path, recipe: Recipe, settings: Any, task: Task, templates: Sequence[Template], key: str
 ) -> None:
     """Train and save."""
     start = time.monotonic()

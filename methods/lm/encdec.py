@@ -21,7 +21,7 @@ from methods.base import Requests
 from methods.lm.batches import Batch
 from methods.lm.layout import Group
 from methods.lm.prompts import Encoder, as_ids
-from methods.lm.scoring import BatchedScorer, Labels, ScoringError
+from methods.lm.scoring import BatchedScorer, ScoringError
 from methods.lm.t5 import FAMILIES, decoder_states, pooled_states
 
 BLANK = "___"
@@ -71,15 +71,15 @@ class Reader:
             return cls(encoder, start, ending=ending)
         return cls(encoder, start, SENTINEL, (sentinel,), ending)
 
-    def prompt(self, template: Template, domain: Domain, history: Sequence[str], target: str | None = None) -> IntArray:
-        """What the encoder reads: the filled template, with a blank if there is no target.
+    def prompt(self, template: Template, domain: Domain, history: Sequence[str]) -> IntArray:
+        """What the encoder reads: the filled template, with a blank for the target.
 
         The oldest history items are dropped if it is longer than the window.
 
         Raises:
             PromptError: if it does not fit into the window even without a history.
         """
-        return self.prompts(template, domain, history, [self.blank if target is None else target])[0]
+        return self.prompts(template, domain, history, [self.blank])[0]
 
     def prompts(
         self, template: Template, domain: Domain, history: Sequence[str], targets: Sequence[str]
@@ -142,7 +142,7 @@ class EncDecScorer(BatchedScorer):
             titles = requests.catalogue.named(requests.candidates[row])
             return [Group(prompt, starts) for prompt in self._prompts(requests, role, row, titles)]
 
-        return self._label_odds(requests, role, partial(self._label_tokens, in_decoder=False), ask)
+        return self._label_odds(requests, role, partial(self.reader.label, in_decoder=False), ask)
 
     def decoded_odds(self, requests: Requests, role: Role) -> FloatArray:
         """Log-odds of the label words with the target in the decoder, shape ``[rows, candidates]``.
@@ -156,7 +156,7 @@ class EncDecScorer(BatchedScorer):
             asked = (np.append(self.reader.question(title), as_ids(word)) for title in titles for word in words)
             return [Group(self._prompts(requests, role, row, [self.reader.blank])[0], tuple(asked))]
 
-        return self._label_odds(requests, role, partial(self._label_tokens, in_decoder=True), ask)
+        return self._label_odds(requests, role, partial(self.reader.label, in_decoder=True), ask)
 
     def pooled(self, prompts: Sequence[IntArray]) -> FloatArray:
         """Mean of the last encoder states over the tokens of each prompt, shape ``[prompts, size]``.
@@ -176,11 +176,6 @@ class EncDecScorer(BatchedScorer):
     def _prompts(self, requests: Requests, role: Role, row: int, targets: Sequence[str]) -> list[IntArray]:
         history = requests.catalogue.named(requests.histories[row])
         return self.reader.prompts(requests.templates[role][row], requests.catalogue.domain, history, targets)
-
-    def _label_tokens(self, labels: tuple[str, str], in_decoder: bool) -> Labels:
-        words = tuple(tuple(self.reader.label(label, in_decoder)) for label in labels)
-        self._check_labels(labels, words)
-        return words
 
     def _title_group(self, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
         titles = requests.catalogue.named(requests.candidates[row])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from methods.lm.attention import NAME, Tree, supports_tree, tree_implementation
+from methods.lm.attention import NAME, Tree, installed, supports_tree, tree_attention
 from methods.lm.last_layer import ALONE, ends_alone
 from methods.lm.layout import Group, sent
 
@@ -24,7 +24,8 @@ def trees(model: PreTrainedModel) -> Iterator[None]:
     if model.config._attn_implementation == NAME:
         yield
         return
-    with tree_implementation(model), ends_alone(model) if model.config.model_type in ALONE else nullcontext():
+    last = ends_alone(model) if model.config.model_type in ALONE else nullcontext()
+    with installed(model, NAME, tree_attention), last:
         yield
 
 

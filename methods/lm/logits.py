@@ -1,5 +1,7 @@
 """What the output layer of a language model says of hidden states, for no more tokens than are asked about."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -11,6 +13,12 @@ def head(model: PreTrainedModel, states: Tensor, tokens: Tensor) -> Tensor:
     weight = layer.weight[tokens.to(layer.weight.device)]
     bias = None if layer.bias is None else layer.bias[tokens.to(layer.weight.device)]
     return torch.nn.functional.linear(states.float(), weight.float(), None if bias is None else bias.float())
+
+
+def word_odds(model: PreTrainedModel, states: Tensor, words: Sequence[int]) -> Tensor:
+    """Log-odds of the first against the second word after each state, shape ``[states]``."""
+    logits = head(model, states, torch.tensor(words))
+    return logits[:, 0] - logits[:, 1]
 
 
 def log_probabilities(model: PreTrainedModel, states: Tensor, targets: Tensor, rows: int = 4096) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from data.dataset import Catalogue
 from data.histories import Histories
@@ -102,6 +102,26 @@ def optimise(
         seen += tokens
         on_step()
     return seen
+
+
+def title_likelihoods(
+    model: "PreTrainedModel", states: Tensor, sequences: Sequence[IntArray], behind: int = 0
+) -> Tensor:
+    """Log-probability of the title in every sequence, shape ``[sequences]``.
+
+    Args:
+        model: the model.
+        states: last hidden states of all tokens of the sequences, shape ``[tokens, size]``.
+        sequences: token ids: one token, then the title, then what is ``behind`` it.
+        behind: number of tokens behind the title.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences])
+    last = np.cumsum(lengths) - 1
+    inside = torch.from_numpy(np.delete(np.arange(lengths.sum()), np.stack([last - n for n in range(behind + 1)])))
+    tokens = torch.from_numpy(np.concatenate([s[1 : len(s) - behind] for s in sequences]))
+    each = -cross_entropy(model.get_output_embeddings()(states[inside]), tokens, reduction="none")
+    owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths - 1 - behind))
+    return torch.zeros(len(lengths)).index_add(0, owner, each)
 
 
 def own_odds(titles: Tensor, items: IntArray, material: Material, alone: Callable[[], Tensor]) -> Tensor:

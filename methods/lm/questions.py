@@ -1,7 +1,7 @@
 """Yes/no questions about training histories, many per history."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -66,10 +66,12 @@ def windows(train: Histories, sampling: Sampling, rng: np.random.Generator) -> I
         raise ValueError("no user has two training items: there is nothing to ask about")
     while True:
         for user in users[rng.permutation(len(users))].tolist():
-            yield replace(window(train[user], pools, sampling, rng), user=user)
+            yield _window(user, train[user], pools, sampling, rng)
 
 
-def window(items: IntArray, pools: tuple[IntArray, IntArray], sampling: Sampling, rng: np.random.Generator) -> Window:
+def _window(
+    user: int, items: IntArray, pools: tuple[IntArray, IntArray], sampling: Sampling, rng: np.random.Generator
+) -> Window:
     """One window of one history, with what comes next and negatives from the two pools."""
     cut = int(rng.integers(1, len(items)))
     length = int(rng.integers(sampling.shortest, sampling.longest + 1))
@@ -78,7 +80,7 @@ def window(items: IntArray, pools: tuple[IntArray, IntArray], sampling: Sampling
     counts = (popular, sampling.negatives - popular)
     negatives = [_draw(pool, items, count, rng) for pool, count in zip(pools, counts, strict=True)]
     asked = np.concatenate([positives, *negatives])
-    return Window(items[max(0, cut - length) : cut], asked, np.arange(len(asked)) < len(positives))
+    return Window(items[max(0, cut - length) : cut], asked, np.arange(len(asked)) < len(positives), user)
 
 
 def _draw(pool: IntArray, chosen: IntArray, count: int, rng: np.random.Generator) -> IntArray:

@@ -13,12 +13,10 @@ class Recorded:
     """Answers by the SHA-256 of their prompt.
 
     Args:
-        source: where they were read from.
         by_request: first answer to each prompt.
         by_subject: answer to each prompt for each item: two items may share a title and so a prompt.
     """
 
-    source: Path
     by_request: dict[str, str]
     by_subject: dict[tuple[str, str], str]
 
@@ -42,7 +40,7 @@ class Recorded:
                     ) from error
                 by_request.setdefault(request, response)
                 by_subject[request, item] = response
-        return cls(path, by_request, by_subject)
+        return cls(by_request, by_subject)
 
     def get(self, prompt: str, subject: str | None = None) -> str | None:
         """The answer to a prompt, that for ``subject`` before others; None if there is none."""

@@ -1,4 +1,4 @@
-"""Scores of candidates from a decoder-only language model: label words and title likelihood; pooled states."""
+"""Scores of candidates from a language model, and those of a decoder: label words, title likelihood, pooled states."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch, batches, distinct, split_batch, tokens_of
 from methods.lm.forward import Shortcut, hidden_states, shortcut_for, trees
 from methods.lm.layout import Group
-from methods.lm.logits import head, log_probabilities
+from methods.lm.logits import log_probabilities, word_odds
 from methods.lm.memory import has_room_for
 from methods.lm.prompts import Encoder, PromptError, as_ids, question_group
 from methods.lm.workers import ahead, side_by_side, workers_for
@@ -61,12 +61,7 @@ class BatchedScorer:
 
     def odds(self, groups: Sequence[Group], words: Sequence[int]) -> list[FloatArray]:
         """Log-odds of the first against the second word after every sequence, by group."""
-
-        def value(states: Tensor, _: Tensor) -> Tensor:
-            logits = head(self.model, states, torch.tensor(words))
-            return logits[:, 0] - logits[:, 1]
-
-        return self._sums(groups, None, value)
+        return self._sums(groups, None, lambda states, _: word_odds(self.model, states, words))
 
     def likelihood(self, groups: Sequence[Group], lengths: Sequence[Sequence[int]]) -> list[FloatArray]:
         """Sum of the log-probabilities of the last ``lengths`` tokens of every sequence, by group."""
@@ -135,7 +130,7 @@ class BatchedScorer:
         self,
         requests: Requests,
         role: Role,
-        tokens: Callable[[tuple[str, str]], Labels],
+        tokens: Callable[[str], Sequence[int]],
         ask: Callable[[int, Sequence[Sequence[int]]], list[Group]],
     ) -> FloatArray:
         """Log-odds of the label words, shape ``[rows, candidates]``.
@@ -143,7 +138,7 @@ class BatchedScorer:
         Args:
             requests: whom to rank what for.
             role: role of the prompt.
-            tokens: tokens of a template's label words.
+            tokens: tokens of a label word.
             ask: from a row and words to the row's questions, each with every one of the words behind it in turn.
 
         Raises:
@@ -154,7 +149,9 @@ class BatchedScorer:
         def made(rows: list[int]) -> dict[Labels, dict[int, list[Group]]]:
             by_words: dict[Labels, dict[int, list[Group]]] = {}
             for row in rows:
-                words = tokens(requests.templates[role][row].labels)
+                labels = requests.templates[role][row].labels
+                words = tuple(tuple(tokens(label)) for label in labels)
+                self._check_labels(labels, words)
                 single = all(len(word) == 1 for word in words)
                 by_words.setdefault(words, {})[row] = ask(row, [()] if single else words)
             return by_words
@@ -274,7 +271,7 @@ class Scorer(BatchedScorer):
                 return [group]
             return [Group(group.prefix, tuple(np.append(s, as_ids(word)) for s in group.suffixes for word in words))]
 
-        return self._label_odds(requests, role, self._label_tokens, ask)
+        return self._label_odds(requests, role, self.encoder.word, ask)
 
     def pooled(self, prompts: Sequence[IntArray]) -> FloatArray:
         """Mean of the last hidden states over the tokens of each prompt, shape ``[prompts, size]``.
@@ -292,11 +289,6 @@ class Scorer(BatchedScorer):
         with self._ready():
             self._in_batches([Group(as_ids([]), (prompt,)) for prompt in prompts], read)
         return vectors
-
-    def _label_tokens(self, labels: tuple[str, str]) -> Labels:
-        positive, negative = (tuple(self.encoder.word(label)) for label in labels)
-        self._check_labels(labels, (positive, negative))
-        return positive, negative
 
     def _title_group(self, requests: Requests, role: Role, row: int) -> tuple[Group, list[int]]:
         return title_group(self.encoder, requests, role, row)

@@ -1,6 +1,6 @@
 """The embedded decoder: a small Llama made and trained on the spot, for use without a network."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from data.dataset import Catalogue
 from data.histories import Histories
-from data.prompts.template import Role, Slot, Template, Wording
+from data.prompts.template import Slot, Template, Wording
 from data.random import generator
 from methods.lm.forward import answer_loss, hidden_states
 from methods.lm.layout import Group
-from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_taught
+from methods.lm.logits import word_odds
+from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_taught, title_likelihoods
 from methods.lm.prompts import Encoder, as_ids
 from methods.lm.questions import Sampling, Window, ask, pick, windows
 from methods.lm.words import word_tokenizer
@@ -80,10 +81,10 @@ class TinyLlama:
 
 
 def train_tiny_llama(
-    recipe: TinyLlama, catalogue: Catalogue, train: Histories, templates: Mapping[Role, Sequence[Template]]
+    recipe: TinyLlama, catalogue: Catalogue, train: Histories, templates: Sequence[Template]
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast", int]:
     """Make and train the backbone; returns model, tokenizer and the number of tokens seen."""
-    material = Material(catalogue, train, templates["recommend"], recipe.often)
+    material = Material(catalogue, train, templates, recipe.often)
     tokenizer = word_tokenizer(material.texts(), recipe.window)
     model = _untrained(recipe, tokenizer)
     encoder = Encoder(tokenizer, recipe.window, local=True)
@@ -222,18 +223,12 @@ def _titles_and_odds(
     suffixes = [suffix for group in groups for suffix in group.suffixes]
     lengths = np.array([len(suffix) for suffix in suffixes])
     states = hidden_states(model, groups, "tree", lengths.tolist())
-    last = np.cumsum(lengths) - 1
-    inside = torch.from_numpy(np.delete(np.arange(lengths.sum()), last))
-    tokens = torch.from_numpy(np.concatenate([suffix[1:] for suffix in suffixes]))
-    logits = model.get_output_embeddings()(states[inside])
-    each = -torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
-    owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths - 1))
-    titles = torch.zeros(len(lengths)).index_add(0, owner, each)
-    return titles, _odds(model, encoder, material, states[torch.from_numpy(last)])
+    titles = title_likelihoods(model, states, suffixes)
+    last = torch.from_numpy(np.cumsum(lengths) - 1)
+    return titles, _odds(model, encoder, material, states[last])
 
 
 def _odds(model: "PreTrainedModel", encoder: Encoder, material: Material, states: Tensor) -> Tensor:
     """Logit of the positive minus that of the negative label word, shape ``[states]``."""
     words = [encoder.word(label)[0] for label in material.templates[0].labels]
-    logits = torch.nn.functional.linear(states, model.get_output_embeddings().weight[words])
-    return logits[:, 0] - logits[:, 1]
+    return word_odds(model, states, words)

@@ -1,23 +1,23 @@
 """The embedded encoder-decoder backbone: a small T5 made and trained on the spot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from data.dataset import Catalogue
 from data.histories import Histories
-from data.prompts.template import Role, Slot, Template
+from data.prompts.template import Slot, Template
 from data.random import generator
 from methods.lm.encdec import BLANK, Reader
 from methods.lm.encdec_questions import decoded_questions, next_titles
 from methods.lm.layout import Group
-from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_taught
+from methods.lm.logits import word_odds
+from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_taught, title_likelihoods
 from methods.lm.prompts import Encoder
 from methods.lm.questions import Sampling, Window, pick, windows
 from methods.lm.t5 import decoder_loss, decoder_states
@@ -85,10 +85,10 @@ class TinyT5:
 
 
 def train_tiny_t5(
-    recipe: TinyT5, catalogue: Catalogue, train: Histories, templates: Mapping[Role, Sequence[Template]]
+    recipe: TinyT5, catalogue: Catalogue, train: Histories, templates: Sequence[Template]
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast", int]:
     """Make and train the backbone; returns model, tokenizer and the number of tokens seen."""
-    material = Material(catalogue, train, templates["recommend"], recipe.often)
+    material = Material(catalogue, train, templates, recipe.often)
     tokenizer = word_tokenizer([*material.texts(), BLANK], recipe.window)
     end_texts(tokenizer)
     model = make_tiny_t5(recipe, tokenizer)
@@ -149,17 +149,14 @@ def make_tiny_t5(recipe: TinyT5, tokenizer: "PreTrainedTokenizerFast") -> "PreTr
     """
     from transformers import T5Config, T5ForConditionalGeneration
 
-    sizes: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
-        "d_model": recipe.width,
-        "d_kv": recipe.width // recipe.heads,
-        "d_ff": recipe.inner,
-        "num_layers": recipe.layers,
-        "num_heads": recipe.heads,
-        "n_positions": recipe.window,
-    }
-    config = T5Config(
-        **sizes,
+    config = T5Config(  # type: ignore[call-arg]
+        vocab_size=len(tokenizer),
+        d_model=recipe.width,
+        d_kv=recipe.width // recipe.heads,
+        d_ff=recipe.inner,
+        num_layers=recipe.layers,
+        num_heads=recipe.heads,
+        n_positions=recipe.window,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
         pad_token_id=tokenizer.pad_token_id,
@@ -243,12 +240,7 @@ def _titles_and_odds(
     sequences = [suffix for group in groups for suffix in group.suffixes]
     lengths = np.array([len(sequence) for sequence in sequences])
     states = decoder_states(model, groups, lengths.tolist())
-    last = np.cumsum(lengths) - 1
-    inside = torch.from_numpy(np.delete(np.arange(lengths.sum()), np.stack([last - 1, last])))
-    tokens = torch.from_numpy(np.concatenate([sequence[1:-1] for sequence in sequences]))
-    each = -cross_entropy(model.get_output_embeddings()(states[inside]), tokens, reduction="none")
-    owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths - 2))
-    titles = torch.zeros(len(lengths)).index_add(0, owner, each)
+    titles = title_likelihoods(model, states, sequences, behind=1)
     labels = [reader.label(word, in_decoder=True)[0] for word in material.templates[0].labels]
-    odds = torch.nn.functional.linear(states[torch.from_numpy(last)], model.get_output_embeddings().weight[labels])
-    return titles, torch.from_numpy(lengths - 2), odds[:, 0] - odds[:, 1]
+    odds = word_odds(model, states[torch.from_numpy(np.cumsum(lengths) - 1)], labels)
+    return titles, torch.from_numpy(lengths - 2), odds

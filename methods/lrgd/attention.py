@@ -10,8 +10,7 @@ that model code stays as it is and shared prefixes work. For every layer, head a
 At alpha = beta = eps = 0 nothing is changed, bit for bit.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from data.random import generator
-from methods.lrgd.installed import installed
+from methods.lm.attention import installed
 from methods.lrgd.packed import Packed, packed_attention
 from methods.lrgd.record import Trace
 
@@ -149,11 +148,9 @@ def step_attention(
     return output, None
 
 
-@contextmanager
-def step_implementation(model: PreTrainedModel) -> Iterator[None]:
+def step_implementation(model: PreTrainedModel) -> AbstractContextManager[None]:
     """Let the model use :func:`step_attention`; its forward pass then takes ``step`` and ``packed``."""
-    with installed(model, NAME, step_attention):
-        yield
+    return installed(model, NAME, step_attention)
 
 
 def mean_values(traces: list[Trace], tokens: Tensor) -> Tensor:

@@ -184,11 +184,6 @@ def pool(neighbours: Neighbours, user: int, end: int, length: int, size: PoolSiz
     return own + neighbours.pool(user, recent, row[:end], size)
 
 
-def clash(one: Demonstration, items: Sequence[int]) -> bool:
-    """Whether a demonstration shows one of some items."""
-    return not one.items.isdisjoint(items)
-
-
 def training_queries(train: Histories, rng: np.random.Generator, shortest: int = 2) -> Iterator[tuple[int, int]]:
     """Users and positions in their training histories to predict, without end; long histories come more often.
 

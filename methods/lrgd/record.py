@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from methods.lrgd.installed import installed
+from methods.lm.attention import installed
 
 NAME = "promptrec_record"
 

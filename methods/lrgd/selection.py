@@ -19,7 +19,6 @@ from methods.lrgd.demonstrations import (
     PoolSize,
     Strategy,
     check_from_training,
-    clash,
     overlap,
     pool,
 )
@@ -101,7 +100,7 @@ class Selector:
         row = self.task.train[user]
         end = len(row) - self._targets(user)
         found = pool(self.neighbours, user, end, self.task.history_length, self.selection.size)
-        return [one for one in found if not clash(one, row[end:].tolist())]
+        return [one for one in found if one.items.isdisjoint(row[end:].tolist())]
 
     def effects(self, user: int, measure: Effects | None = None) -> tuple[list[Demonstration], FloatArray]:
         """The demonstrations to choose from, and the mean Effect_D of each on the user's pseudo-targets.

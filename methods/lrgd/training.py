@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from data.random import generator
 from methods.base import Task
 from methods.lm.backbone import Backbone
 from methods.lm.embedded import kept
+from methods.lm.pretraining import optimise
 from methods.lm.questions import pick
-from methods.lm.tuning import warmup_cosine
 from methods.lrgd.attention import step_implementation
 from methods.lrgd.demonstrations import Neighbours, PoolSize, pool, training_queries
 from methods.lrgd.icl import Prompt, Query, answer_places, encode
@@ -65,6 +65,8 @@ class IclTraining:
     rate: float = 2e-3
     warmup: float = 0.1
     seed: int = 0
+
+    decay: ClassVar[float] = 0.05
 
 
 @dataclass(frozen=True)
@@ -119,23 +121,19 @@ def _make(folder: Path, backbone: Backbone, task: Task, training: IclTraining, s
 
 def train(model: PreTrainedModel, backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> Learnt:
     """Language modelling of prompts with demonstrations and of their right answers."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=training.rate, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(training.steps, training.warmup))
-    prompts = training_prompts(backbone, task, training, size)
-    model.train()
-    learnt = Learnt()
-    for _ in tqdm(range(training.steps), desc="training with demonstrations", unit="step"):
+    prompts, interactions = training_prompts(backbone, task, training, size), 0
+
+    def draw() -> tuple[Tensor, int]:
+        nonlocal interactions
         batch = [next(prompts) for _ in range(training.batch)]
-        _loss(model, batch, training.weight).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad(set_to_none=True)
-        answers = sum(len(prompt.answers) for prompt in batch)
+        interactions += sum(len(prompt.answers) for prompt in batch)
         tokens = sum(len(prompt.ids) + sum(map(len, prompt.answers)) for prompt in batch)
-        learnt = Learnt(learnt.interactions + answers, learnt.tokens + tokens)
+        return _loss(model, batch, training.weight), tokens
+
+    with tqdm(total=training.steps, desc="training with demonstrations", unit="step") as bar:
+        tokens = optimise(model, training, training.steps, training.rate, draw, bar.update)
     model.eval()
-    return learnt
+    return Learnt(interactions, tokens)
 
 
 def _loss(model: PreTrainedModel, prompts: Sequence[Prompt], weight: float) -> Tensor:

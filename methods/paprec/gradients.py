@@ -72,7 +72,6 @@ class Proposer:
         vocabulary: ids of the tokens to choose from.
         examples: training examples of users.
         sample: some of their rows, for proposals for all users together.
-        users: number of all users.
         top: tokens proposed.
         rows: examples per backward pass.
     """
@@ -81,7 +80,6 @@ class Proposer:
     vocabulary: IntArray
     examples: Placed
     sample: IntArray
-    users: int
     top: int = 5
     rows: int = ROWS
     _at: IntArray | None = None
@@ -115,8 +113,8 @@ class Proposer:
         if not each:
             return common
         owners = torch.from_numpy(self.examples.users).to(gradients.device)
-        counts = torch.bincount(owners, minlength=self.users)[:, None]
-        sums = gradients.new_zeros(self.users, gradients.shape[1]).index_add_(0, owners, gradients)
+        counts = torch.bincount(owners, minlength=len(tokens))[:, None]
+        sums = gradients.new_zeros(len(tokens), gradients.shape[1]).index_add_(0, owners, gradients)
         return torch.where(counts > 0, sums / counts.clamp(min=1), common)
 
     def _gradients(self, rows: IntArray, tokens: IntArray) -> Tensor:

@@ -69,12 +69,12 @@ class PapRec(P5):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        searched = bool(self.budget) * (bool(self.global_tokens) + bool(self.user_tokens and self.personal))
+        kinds = (self.global_tokens > 0) + (self.personal and self.user_tokens > 0)
         self.info = replace(
             P5.info,
             name="/".join(filter(None, ("paprec", self.row))),
             paper="Li et al., 2024, arXiv 2402.00284",
-            cost=400.0 + 200.0 * searched,
+            cost=400.0 + 200.0 * (kinds if self.budget else 0),
         )
 
     def fit(self, task: Task, seed: int) -> FitReport:
@@ -111,13 +111,13 @@ class PapRec(P5):
         from methods.paprec.prompts import examples
         from methods.paprec.search import Search
 
-        size, users = self.tokens.shape[1], task.catalogue.n_users
+        size = self.tokens.shape[1]
         if not (self.budget and size):
             return Search(self.tokens, (), lambda *_: vocabulary[:0], 0, generator(seed))
         shown = examples(self.scorer, task, size, self.lists, self.gradients)
         sample = generator(seed, "paprec gradients").permutation(len(shown))[: self.gradient_sample]
         rows = task.compute.batch_size or ROWS
-        propose = Proposer(self.scorer.model, vocabulary, shown, sample, users, self.top, rows)
+        propose = Proposer(self.scorer.model, vocabulary, shown, sample, self.top, rows)
         return Search(
             self.tokens, self._kinds(task, seed), propose, self.budget, generator(seed, "paprec positions"), self.watch
         )
@@ -129,7 +129,7 @@ class PapRec(P5):
         from methods.paprec.search import Kind
 
         def judge(lists: "Placed") -> Judge:
-            return Judge(self.scorer, lists, task.catalogue.n_users, self.normalised)
+            return Judge(self.scorer, lists, self.normalised)
 
         shared, size = self.global_tokens, self.tokens.shape[1]
         valid = candidate_lists(self.scorer, valid_sample(task, len(task.valid), self.negatives, seed)[0], size)

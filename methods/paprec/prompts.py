@@ -168,13 +168,11 @@ class Judge:
     Args:
         scorer: of the frozen model.
         lists: lists with the positive in column 0.
-        users: number of all users.
         normalised: see :class:`P5`.
     """
 
     scorer: EncDecScorer
     lists: Placed
-    users: int
     normalised: bool
 
     def __call__(self, tokens: IntArray, asked: BoolArray) -> FloatArray:
@@ -186,7 +184,7 @@ class Judge:
         """
         lists = self.lists.select(np.flatnonzero(asked[self.lists.users]))
         values = surrogate(likelihoods(self.scorer, lists, tokens, self.normalised)) if len(lists) else np.empty(0)
-        sums = np.bincount(lists.users, values, self.users)
-        counts = np.bincount(lists.users, minlength=self.users)
-        means: FloatArray = np.divide(sums, counts, out=np.full(self.users, np.nan), where=counts > 0)
+        sums = np.bincount(lists.users, values, len(tokens))
+        counts = np.bincount(lists.users, minlength=len(tokens))
+        means: FloatArray = np.divide(sums, counts, out=np.full(len(tokens), np.nan), where=counts > 0)
         return means

@@ -3,7 +3,3 @@
 Source: Zhao et al., "RecBole: towards a unified, comprehensive and efficient framework for recommendation
 algorithms", 2021. Adding a model is one class in ``methods/recbole/models.py`` and one registration line.
 """
-
-from methods.recbole.models import BPR, DIN, HGN, BERT4Rec, Caser, GRU4Rec, LightGCN, S3Rec, SASRec
-
-__all__ = ["BPR", "DIN", "HGN", "BERT4Rec", "Caser", "GRU4Rec", "LightGCN", "S3Rec", "SASRec"]

@@ -131,11 +131,6 @@ class RecBoleModel(Declared):
                 scores.append(self._score(requests.select(rows)).double().cpu().numpy())
         return np.concatenate(scores)
 
-    @property
-    def validation(self) -> Mapping[str, float]:
-        """RecBole's own metrics of the kept epoch: validation items among all items."""
-        return self.trained.valid
-
     def _fit(self, task: Task, folder: Path, seed: int) -> tuple[FitReport, training.Trained]:
         written = files.write(task, folder, self.rows)
         stage = training.stage(self.model, task, folder, written.length, self._settings(written.length), seed)

@@ -1,13 +1,15 @@
 """The arithmetic of one positive per list, applied to what a paper prints."""
 
 import math
+from collections.abc import Callable, Mapping
 from itertools import product
 
 import numpy as np
 import pytest
 
-from benchmarks.metrics import attainable, check_sanity, hit, mrr, ndcg
+from benchmarks.metrics import check_sanity, hit, mrr, ndcg
 from benchmarks.report.readme import published
+from data.types import FloatArray
 
 PAPER = published()
 DERIVED = {(f["dataset"], f["row"], f["metric"]): f for f in PAPER["impossible"] if "missing" not in f}
@@ -17,6 +19,28 @@ HIT_1 = PAPER["hit_1"]["Beauty"]["ganprompt"]
 """Printed with three decimals, so what follows from it holds to about 5e-4."""
 LONG = 10**6
 """Candidates in lists so long that the last place counts for nothing: how many the paper has is not known."""
+
+
+def attainable(
+    gain: Callable[[FloatArray], FloatArray], hits: Mapping[int, float], n_candidates: int
+) -> tuple[float, float]:
+    """Least and largest mean of a gain that falls with the rank, given hits, for one positive per list and no ties.
+
+    Between two cut-offs all positives lie as deep, or as high, as the hits allow: with hits at 1 and 5,
+    ``ndcg@5 <= hit@1 + (hit@5 - hit@1) / log2(3)``.
+
+    Args:
+        gain: of 0-based ranks, such as :func:`mrr`.
+        hits: cut-off to mean of ``hit`` there.
+        n_candidates: candidates including the positive.
+
+    >>> [round(bound, 4) for bound in attainable(mrr, {1: 0.25, 5: 0.5}, 100)]
+    [0.305, 0.4583]
+    """
+    cutoffs = sorted(hits)
+    shares = np.diff([0.0, *(hits[k] for k in cutoffs), 1.0])
+    highest, deepest = np.array([0, *cutoffs], np.float64), np.array([*cutoffs, n_candidates], np.float64) - 1
+    return float(shares @ gain(deepest)), float(shares @ gain(highest))
 
 
 def ndcg_at_5(rank):

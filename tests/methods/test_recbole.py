@@ -201,7 +201,7 @@ def test_full_ranking_agrees_with_recbole_s_own_evaluator(
     if name in GENERAL:  # RecBole masks the training items of general models, and nothing of sequential ones
         for row, user in enumerate(task.valid.users):
             scores[row, task.train[user]] = -np.inf
-    expected = dict(model.validation)
+    expected = dict(model.trained.valid)
     assert expected == pytest.approx(full_ranking(scores, valid_targets(task)), abs=1e-6)
     assert 0 < expected["ndcg@10"] < 1
 

@@ -20,6 +20,7 @@ from data.prompts.library import templates
 from methods import registry
 from methods.base import Compute, FitReport, Method, NotRunnable, Task
 from methods.ctrl import align
+from methods.ctrl.method import Ctrl
 from methods.recbole import training
 from tests.methods.lm.small import make_task
 
@@ -84,7 +85,11 @@ def test_alignment_reads_every_items_own_text(tmp_path, monkeypatch):
 def test_alignment_learns_with_dropout_at_the_rate_that_is_set(monkeypatch):
     modes, rates, adam = [], [], torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda p, lr: rates.append(lr) or adam(p, lr=lr))
-    sides = align.Sides(Untouched(), np.ones((4, 6), np.float32), align.Alignment(2, 7e-3, 0.5, size=6, parts=2))
+    sides = align.Sides(
+        Untouched(),
+        np.ones((4, 6), np.float32),
+        Ctrl(align_epochs=2, align_rate=7e-3, temperature=0.5, space_size=6, parts=2),
+    )
     monkeypatch.setattr(sides, "loss", lambda _: modes.append(sides.model.training) or sides.from_text.bias.sum())
     align.align(sides.eval(), [torch.zeros(1)])
     assert modes == [True, True] and rates == [7e-3] and not sides.training
@@ -183,7 +188,9 @@ def test_similarity_and_loss_are_those_of_the_formulas():
     texts = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
     texts[0] = 0
     records = {"seq": torch.tensor([[1, 2, 0], [0, 0, 0], [3, 0, 0]]), "item": torch.tensor([3, 1, 2])}
-    sides = align.Sides(Untouched(), texts, align.Alignment(1, 1e-3, temperature=0.5, size=6, parts=2))
+    sides = align.Sides(
+        Untouched(), texts, Ctrl(align_epochs=1, align_rate=1e-3, temperature=0.5, space_size=6, parts=2)
+    )
     read = sides.text(records)
     np.testing.assert_allclose(read[0, :6], (texts[1] + texts[2]) / 2, rtol=1e-6)
     assert not read[1, :6].any()

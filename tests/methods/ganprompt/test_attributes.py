@@ -25,8 +25,8 @@ from methods.ganprompt.attributes import (
     prompts,
     whole_words,
 )
-from methods.llmrec.encoder import Encoder
 from methods.lm.open import LlmChoice
+from methods.lm.sentences import SentenceEncoder
 from methods.lm.words import word_tokenizer
 from tests.methods.ganprompt.world import SEEN, make
 
@@ -97,7 +97,7 @@ def test_the_lexicon_is_ranked_by_similarity_to_the_prompt(tmp_path: Path) -> No
     task = make(tmp_path)
     catalogue = replace(task.catalogue, titles=("The Cheapest Bargain at the Lowest Cost",) * 32)
     asked = prompts(replace(task, catalogue=catalogue), TEMPLATE, users=2)
-    source = LexiconSource(("soundtrack", "price", "director"), Encoder(cache=tmp_path))
+    source = LexiconSource(("soundtrack", "price", "director"), SentenceEncoder(cache=tmp_path))
     assert [row[0] for row in source.fill(asked)] == ["price", "price"]
 
 

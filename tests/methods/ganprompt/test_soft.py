@@ -24,7 +24,7 @@ def task(tmp_path) -> Task:
 
 def soft(task: Task, family: str = "llama", window: int = 256) -> SoftAnswers:
     words = tokenizer()
-    decoder = Backbone(make_model(family, len(words)), words, "decoder", family, window, local=True)
+    decoder = Backbone(make_model(family, len(words)), words, "decoder", family, window, embedded=True)
     return SoftAnswers(answers(task), decoder, Lora(4, 8, 0.0), seed=0, projection_rate=1e-2)
 
 
@@ -62,7 +62,9 @@ def test_questions_that_are_read_a_few_at_a_time_have_the_same_scores(task):
 
 def test_in_half_precision_the_projection_learns_in_single_precision(task):
     words = tokenizer()
-    decoder = Backbone(make_model("llama", len(words)).to(torch.bfloat16), words, "decoder", "llama", 256, local=True)
+    decoder = Backbone(
+        make_model("llama", len(words)).to(torch.bfloat16), words, "decoder", "llama", 256, embedded=True
+    )
     found = SoftAnswers(answers(task), decoder, Lora(4, 8, 0.0), seed=0, projection_rate=1e-5)
     before = found._projection.linear.weight.detach().clone()
     measured = iter(range(99))
@@ -109,7 +111,7 @@ def test_soft_embeddings_begin_with_the_size_of_the_decoders_own(task):
     own, words = answers(task), tokenizer()
     with torch.no_grad():
         own.model.get_encoder().final_layer_norm.weight.mul_(0.2)
-    decoder = Backbone(make_model("llama", len(words)), words, "decoder", "llama", 256, local=True)
+    decoder = Backbone(make_model("llama", len(words)), words, "decoder", "llama", 256, embedded=True)
     found = SoftAnswers(own, decoder, Lora(4, 8, 0.0), seed=0, projection_rate=1e-2)
     prompts = [task.valid.prompt("recommend", row).with_value("target", "").text for row in range(24)]
     ids = [torch.tensor([found.own.encoder.tokenizer(text)["input_ids"]]) for text in prompts]

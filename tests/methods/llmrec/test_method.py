@@ -13,10 +13,10 @@ import torch
 from data.prompts import library
 from data.prompts.template import Template, parse
 from methods.base import NotRunnable, Requests, Task
-from methods.llmrec.encoder import Encoder
 from methods.llmrec.method import AUGMENTED, STRATEGIES, LlmRec
 from methods.llmrec.pagerank import important_neighbours
 from methods.llmrec.texts import augment, describe
+from methods.lm.sentences import SentenceEncoder
 from methods.registry import MethodError, create, names
 from tests.methods.lm.small import make_task
 
@@ -153,13 +153,13 @@ def test_noise_in_titles_is_encoded_anew(task: Task, strategy: str) -> None:
 
 
 def test_noise_reaches_the_description_and_the_answers(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    method, encode, read = fitted(task, "rec-eng"), Encoder.encode, list[str]()
+    method, encode, read = fitted(task, "rec-eng"), SentenceEncoder.encode, list[str]()
 
-    def reading(encoder: Encoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def reading(encoder: SentenceEncoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         read.extend(texts)
         return encode(encoder, texts)
 
-    monkeypatch.setattr(Encoder, "encode", reading)
+    monkeypatch.setattr(SentenceEncoder, "encode", reading)
     clean = method.score(task.valid)
     noisy = method.score(replace(task.valid, noise=lambda text: text[::-1]))
     titles = task.catalogue.titles
@@ -185,8 +185,8 @@ def test_an_item_without_a_description_has_its_title_once_and_is_no_unusable_ans
     titles, encoded = task.catalogue.titles, list[str]()
     texts = ("", *(f"About {title}" for title in titles[1:]))
     catalogue = replace(task.catalogue, fields={"description": texts}, name="no answers recorded")
-    encode = Encoder.encode
-    monkeypatch.setattr(Encoder, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
+    encode = SentenceEncoder.encode
+    monkeypatch.setattr(SentenceEncoder, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
     report = LlmRec("original", epochs=1).fit(
         replace(task, catalogue=catalogue, valid=replace(task.valid, catalogue=catalogue)), 0
     )

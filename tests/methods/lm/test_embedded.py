@@ -35,7 +35,7 @@ def weights(model):
 def test_training_is_the_same_for_the_same_seed_and_differs_for_another(task):
     def train(seed):
         recipe = TinyLlama(**SMALL, seed=seed)
-        return weights(train_tiny_llama(recipe, task.catalogue, task.train, task.templates)[0])
+        return weights(train_tiny_llama(recipe, task.catalogue, task.train, task.templates["recommend"])[0])
 
     assert torch.equal(train(0), train(0))
     assert not torch.equal(train(0), train(1))
@@ -43,7 +43,7 @@ def test_training_is_the_same_for_the_same_seed_and_differs_for_another(task):
 
 def test_a_decoder_learns_tastes_from_rare_titles(task):
     recipe = TinyLlama(steps=160, width=32, inner=32, heads=2, asked=4, often=1000.0)
-    model, tokenizer, _ = train_tiny_llama(recipe, task.catalogue, task.train, task.templates)
+    model, tokenizer, _ = train_tiny_llama(recipe, task.catalogue, task.train, task.templates["recommend"])
     scores = Scorer(model, Encoder(tokenizer, 512, True)).label_odds(task.valid, "recommend")
     own = np.take_along_axis(scores, task.valid_positive[:, None], axis=1)
     assert np.mean(own >= scores) > 0.9
@@ -53,7 +53,7 @@ def test_the_global_random_state_is_left_alone(task):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    train_tiny_llama(TinyLlama(**SMALL), task.catalogue, task.train, task.templates)
+    train_tiny_llama(TinyLlama(**SMALL), task.catalogue, task.train, task.templates["recommend"])
     assert torch.equal(torch.rand(1), expected)
 
 

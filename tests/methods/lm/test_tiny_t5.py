@@ -17,7 +17,7 @@ LEARNER = {**SMALL, "steps": 160, "writing": 0.5, "width": 32, "inner": 32, "pro
 
 
 def trained(task, **settings):
-    return train_tiny_t5(TinyT5(**settings), task.catalogue, task.train, task.templates)
+    return train_tiny_t5(TinyT5(**settings), task.catalogue, task.train, task.templates["recommend"])
 
 
 def weights(model):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from methods.lm.attention import Tree, tree_implementation
+from methods.lm.attention import NAME, Tree, installed, tree_attention
 from methods.lm.layout import Group
 from methods.lm.prompts import common_prefix
 from methods.lrgd.attention import Material, Step, Strength, mean_values, shape, step_attention, step_implementation
@@ -104,7 +104,7 @@ def test_packed_attention_is_tree_attention(decoder):
     ]
     tree, packed = Tree.of(groups), Packed.of(groups, dtype=torch.float64)
     assert torch.equal(tree.ids, packed.ids) and torch.equal(tree.positions, packed.positions)
-    with torch.no_grad(), tree_implementation(decoder):
+    with torch.no_grad(), installed(decoder, NAME, tree_attention):
         expected = decoder.base_model(tree.ids, position_ids=tree.positions, use_cache=False, tree=tree)
     with torch.no_grad(), step_implementation(decoder):
         states = decoder.base_model(packed.ids, position_ids=packed.positions, use_cache=False, packed=packed)

@@ -48,7 +48,7 @@ def test_batches_of_variants_do_not_change_the_effects(decoder):
 
 def test_the_first_order_update_is_the_slope_of_the_loss_along_the_update(decoder):
     """A numerical derivative: every head's output moved a little against Delta W_D phi(q)."""
-    from methods.lrgd.installed import installed
+    from methods.lm.attention import installed
     from methods.lrgd.record import recording_attention
 
     prompt = shown()

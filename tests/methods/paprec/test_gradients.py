@@ -89,8 +89,8 @@ def test_scores_of_all_tokens_agree_in_rank_with_what_flipping_them_does_to_the_
     assert np.mean(agreement) > 0.6 and min(agreement) > 0.0, agreement
 
 
-def proposer(model, rows=(0, 1, 2), sample=(0, 1, 2), users=4) -> Proposer:
-    return Proposer(model, np.arange(40, VOCABULARY), placed(rows), np.array(sample), users, top=5)
+def proposer(model, rows=(0, 1, 2), sample=(0, 1, 2)) -> Proposer:
+    return Proposer(model, np.arange(40, VOCABULARY), placed(rows), np.array(sample), top=5)
 
 
 ALL = np.concatenate([TOKENS, TOKENS[:1]])

@@ -147,7 +147,7 @@ def test_the_surrogate_is_ndcg_and_hit_at_five(scores, expected):
 
 def test_a_judge_gives_each_asked_user_the_mean_of_their_lists(task, scorer):
     requests, given = earlier_lists(task, 2, 5, seed=0), tokens(12, 3)
-    judge = Judge(scorer, candidate_lists(scorer, requests, 3), 14, True)
+    judge = Judge(scorer, candidate_lists(scorer, requests, 3), True)
     asked = np.arange(14) != 4
     values = judge(np.concatenate([given, given[:2]]), asked)
     assert np.isnan(values[[4, 12, 13]]).all()
@@ -156,7 +156,7 @@ def test_a_judge_gives_each_asked_user_the_mean_of_their_lists(task, scorer):
 
 
 def test_a_likelihood_that_is_no_number_is_an_error_and_no_perfect_place(task, scorer):
-    judge = Judge(scorer, candidate_lists(scorer, task.valid, 3), 12, True)
+    judge = Judge(scorer, candidate_lists(scorer, task.valid, 3), True)
     with torch.no_grad():
         scorer.model.get_input_embeddings().weight[7] = torch.nan
     with pytest.raises(ScoringError, match=r"not a number\. Try --dtype float32"):
@@ -164,7 +164,7 @@ def test_a_likelihood_that_is_no_number_is_an_error_and_no_perfect_place(task, s
 
 
 def test_a_judge_encodes_the_prompt_of_every_asked_user_once(task, scorer, monkeypatch):
-    judge = Judge(scorer, candidate_lists(scorer, task.valid, 3), 12, True)
+    judge = Judge(scorer, candidate_lists(scorer, task.valid, 3), True)
     encoder, read = scorer.model.get_encoder(), []
     monkeypatch.setattr(
         encoder, "forward", lambda *a, **k: read.append(len(k["input_ids"])) or type(encoder).forward(encoder, *a, **k)

@@ -31,7 +31,7 @@ own words determine, so that a vector does not depend, not by a bit, on what els
 
 
 @dataclass
-class Encoder(Reloaded):
+class SentenceEncoder(Reloaded):
     """Texts to vectors, each text once.
 
     Args:
@@ -126,20 +126,6 @@ class Encoder(Reloaded):
             mean = (model(**batch).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)
             unit: npt.NDArray[np.float32] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
         return unit
-
-
-def contrasted(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Vectors less their mean, scaled to a mean square of 1: what tells a catalogue's texts apart.
-
-    Answers to one prompt have a form in common ("Emphasise ..."): on ml-100k their mean has up to 44 % of the squared
-    length, and most for the prompts that ask for tags or characteristics (own choice; the paper says nothing).
-
-    >>> contrasted(np.array([[1, 4], [1, 2]], np.float32)).astype(float).round(3).tolist()
-    [[0.0, 1.414], [0.0, -1.414]]
-    """
-    own = vectors - vectors.mean(axis=0)
-    scaled: npt.NDArray[np.float32] = own / max(float(np.sqrt(np.mean(own**2))), 1e-6)
-    return scaled
 
 
 def packaged() -> Path | None:

