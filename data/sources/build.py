@@ -110,9 +110,19 @@ def _dense(ids: Sequence[str]) -> tuple[list[str], IntArray]:
     """Distinct ids, in numeric order if all are decimal and alphabetic order if not, and their indices."""
     distinct = set(ids)
     decimal = all(i.isascii() and i.isdecimal() for i in distinct)
-    ordered = sorted(distinct, key=(lambda i: (int(i), i)) if decimal else None)
+    ordered = sorted(distinct, key=_as_number if decimal else None)
     index = {i: n for n, i in enumerate(ordered)}
     return ordered, np.array([index[i] for i in ids], np.int64)
+
+
+def _as_number(digits: str) -> tuple[int, str, str]:
+    """What decimal ids are sorted by; int() refuses those with thousands of digits.
+
+    >>> sorted(["10", "9", "09", "0"], key=_as_number)
+    ['0', '09', '9', '10']
+    """
+    value = digits.lstrip("0")
+    return len(value), value, digits
 
 
 def _chronological(rows: Interactions, user: IntArray) -> IntArray:
