@@ -34,6 +34,7 @@ class Condition:
     def describe(self) -> dict[str, Any]:
         """What is stored with the scores; JSON types only, templates by their ids.
 
+        >>> from benchmarks.perturbations.typos import Typos
         >>> Condition("typos@0.1", Typos(0.1)).describe()
         {'name': 'typos@0.1', 'family': 'typos', 'reach': 'wording', 'severity': 0.1, 'parameters': {}}
         """

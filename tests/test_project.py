@@ -74,7 +74,7 @@ def test_method_with_a_language_model_that_contributors_are_shown_scores_as_past
 def test_perturbation_that_contributors_are_shown_runs_as_pasted(suite_file, tmp_path, monkeypatch, run_suite):
     (tmp_path / "shouting.py").write_text(shown("python")[2])
     monkeypatch.syspath_prepend(tmp_path)
-    (line,) = re.findall(r'"my_package\.mine:(Shouting" = .*)`', (ROOT / "CONTRIBUTING.md").read_text())
+    (line,) = re.findall(r'"my_package\.mine:(Shouting" = [^`]*)`', (ROOT / "CONTRIBUTING.md").read_text())
     suite_file.write_text(suite_file.read_text().replace("typos = [0.1, 0.3]", f'"shouting:{line}'))
     answer = run_suite("--suite", suite_file, "--output-dir", tmp_path / "r", "--jobs", 2)
     assert answer.returncode == 0, answer.stderr

