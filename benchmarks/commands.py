@@ -289,9 +289,9 @@ def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
             state = "finished"
         else:
             method = create(cell.id.method, cell.settings)
-            asking = hooks.estimate(method, *cell.shown(method))
+            estimate = hooks.estimate(method)
             state = "to score, its fit is kept" if cell.keep and cell.fit_file.exists() else "to run"
-            state += f", {asking}" if asking else ""
+            state += f", {estimate(*cell.shown(method))}" if estimate else ""
         print(f"{cell.id}: {state}")
     if not fresh:
         _refuse_to_replace(made, folder)

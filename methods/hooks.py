@@ -1,6 +1,6 @@
 """What a method may have beside ``info``, ``fit`` and ``score``: each function reads one thing if it is there."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -40,9 +40,10 @@ def llm(method: Method) -> str:
     return str(getattr(method, "llm", ""))
 
 
-def estimate(method: Method, task: Task, shown: Iterable[Requests]) -> str:
+def estimate(method: Method) -> Callable[[Task, Iterable[Requests]], str] | None:
     """``estimate(task, shown) -> str``: what fitting and scoring would ask a language model; it asks nothing yet."""
-    return str(method.estimate(task, shown)) if hasattr(method, "estimate") else ""
+    found: Callable[[Task, Iterable[Requests]], str] | None = getattr(method, "estimate", None)
+    return found
 
 
 def flags(method: Method) -> list[str]:
