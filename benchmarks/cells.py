@@ -58,15 +58,19 @@ class Cell:
     run: Path
     keep: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content key: a finished cell is used again only if nothing that could change it has changed."""
-        return self._key(self.fingerprints)
+        return self._key(self.fingerprints, self._described)
 
-    def _key(self, fingerprints: Mapping[str, str]) -> str:
-        conditions = [condition.describe() for condition in self.conditions]
+    def _key(self, fingerprints: Mapping[str, str], conditions: Sequence[Mapping[str, Any]]) -> str:
         settings = to_json(self.lasting)
         return fingerprint(SCHEMA, self.id.method, self.id.seed, settings, fingerprints, conditions, self.machine)
+
+    @property
+    def _described(self) -> list[dict[str, Any]]:
+        """The conditions, with the source of a user's own perturbations as this process has it."""
+        return [condition.describe() for condition in self.conditions]
 
     @property
     def lasting(self) -> dict[str, Any]:
@@ -74,10 +78,11 @@ class Cell:
         return {name: value for name, value in self.settings.items() if name not in ASKING}
 
     def may_replace(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record is this cell's but for the source of a user's own method."""
-        made = record.get("fingerprints", {})
-        own = {name: value for name, value in self.fingerprints.items() if name != "source"}
-        return bool(record["key"] == self._key(own | ({"source": made["source"]} if "source" in made else {})))
+        """Whether a record is this cell's but for the source of a user's own method and perturbations."""
+        made = {condition["name"]: condition for condition in record.get("conditions", ())}
+        conditions = [_of_source(condition, made.get(condition["name"], {})) for condition in self._described]
+        fingerprints = _of_source(self.fingerprints, record.get("fingerprints", {}))
+        return bool(record["key"] == self._key(fingerprints, conditions))
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -126,6 +131,12 @@ class Cell:
         return task, (condition.apply(requests, self.id.seed) for condition in self.conditions)
 
 
+def _of_source(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """``own``, as if it were of the source that ``theirs`` has."""
+    kept = {name: value for name, value in own.items() if name != "source"}
+    return kept | ({"source": theirs["source"]} if "source" in theirs else {})
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a cell ended.
@@ -148,6 +159,9 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
     log, made_with = logging.getLogger(__name__), code()
     if cell.source.items() - cell.fingerprints.items():  # a process of its own reads the file anew
         return Outcome("failed", "its file has changed since this run began: the same command fits what has changed")
+    if cell.key != cell._key(cell.fingerprints, cell._described):
+        changed = "the file of a perturbation has changed since this run began"
+        return Outcome("failed", f"{changed}: the same command fits again what it has changed")
     try:
         progress(0.0, "fitting")
         fit, said = _fitted(cell)
@@ -170,7 +184,7 @@ def run_cell(cell: Cell, progress: Progress) -> Outcome:
                 "code": made_with,
                 "records_bytes": (folder / "records.csv").stat().st_size,
                 "scores_bytes": {file.name: file.stat().st_size for file in (folder / "scores").iterdir()},
-                "conditions": [condition.describe() for condition in cell.conditions],
+                "conditions": cell._described,
                 "audits": [asdict(check) for check in scored.audits],
                 "fingerprints": cell.fingerprints,
             }

@@ -187,6 +187,7 @@ def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
 def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, execute: executors.Executor) -> int:
     """Search the settings of every method that declares a space, and write the best after each method."""
     searches = tuning.searches(made.cells, trials)
+    _say_data(made)
     tuned_settings.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")
     failed, written = False, list[Path]()
@@ -203,6 +204,7 @@ def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, execute:
 
 def _dry_tune(made: plan.Plan, trials: int) -> int:
     """Print how many fits each search would make."""
+    _say_data(made)
     searches = tuning.searches(made.cells, trials)
     for search in searches:
         print(f"{search.id}: {search.waiting()} fits to make, of {trials} trials over {', '.join(search.space)}")

@@ -21,7 +21,7 @@ from benchmarks.perturbations.synonyms import Synonyms
 from benchmarks.perturbations.templates import SameTemplate, Seen, Unseen
 from benchmarks.perturbations.title_noise import TitleNoise
 from benchmarks.perturbations.typos import Typos
-from data.errors import told
+from data.errors import InputError, told
 from data.prompts.template import Role, Template
 from data.spelling import near
 
@@ -162,14 +162,16 @@ class Own:
 
     def conditions(self, name: str, grades: Grades, wordings: Wordings) -> Iterable[Condition]:
         """Named after the family of the class."""
-        if any(field.name == "severity" for field in dataclasses.fields(self.make)):  # type: ignore[arg-type]
-            yield from Grading(self.make).conditions(self.make.family, grades, wordings)
-        else:
-            _refuse_grades(name, grades)
-            try:
+        try:
+            if _graded(self.make):
+                yield from Grading(self.make).conditions(self.make.family, grades, wordings)
+            else:
+                _refuse_grades(name, grades)
                 yield Condition(self.make.family, self.make())
-            except TypeError as error:  # of its own constructor, which wants more
-                raise ConditionError(f"condition {name!r}: {error}") from error
+        except InputError:
+            raise
+        except Exception as error:  # of its own code
+            raise ConditionError(f"condition {name!r}: {told(error)}") from error
 
 
 def _matching(patterns: Sequence[str], templates: Sequence[Template]) -> tuple[Template, ...]:
@@ -237,16 +239,23 @@ def _family(name: str) -> Family:
     except (Exception, SystemExit) as error:  # a script without a guard may end by itself
         raise ConditionError(f"condition {name!r}: {told(error)}") from error
     if not _is_perturbation(found):
-        raise ConditionError(f"condition {name!r}: no perturbation, which is a dataclass with family, reach and apply")
+        raise ConditionError(f"condition {name!r}: no perturbation: a dataclass with family, reach, severity and apply")
     family = getattr(found, "family", None)
     if not isinstance(family, str) or not re.fullmatch(r"[\w-]+", family) or family in FAMILIES:
-        raise ConditionError(f"condition {name!r}: family is a word that no other family is called by, not {family!r}")
+        raise ConditionError(
+            f"condition {name!r}: family must be a word that is no name of another family, not {family!r}"
+        )
     return Own(found)
 
 
 def _is_perturbation(found: Any) -> bool:
-    made = isinstance(found, type) and dataclasses.is_dataclass(found)
-    return made and hasattr(found, "apply") and getattr(found, "reach", None) in get_args(Reach)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, "apply")):
+        return False
+    return getattr(found, "reach", None) in get_args(Reach) and (hasattr(found, "severity") or _graded(found))
+
+
+def _graded(found: Any) -> bool:
+    return any(field.name == "severity" for field in dataclasses.fields(found))
 
 
 def _choices(name: str, valid: Sequence[str]) -> str:

@@ -71,9 +71,14 @@ def _what_to_run(group: Group) -> None:
     seeds.add_argument("--seed", type=int, help="one seed")
     seeds.add_argument("--seeds", type=int, nargs="+", help="several seeds")
     group.add_argument("--split", choices=("leave-one-out", "temporal"))
-    group.add_argument("--min-rating", type=float, metavar="R", help="least rating of a positive; default: 4")
     group.add_argument(
-        "--min-count", type=_count, metavar="N", help="fewest positives of a user and of an item; default: 5"
+        "--min-rating", type=float, metavar="R", help="least rating of a positive; default: the suite's, else 4"
+    )
+    group.add_argument(
+        "--min-count",
+        type=_count,
+        metavar="N",
+        help="fewest positives of a user and of an item; default: the suite's, else 5",
     )
     group.add_argument("--negatives", type=_negatives, metavar="N|full", help="sampled negatives, or full ranking")
     group.add_argument("--users", type=_count, metavar="N", help="judge a random sample of the test users")

@@ -216,7 +216,7 @@ def _sentences(
         places.setdefault(place, []).append(problem)
     for place, problems in places.items():
         if _is_value(overrides, place):
-            yield _sentence(f"--{place[-1]}", problems)
+            yield _sentence(f"--{place[-1].replace('_', '-')}", problems)
         else:
             yield f"{path}: {_sentence('.'.join(place), problems)}"
 

@@ -100,7 +100,7 @@ def sampled(
         if len(untouched) < negatives:
             raise CandidateError(
                 f"{dataset.name}: user {user_id!r} has {len(untouched)} untouched items, fewer than the {negatives} "
-                "negatives asked for; give fewer with --negatives, or full"
+                "negatives asked for; give fewer with --negatives, or --negatives full"
             )
         rng = generator(seed, "candidates", part, dataset.name, user_id)
         items[row, :negatives] = rng.choice(untouched, negatives, replace=False)

@@ -1,7 +1,7 @@
 """Zero-shot listwise ranking: a language model reads the candidates and writes them down in order.
 
 Source: Hou et al., "Large language models are zero-shot rankers for recommender systems", 2024. Runs only
-with an endpoint or a local model; every user is one request.
+with an endpoint or a local model; every user is one request per condition.
 """
 
 import re
@@ -74,7 +74,7 @@ class ListLedger:
 
 @dataclass
 class LlmRank:
-    """One request per user; candidates in an order drawn per user.
+    """One request per user and different prompt; candidates in an order drawn per user.
 
     Args:
         llm: ``endpoint:MODEL`` or ``local:MODEL``.

@@ -25,7 +25,7 @@ class Perturbation(Protocol):
     """A seeded change of requests; a frozen dataclass whose fields are all its parameters.
 
     Attributes:
-        family: name shared by all grades and variants.
+        family: name shared by all grades and variants: one word, and of a user's own none that the suite has.
         reach: ``wording`` if only the templates change, ``values`` if histories or titles do, ``demonstrations``
             if only these do, ``none`` if nothing does. A method without prompt gives the same scores under
             ``wording`` and ``none``, one without demonstrations under ``demonstrations``.
@@ -36,7 +36,7 @@ class Perturbation(Protocol):
 
     @property
     def severity(self) -> float | None:
-        """Share of words, items or characters touched; None for a family without grades."""
+        """Share of words, items or characters touched; None for a family without grades. With grades it is a field."""
         ...
 
     def apply(self, requests: Requests, seed: int) -> Requests:

@@ -84,7 +84,7 @@ def build(
     notes += _note(~kept, order, rows, f"of users or items with fewer than {min_count} positives left out")
     order = order[kept]
     if not len(order):
-        cure = "--min-rating and --min-count can be lower" if notes else "the file has none"
+        cure = "lower --min-rating or --min-count" if notes else "the file has none"
         raise DataError(f"{name}: no interaction is left; {'; '.join([*notes, cure])}")
 
     users, user_row = np.unique(user[order], return_inverse=True)

@@ -12,7 +12,7 @@ from data.prompts.template import Role, Template
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, require_templates
 from methods.checks import check_least, check_positive, check_shares, check_types
-from methods.ganprompt.choices import Adversarial, AttributeSource, DistanceName, TargetSide, Wording
+from methods.ganprompt.choices import Adversarial, AttributeSource, DistanceName, Scoring, TargetSide
 
 if TYPE_CHECKING:
     from methods.ganprompt.attributes import Source
@@ -126,7 +126,7 @@ class GanPrompt:
     target_side: TargetSide | None = None
     decoder_backbone: str = ""
     projection_rate: float = 1e-3
-    scoring: Wording = "plain"
+    scoring: Scoring = "plain"
     rank: int = 8
     lora_alpha: int = 16
     dropout: float = 0.05

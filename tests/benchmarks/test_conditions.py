@@ -160,7 +160,7 @@ OWN = """
 from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.perturbations.base import Ungraded, WordingPerturbation
+from benchmarks.perturbations.base import Graded, Ungraded, WordingPerturbation
 
 @dataclass(frozen=True)
 class Loud(Ungraded, WordingPerturbation):
@@ -177,6 +177,22 @@ class Taken(Loud):
 class Wanting(Loud):
     family: ClassVar[str] = "wanting"
     words: int
+
+@dataclass(frozen=True)
+class Short(Graded, WordingPerturbation):
+    family: ClassVar[str] = "short"
+    words: int
+
+@dataclass(frozen=True)
+class Refusing(Graded, WordingPerturbation):
+    family: ClassVar[str] = "refusing"
+
+    def __post_init__(self):
+        raise RuntimeError("not today")
+
+@dataclass(frozen=True)
+class Neither(WordingPerturbation):
+    family: ClassVar[str] = "neither"
 
 class Bare:
     family = "bare"
@@ -207,9 +223,13 @@ def test_a_perturbation_of_a_user_is_a_condition_whose_key_holds_its_file(own: s
         ("{}:Silent", None, "has no attribute 'Silent'"),
         ("no_such_module:Loud", None, "No module named 'no_such_module'"),
         ("{}:Wanting", None, "missing 1 required positional argument: 'words'"),
-        ("{}:Bare", None, "no perturbation, which is a dataclass"),
+        ("{}:Short", [0.1], "missing 1 required positional argument: 'words'"),
+        ("{}:Refusing", [0.1], "RuntimeError: not today"),
+        ("{}:Refusing", [2.0, "x"], "RuntimeError: not today"),
+        ("{}:Neither", None, "no perturbation: a dataclass with family, reach, severity and apply"),
+        ("{}:Bare", None, "no perturbation: a dataclass"),
         ("{}:OWN", None, "has no attribute 'OWN'"),
-        ("{}:Taken", None, "family is a word that no other family is called by, not 'typos'"),
+        ("{}:Taken", None, "family must be a word that is no name of another family, not 'typos'"),
         ("{}", None, "or package.module:Class of your own"),
     ],
 )

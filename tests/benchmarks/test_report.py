@@ -533,6 +533,7 @@ def test_rows_in_which_no_score_changed_are_in_the_csv_alone(finished):
         assert table.csv().count("\n") == 1 + len(table.rows)
         assert len(table.rows) == 3 * len(set(row[table.columns[1].key] for row in table.rows))
         printed = [row for n, row in enumerate(table.rows) if n not in table.detail]
+        assert all(row in printed for row in table.rows if row["reached"] > 0)
         assert all(row["method"] == PROMPTED or row["family"] == "clean" for row in printed)
         assert table.markdown().count("\n| ") == 1 + len(printed) == table.latex().count(r" \\")
         assert table.html().count("<tr>") == 1 + len(printed)

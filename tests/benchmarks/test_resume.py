@@ -71,6 +71,50 @@ def test_method_of_ones_own_that_is_edited_while_it_runs_has_no_row_of_both(suit
     assert "seed 1: failed: its file has changed since this run began" in answer.stderr
 
 
+LOUD = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from benchmarks.perturbations.base import Ungraded, WordingPerturbation
+
+@dataclass(frozen=True)
+class Loud(Ungraded, WordingPerturbation):
+    family: ClassVar[str] = "loud"
+
+    def perturb(self, text, rng):
+        return text.upper()
+"""
+
+
+def test_results_under_a_perturbation_of_ones_own_are_made_again_when_it_has_changed(suite_file, tmp_path, run_suite):
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    file = tmp_path / "noise.py"
+    suite_file.write_text(suite_file.read_text().replace("typos = [0.1, 0.3]", '"noise:Loud" = true'))
+    flags = ("--suite", suite_file, "--methods", "random", "tests.fakes:Prompted", "--output-dir", tmp_path / "r")
+    file.write_text(LOUD)
+    assert run_suite(*flags, env=path).returncode == 0
+    assert run_suite(*flags, "--dry-run", env=path).stdout.count(": finished") == 2
+    file.write_text(LOUD.replace("upper", "title"))
+    assert run_suite(*flags, "--dry-run", env=path).stdout.count(": to run") == 2
+    answer = run_suite(*flags, env=path)
+    assert answer.returncode == 0 and "kept" not in answer.stderr
+    other = run_suite(*flags, "--limit", 20, env=path)
+    assert other.returncode == 2 and "would be replaced" in other.stderr
+
+
+def test_perturbation_that_is_edited_while_a_run_goes_on_has_no_rows_of_both(suite_file, tmp_path, run_suite):
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    file = tmp_path / "noise.py"
+    edit = f"open({str(file)!r}, 'a').write('# edited')\n        return super().fit(task, seed)\n"
+    (tmp_path / "mine.py").write_text(OWN.replace("pass\n", f"def fit(self, task, seed):\n        {edit}"))
+    file.write_text(LOUD)
+    suite_file.write_text(suite_file.read_text().replace("typos = [0.1, 0.3]", '"noise:Loud" = true'))
+    where = ("--executor", "processes", "--jobs", 1, "--output-dir", tmp_path / "r", "--seeds", 0, 1)
+    answer = run_suite("--suite", suite_file, "--methods", "mine:Mine", *where, env=path)
+    assert answer.returncode == 1 and "seed 0: finished" in answer.stderr
+    assert "seed 1: failed: the file of a perturbation has changed since this run began" in answer.stderr
+
+
 def test_the_source_is_in_the_keys_of_ones_own_methods_alone(suite_file, tmp_path):
     made = plan.make_plan(suite.load(str(suite_file)), Compute(), tmp_path)
     assert [cell.id.method for cell in made.cells if "source" in cell.fingerprints] == ["tests.fakes:Prompted"]

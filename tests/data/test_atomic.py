@@ -45,7 +45,7 @@ def load(folder: Path, **options: object):
         (rows(header=HEADER + "\trating:float"), "shop: no interaction is left; the file has none"),
         (
             rows(("u", "i", 1, 1), header=HEADER + "\trating:float"),
-            "--min-rating and --min-count can be lower",
+            "lower --min-rating or --min-count",
         ),
         ("", "no column user_id, item_id, timestamp"),
     ],
