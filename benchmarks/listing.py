@@ -7,7 +7,7 @@ from benchmarks import suite
 from benchmarks.errors import UsageError
 from benchmarks.families import FAMILIES, SHARED, expand
 from data.prompts.library import roles, sets, templates
-from data.sources import NAMED
+from data.sources import HELD, NAMED
 from methods.registry import REGISTRY, create
 
 
@@ -41,7 +41,7 @@ def _methods() -> Iterator[tuple[str, str]]:
 
 def _datasets() -> Iterator[tuple[str, str]]:
     yield from NAMED.items()
-    yield "FOLDER", "a folder with RecBole atomic files: <name>.inter and <name>.item"
+    yield "FOLDER", f"a folder with {HELD}"
 
 
 def _suites() -> Iterator[tuple[str, str]]:

@@ -65,7 +65,7 @@ def _what_to_run(group: Group) -> None:
         "--method", action="append", default=[], metavar="NAME", help="add one method to those of the suite"
     )
     group.add_argument(
-        "--datasets", nargs="+", metavar="NAME|FOLDER", help="names, or folders with RecBole atomic files"
+        "--datasets", nargs="+", metavar="NAME|FOLDER", help="names, or folders with data: RecBole, MovieLens, Amazon"
     )
     seeds = group.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, help="one seed")

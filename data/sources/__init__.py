@@ -1,6 +1,7 @@
 """Where data sets come from."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 from data.dataset import Dataset
@@ -10,9 +11,12 @@ from data.spelling import near
 NAMED = {"ml-100k": "data.sources.ml100k"}
 """Name on the command line -> module with a ``load`` function."""
 
+HELD = "RecBole atomic files (NAME.inter), MovieLens (ratings and movies), or Amazon reviews (.json.gz, .jsonl.gz)"
+"""What a folder may hold."""
+
 
 def load(name: str, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
-    """A named data set, or the RecBole atomic files of a folder.
+    """A named data set, or that of a folder: RecBole atomic files, or MovieLens or Amazon reviews as distributed.
 
     Args:
         name: one of :data:`NAMED`, or the path of a folder.
@@ -26,10 +30,26 @@ def load(name: str, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
         source = importlib.import_module(NAMED[name])
         return source.load(min_rating=min_rating, min_count=min_count)  # type: ignore[no-any-return]
     if Path(name).is_dir():
-        from data.sources import atomic
-
-        return atomic.load(Path(name), min_rating, min_count)
+        return _of_folder(Path(name))(Path(name), min_rating, min_count)
     if Path(name).is_file():
         raise DataError(f"data set {name!r} is a file: give its folder, {str(Path(name).parent)!r}")
     hint = near(name, NAMED)
-    raise DataError(f"no data set {name!r}: {hint}give one of {', '.join(NAMED)} or a folder with RecBole atomic files")
+    raise DataError(f"no data set {name!r}: {hint}give one of {', '.join(NAMED)} or a folder with {HELD}")
+
+
+def _of_folder(folder: Path) -> Callable[[Path, float, int], Dataset]:
+    """What loads a folder with such files as it has.
+
+    Raises:
+        DataError: if there is nothing that one of them could load.
+    """
+    from data.sources import amazon, atomic, movielens
+
+    if any(folder.glob("*.inter")):
+        return atomic.load
+    if movielens.pair(folder):
+        return movielens.load
+    if amazon.pair(folder):
+        return amazon.load
+    held = sorted(path.name for path in folder.iterdir())
+    raise DataError(f"{folder}: expected {HELD}; found {', '.join(held[:8]) or 'nothing'}{', ...' * (len(held) > 8)}")

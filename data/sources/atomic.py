@@ -3,52 +3,17 @@
 Source: https://recbole.io/docs/user_guide/data/atomic_files.html
 """
 
-import html
-import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from data.dataset import Dataset, Domain
 from data.sources.build import DataError, Interactions, ItemTexts, build
-from data.types import FloatArray
+from data.sources.columns import Columns, gather
 
 TITLE_COLUMNS = ("title", "movie_title", "item_name", "name")
 
 
-@dataclass(frozen=True)
-class AtomicFile:
-    """Columns of one file as text, and the line number of each row."""
-
-    path: Path
-    columns: Mapping[str, list[str]]
-    lines: list[int] = field(repr=False)
-
-    def where(self, row: int) -> str:
-        """File and line of a row, for messages."""
-        return f"{self.path}:{self.lines[row]}"
-
-    def numbers(self, column: str) -> FloatArray:
-        """A column as finite numbers, shape ``[rows]``.
-
-        Raises:
-            DataError: naming file and line of the first value that is not a finite number.
-        """
-        values = np.empty(len(self.lines))
-        for row, text in enumerate(self.columns[column]):
-            try:
-                values[row] = float(text)
-            except ValueError:
-                values[row] = math.nan
-            if not math.isfinite(values[row]):
-                raise DataError(f"{self.where(row)}: {column} is {text!r}, not a finite number")
-        return values
-
-
-def read_file(path: Path, required: Sequence[str]) -> AtomicFile:
+def read_file(path: Path, required: Sequence[str]) -> Columns:
     """Read one atomic file.
 
     Args:
@@ -70,17 +35,7 @@ def read_file(path: Path, required: Sequence[str]) -> AtomicFile:
         )
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"{path}: the header names {', '.join(repeated)} more than once")
-    columns: dict[str, list[str]] = {name: [] for name in header}
-    lines = []
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise DataError(f"{path}:{line}: {len(cells)} fields where the header has {len(header)}")
-        for name, cell in zip(header, cells, strict=True):
-            if name in required and not cell:
-                raise DataError(f"{path}:{line}: {name} is empty")
-            columns[name].append(sys.intern(cell))  # ids repeat: each is held once
-        lines.append(line)
-    return AtomicFile(path, columns, lines)
+    return gather(path, header, rows, required)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -112,13 +67,7 @@ def read_interactions(path: Path) -> Interactions:
         raise DataError(
             f"{path}: a column label and none named rating: call it rating in the header, and give --min-rating 1"
         )
-    return Interactions(
-        users=file.columns["user_id"],
-        items=file.columns["item_id"],
-        timestamps=file.numbers("timestamp"),
-        ratings=file.numbers("rating") if "rating" in file.columns else None,
-        where=lambda row: f"{path.name}:{file.lines[row]}",
-    )
+    return file.interactions()
 
 
 def read_texts(path: Path) -> ItemTexts:
@@ -131,23 +80,7 @@ def read_texts(path: Path) -> ItemTexts:
     title_column = next((column for column in TITLE_COLUMNS if column in file.columns), None)
     if title_column is None:
         raise DataError(f"{path}: no title column; expected one of {', '.join(TITLE_COLUMNS)}")
-    items, row_of = file.columns["item_id"], dict[str, int]()
-    for row, item in enumerate(items):
-        if row_of.setdefault(item, row) != row:
-            raise DataError(
-                f"{file.where(row)}: item {item!r} is listed twice, first in line {file.lines[row_of[item]]}"
-            )
-    texts = {
-        name: dict(zip(items, map(_decoded, values), strict=True))
-        for name, values in file.columns.items()
-        if name != "item_id"
-    }
-    return ItemTexts(titles=texts.pop(title_column), fields=texts, path=path)
-
-
-def _decoded(text: str) -> str:
-    """A text with its HTML entities decoded, on one line and without blanks around it."""
-    return " ".join(html.unescape(text).splitlines()).strip()  # lists in prompts have a title a line
+    return file.texts(title_column)
 
 
 def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:

@@ -16,6 +16,8 @@ STARS = 5
 """Largest rating of the scale that the least rating of a positive is meant for by default."""
 MOSTLY = 0.8
 """Share of steps, and of users, that tells positions from times."""
+SOME = 0.1
+"""Share of users from which a run says that their latest items are in no order."""
 
 
 class DataError(InputError):
@@ -173,9 +175,16 @@ def _indistinct(titles: Sequence[str], times: FloatArray, histories: Histories) 
     notes, distinct = [], len(set(titles))
     if (times == np.repeat(times[histories.offsets[:-1]], histories.lengths)).all():
         notes.append("no user has two different timestamps: which of their items are the latest is arbitrary")
+    elif (tied := _tied_at_the_end(times, histories)) > SOME * len(histories):
+        notes.append(f"the last two items of {tied} of {len(histories)} users have one timestamp: a hash orders them")
     if 2 * distinct < len(titles):
         notes.append(f"different titles of {len(titles)} items: {distinct}; prompts cannot tell many of them apart")
     return notes
+
+
+def _tied_at_the_end(times: FloatArray, histories: Histories) -> int:
+    last = histories.offsets[1:][histories.lengths > 1] - 1
+    return int((times[last] == times[last - 1]).sum())
 
 
 def _titles(item_ids: Sequence[str], texts: ItemTexts) -> tuple[tuple[str, ...], list[str]]:

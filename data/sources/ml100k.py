@@ -4,15 +4,12 @@ Source: Harper and Konstan, "The MovieLens datasets: history and context", 2015.
 """
 
 import importlib.util
-import re
 from pathlib import Path
 
-from data.dataset import Dataset, Domain
+from data.dataset import Dataset
 from data.sources.atomic import read_interactions, read_texts
 from data.sources.build import DataError, ItemTexts, build
-
-MOVIES = Domain("movie", "movies", "watch", "watched", "watching", "viewer")
-ARTICLES = "The|A|An|La|Le|Les|L'|Il|El|Die|Das|Der|Los|Las"
+from data.sources.movielens import MOVIES, article_in_front
 
 
 def folder() -> Path:
@@ -28,21 +25,6 @@ def folder() -> Path:
             "(on Python 3.12 or later: pip install --no-deps recbole==1.2.1)"
         )
     return Path(package.submodule_search_locations[0]) / "dataset_example" / "ml-100k"
-
-
-def article_in_front(title: str) -> str:
-    """A title in reading order.
-
-    >>> article_in_front("Horseman on the Roof, The (Hussard sur le toit, Le)")
-    'The Horseman on the Roof (Le Hussard sur le toit)'
-    """
-    return re.sub(rf"(^|\()([^()]*), ({ARTICLES})(?=\)|$| \()", _front, title)
-
-
-def _front(match: re.Match[str]) -> str:
-    opening, rest, article = match.groups()
-    blank = "" if article.endswith("'") else " "
-    return f"{opening}{article}{blank}{rest}"
 
 
 def load(min_rating: float = 4.0, min_count: int = 5) -> Dataset:

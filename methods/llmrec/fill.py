@@ -114,7 +114,7 @@ def write(records: Sequence[dict[str, str]], path: Path) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     command = argparse.ArgumentParser(prog="python -m methods.llmrec.fill", description=__doc__, allow_abbrev=False)
-    command.add_argument("--dataset", required=True, help="data set, or folder of RecBole atomic files")
+    command.add_argument("--dataset", required=True, help="name of a data set, or its folder")
     command.add_argument("--llm", required=True, help="endpoint:MODEL (OPENAI_BASE_URL, OPENAI_API_KEY) or local:MODEL")
     command.add_argument(
         "--llm-budget", default="", help="hard caps: requests=1000,tokens=2e6,usd=5,usd-in=0.15,usd-out=0.6"

@@ -32,9 +32,10 @@ class Once:
 
 
 def title_and_year(catalogue: Catalogue, item: int) -> str:
-    """How an item is named to the model: ``Title (Year)``, or the title where no year is known."""
-    years = catalogue.fields.get("year")
-    return f"{catalogue.titles[item]} ({years[item]})" if years and years[item] else catalogue.titles[item]
+    """How an item is named to the model: ``Title (Year)``, or the title where no year is known or it has it already."""
+    title, years = catalogue.titles[item], catalogue.fields.get("year")
+    year = f" ({years[item]})" if years and years[item] else ""
+    return title.removesuffix(year) + year
 
 
 def describe(catalogue: Catalogue, templates: Mapping[str, Template]) -> list[str]:

@@ -37,7 +37,7 @@ def load(folder: Path, **options: object):
         (rows(("u", "i", "noon")), "shop.inter:2: timestamp is 'noon', not a finite number"),
         (rows(("u", "i", 1), ("u", "j", "nan")), "shop.inter:3: timestamp is 'nan', not a finite number"),
         (rows(("u", "i", 1), ("u", "", 2)), "shop.inter:3: item_id is empty"),
-        (rows(("u", "i", 1), ("u", "j")), "shop.inter:3: 2 fields where the header has 3"),
+        (rows(("u", "i", 1), ("u", "j")), "shop.inter:3: 2 fields, not 3: user_id, item_id, timestamp"),
         (rows(("u", "i", 1)).encode() + b"u\t\xe9t\xe9\t2\n", "shop.inter:3: byte 3 of the line is not UTF-8"),
         (rows(("u", "i", 1, "good"), header=HEADER + "\trating:float"), "shop.inter:2: rating is 'good'"),
         (rows(("u", "i", 1, 2), header=HEADER + "\ttimestamp:float"), "the header names timestamp more than once"),
@@ -105,7 +105,11 @@ def test_order_and_titles_that_tell_nothing_apart_are_noted(tmp_path):
         "different titles of 3 items: 1; prompts cannot tell many of them apart",
     )
     later = item.replace("b\tThing", "b\tOther")
-    assert not load(folder_with(tmp_path, rows(*triples, ("v", "b", 7)), later)).notes
+    assert load(folder_with(tmp_path, rows(*triples, ("v", "b", 7)), later)).notes == (
+        "the last two items of 1 of 2 users have one timestamp: a hash orders them",
+    )
+    apart = [(user, item, time + n) for n, (user, item, time) in enumerate(triples)]
+    assert not load(folder_with(tmp_path, rows(*apart), later)).notes
 
 
 def test_positions_instead_of_times_are_noticed_whatever_is_left_out(tmp_path):
@@ -223,7 +227,7 @@ def test_labels_are_no_positives_until_they_are_ratings(tmp_path):
 
 
 def test_folder_without_interactions_and_unknown_name_are_errors(tmp_path):
-    with pytest.raises(DataError, match="found none"):
+    with pytest.raises(DataError, match="found nothing"):
         sources.load(str(tmp_path))
     with pytest.raises(DataError, match="did you mean 'ml-100k'"):
         sources.load("ml100k")

@@ -7,7 +7,7 @@ import pytest
 
 from data import sources
 from data.dataset import Dataset
-from data.sources.ml100k import article_in_front
+from data.sources.movielens import article_in_front
 from data.split import leave_one_out
 
 pytest.importorskip("recbole")
@@ -36,10 +36,11 @@ def test_titles_years_and_genres_are_those_the_completions_were_recorded_for(dat
 
 
 def test_what_was_left_out_is_counted_with_file_and_line(dataset):
-    assert len(dataset.notes) == 2
+    assert len(dataset.notes) == 3
     assert "44625 interactions rated under 4" in dataset.notes[0]
     assert "(first: ml-100k.inter:2)" in dataset.notes[0]
     assert "962 interactions of users or items with fewer than 5" in dataset.notes[1]
+    assert dataset.notes[2] == "the last two items of 305 of 938 users have one timestamp: a hash orders them"
 
 
 def test_histories_are_chronological_and_hold_no_item_twice(dataset):
