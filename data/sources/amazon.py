@@ -9,6 +9,7 @@ language and items for retrieval and recommendation", arXiv 2403.03952.
 import ast
 import gzip
 import json
+import zlib
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
     texts = ItemTexts({}, {}, folder / "meta_*.json.gz")
     if meta is not None:
         texts = _read(meta, META, required=("item_id",), only=set(rows.columns["item_id"])).texts()
+        if not texts.titles:
+            raise DataError(f"{meta}: none of its items is in {reviews.name}: of another category?")
     return build(folder.resolve().name, rows.interactions(), texts, Domain(), min_rating, min_count)
 
 
@@ -94,7 +97,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _record(line, f"{path}:{number}")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
@@ -105,7 +108,7 @@ def _record(line: str, where: str) -> dict[str, Any]:
     except ValueError:
         try:
             record = ast.literal_eval(line.strip())
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
             raise DataError(f"{where}: neither JSON nor a Python literal: {line[:60].strip()!r}") from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: no record with keys and values: {line[:60].strip()!r}")

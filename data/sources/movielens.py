@@ -97,6 +97,8 @@ def _encoding(path: Path) -> str:
     """That of a file of movies: of all MovieLens only 1M, and what came before it, is not in UTF-8."""
     try:
         path.read_text(encoding="utf-8")
-        return "utf-8-sig"
     except UnicodeDecodeError:
         return "latin-1"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    return "utf-8-sig"

@@ -1,6 +1,7 @@
 """Recorded answers of a language model: read-only, free, offline."""
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,21 +26,20 @@ class Recorded:
         """The answers of a JSON Lines file with item_id, request_sha256 and response.
 
         Raises:
-            LlmError: for a line that lacks one of them, or has it not as a text.
+            LlmError: for a line that lacks one of them, or has it not as a text; for a file that is none.
         """
         by_request: dict[str, str] = {}
         by_subject: dict[tuple[str, str], str] = {}
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    record = json.loads(line)
-                    item, request, response = (_text(record[k]) for k in ("item_id", "request_sha256", "response"))
-                except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise LlmError(
-                        f"{path}:{number}: not a recorded answer with item_id, request_sha256 and response ({error})"
-                    ) from error
-                by_request.setdefault(request, response)
-                by_subject[request, item] = response
+        for number, line in enumerate(io.StringIO(content(path)), start=1):
+            try:
+                record = json.loads(line)
+                item, request, response = (_text(record[k]) for k in ("item_id", "request_sha256", "response"))
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise LlmError(
+                    f"{path}:{number}: not a recorded answer with item_id, request_sha256 and response ({error})"
+                ) from error
+            by_request.setdefault(request, response)
+            by_subject[request, item] = response
         return cls(by_request, by_subject)
 
     def get(self, prompt: str, subject: str | None = None) -> str | None:
@@ -48,6 +48,18 @@ class Recorded:
         if subject is not None and (request, subject) in self.by_subject:
             return self.by_subject[request, subject]
         return self.by_request.get(request)
+
+
+def content(path: Path) -> str:
+    """The text of a file of recorded answers.
+
+    Raises:
+        LlmError: if it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LlmError(f"{path}: recorded answers cannot be read: {error}") from error
 
 
 def _text(value: object) -> str:

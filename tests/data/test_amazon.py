@@ -92,6 +92,7 @@ def test_without_metadata_ids_stand_in_for_titles_and_the_run_says_so(folder):
     ("line", "sentence"),
     [
         ('{"asin": "B1"', 'reviews_Beauty_5.json:2: neither JSON nor a Python literal: \'{"asin": "B1"\''),
+        ("{[1]: 2}", "reviews_Beauty_5.json:2: neither JSON nor a Python literal: '{[1]: 2}'"),
         ("[1, 2]", "reviews_Beauty_5.json:2: no record with keys and values: '[1, 2]'"),
         ('{"asin": "B1", "overall": 5, "unixReviewTime": 1}', "reviews_Beauty_5.json:2: user_id is empty"),
         ('{"reviewerID": "u", "asin": "B1", "overall": 5}', "reviews_Beauty_5.json:2: timestamp is empty"),
@@ -109,10 +110,20 @@ def test_unusable_reviews_are_an_error_that_names_the_line(folder, line, sentenc
     assert sentence in str(error.value)
 
 
+def test_metadata_of_another_category_are_an_error(folder):
+    edition_2018(folder)
+    pack(folder / "meta_All_Beauty.json", ['{"asin": "T1", "title": "Toy"}'])
+    with pytest.raises(DataError, match=r"meta_All_Beauty\.json: none of its items is in All_Beauty_5\.json"):
+        sources.load(str(folder), min_count=1)
+
+
 def test_packed_files_that_are_cut_off_and_several_categories_are_errors(folder):
     edition_2023(folder)
     whole = (folder / "All_Beauty.jsonl.gz").read_bytes()
     (folder / "All_Beauty.jsonl.gz").write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=r"All_Beauty\.jsonl\.gz: cannot be read"):
+        sources.load(str(folder))
+    (folder / "All_Beauty.jsonl.gz").write_bytes(whole[:30] + bytes(20) + whole[50:])
     with pytest.raises(DataError, match=r"All_Beauty\.jsonl\.gz: cannot be read"):
         sources.load(str(folder))
     (folder / "Toys.jsonl.gz").write_bytes(whole)

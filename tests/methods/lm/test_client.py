@@ -277,6 +277,9 @@ def test_recorded_answers_come_first_and_the_item_decides_between_equal_prompts(
         file.write_text(json.dumps(wrong) + "\n")
         with pytest.raises(LlmError, match=r"recorded\.jsonl:1"):
             Recorded.read(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(LlmError, match=r"recorded\.jsonl: recorded answers cannot be read"):
+        Recorded.read(file)
 
 
 @pytest.mark.parametrize("llm", ["gpt", "endpoint:", "recorded:/no/such/file", "recorded"])
