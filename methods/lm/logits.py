@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+ROWS = 4096
+"""States whose logits of the whole vocabulary are held at a time."""
+
 
 def head(model: PreTrainedModel, states: Tensor, tokens: Tensor) -> Tensor:
     """Logits of some tokens, shape ``[states, tokens]``: only their rows of the output layer are used."""
@@ -21,7 +24,7 @@ def word_odds(model: PreTrainedModel, states: Tensor, words: Sequence[int]) -> T
     return logits[:, 0] - logits[:, 1]
 
 
-def log_probabilities(model: PreTrainedModel, states: Tensor, targets: Tensor, rows: int = 4096) -> Tensor:
+def log_probabilities(model: PreTrainedModel, states: Tensor, targets: Tensor, rows: int = ROWS) -> Tensor:
     """Log-probability of one token after each state, shape ``[states]``; ``rows`` states at a time."""
     layer = model.get_output_embeddings()
 

@@ -16,7 +16,7 @@ from methods.base import NotRunnable
 from methods.lm.attention import supports_tree
 from methods.lm.batches import Batch
 from methods.lm.layout import Group
-from methods.lm.logits import target_logits
+from methods.lm.logits import ROWS, target_logits
 from methods.lm.prompts import BREAKS, Encoder, PromptError, as_ids
 from methods.lm.scoring import Scorer, ScoringError
 from methods.lrgd.attention import UNCHANGED, Material, Step, Strength, step_implementation
@@ -201,7 +201,7 @@ class IclScorer(Scorer):
             states = self.model.base_model(
                 input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed, step=step
             ).last_hidden_state[0]
-            scores[batch.rows, batch.columns] = self._read(states, parts).float().cpu().numpy()
+            scores[batch.rows, batch.columns] = self._read(states, parts).numpy()
 
         with step_implementation(self.model):
             self._in_batches(groups, read)
@@ -229,15 +229,18 @@ class IclScorer(Scorer):
         """Sum of the log-probabilities of the tokens of each answer, shape ``[answers]``."""
         places, answers = answer_places(prompts)
         rows, row = np.unique(places, return_inverse=True)
-        states = states[torch.from_numpy(rows)]
-        logits = self.model.get_output_embeddings()(states).float()
-        row_of, targets = (torch.from_numpy(array).to(logits.device) for array in (row, answers))
-        if states.dtype != torch.float32:  # rounded, candidates would tie
-            logits[row_of, targets] = target_logits(self.model, states[row_of], targets)
-        values = logits[row_of, targets] - logits.logsumexp(-1)[row_of]
+        states, values = states[torch.from_numpy(rows)], torch.empty(len(row))
+        for start in range(0, len(rows), ROWS):
+            at = np.flatnonzero((row >= start) & (row < start + ROWS))
+            part = states[start : start + ROWS]
+            logits = self.model.get_output_embeddings()(part).float()
+            row_of, targets = (torch.from_numpy(array).to(logits.device) for array in (row[at] - start, answers[at]))
+            if part.dtype != torch.float32:  # rounded, candidates would tie
+                logits[row_of, targets] = target_logits(self.model, part[row_of], targets)
+            values[torch.from_numpy(at)] = (logits[row_of, targets] - logits.logsumexp(-1)[row_of]).cpu()
         lengths = [len(answer) for prompt in prompts for answer in prompt.answers]
-        owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)).to(logits.device)
-        return torch.zeros(len(lengths), device=logits.device).index_add(0, owner, values)
+        owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
+        return torch.zeros(len(lengths)).index_add(0, owner, values)  # not on a GPU, which adds in any order
 
 
 def _part(batch: Batch, prompts: Sequence[Prompt]) -> list[Prompt]:

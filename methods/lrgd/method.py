@@ -115,10 +115,14 @@ class Lrgd:
 
         require_templates(self.info, task)
         size = PoolSize(self.own, self.others, self.shown)
-        plain = load_backbone(task, DEFAULT_BACKBONE, ("decoder",), self.backbone_steps)
+
+        def load(dtype: str) -> "Backbone":
+            where = replace(task, compute=replace(task.compute, dtype=dtype))
+            return load_backbone(where, DEFAULT_BACKBONE, ("decoder",), self.backbone_steps)
+
         training = IclTraining(steps=self.training_steps, told=self.told, seed=seed)
         # Nobody chooses an item twice: own earlier choices would only teach that demonstrations are to be ignored.
-        backbone, learnt = accustomed(plain, task, training, replace(size, own=0))
+        backbone, learnt = accustomed(load, task, training, replace(size, own=0))
         selection = Selection(self.strategy, self.shots, size, self.redundancy, self.targets, self.order)
         self.scorer = IclScorer(backbone.model, backbone.encoder(), task.compute.batch_size)
         self.selector = Selector(task, backbone.model, backbone.encoder(), selection, seed)
@@ -130,7 +134,7 @@ class Lrgd:
         return FitReport(
             epochs=round(learnt.interactions / max(1, len(task.train.items))),
             interactions=learnt.interactions,
-            tokens=plain.tokens + learnt.tokens,
+            tokens=backbone.tokens + learnt.tokens,
             reused=backbone.reused,
             trials=choice.trials if choice else 0,
             note=f"{backbone.description}; {self._account(choice)}",

@@ -4,9 +4,10 @@ A model of this size that never saw a demonstration takes it for more history, o
 training part and the seen templates only; the result is kept in the cache, beside the backbones.
 """
 
+import copy
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,17 +83,27 @@ class Learnt:
     tokens: int = 0
 
 
-def accustomed(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> tuple[Backbone, Learnt]:
+def accustomed(
+    load: Callable[[str], Backbone], task: Task, training: IclTraining, size: PoolSize
+) -> tuple[Backbone, Learnt]:
     """The backbone after training with demonstrations, from the cache or made now; and what it took.
 
-    A backbone that came trained is left as it is, and the given one is never changed.
+    A backbone that came trained is left as it is, and the one that is loaded is never changed.
+
+    Args:
+        load: from a floating point type to the backbone in it.
+        task: what to demonstrate.
+        training: for how long, and how.
+        size: of the pools of demonstrations.
     """
-    if not backbone.embedded or not training.steps:
-        return backbone, Learnt()
+    used = load(task.compute.dtype)
+    if not used.embedded or not training.steps:
+        return used, Learnt()
+    backbone = load("float32")  # whatever precision it is used in
     folder = task.compute.cache / "backbones" / f"icl-{_key(backbone, task, training, size)[:20]}"
     reused = backbone.reused + kept(folder, lambda scratch: _make(scratch, backbone, task, training, size))
     model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    model = model.to(device=backbone.model.device, dtype=backbone.model.dtype).eval()
+    model = model.to(device=used.model.device, dtype=used.model.dtype).eval()
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     learnt = Learnt(**facts["learnt"])
     description = f"{backbone.description}, {learnt.tokens / 1e6:.2f} M more with demonstrations"
@@ -102,16 +113,13 @@ def accustomed(backbone: Backbone, task: Task, training: IclTraining, size: Pool
 def _key(backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> str:
     wording = [(t.source, t.labels, t.style) for t in task.templates["demonstrate"]]
     shown = (task.catalogue.titles, task.catalogue.domain, task.train, wording, task.history_length)
-    weights = (parameter.detach().float().cpu().numpy() for parameter in backbone.model.parameters())
-    return fingerprint(VERSION, training, size, *shown, *weights)
+    weights = (parameter.detach().cpu().numpy() for parameter in backbone.model.parameters())
+    return fingerprint(VERSION, training, size, *shown, backbone.model.device.type, *weights)
 
 
 def _make(folder: Path, backbone: Backbone, task: Task, training: IclTraining, size: PoolSize) -> None:
     """Train and save."""
-    # Weights as they were read, whatever precision they are used in.
-    backbone.model.save_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    model = model.to(device=backbone.model.device, dtype=torch.float32)
+    model = copy.deepcopy(backbone.model)
     learnt = train(model, backbone, task, training, size)
     model.save_pretrained(folder)
     facts = {"learnt": asdict(learnt), "settings": asdict(training)}

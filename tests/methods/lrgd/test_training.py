@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from methods.lm.backbone import Backbone
+from methods.lm.backbone import Backbone, floating
 from methods.lrgd import training
 from methods.lrgd.demonstrations import PoolSize, pool
 from methods.lrgd.icl import answer_places
@@ -107,15 +107,29 @@ def test_places_of_answers_are_where_their_tokens_are_predicted(tmp_path):
 
 def test_a_backbone_that_came_trained_is_left_alone(tmp_path):
     one = backbone(came_trained=True)
-    assert accustomed(one, make_world(tmp_path), TRAINING, SIZE) == (one, Learnt())
+    assert accustomed(lambda _: one, make_world(tmp_path), TRAINING, SIZE) == (one, Learnt())
 
 
 def test_the_given_backbone_is_not_changed_and_the_result_is_found_again(tmp_path):
     one, task = backbone(), make_world(tmp_path)
     before = weights(one.model)
-    made, learnt = accustomed(one, task, TRAINING, SIZE)
-    again, same = accustomed(one, task, TRAINING, SIZE)
+    made, learnt = accustomed(lambda _: one, task, TRAINING, SIZE)
+    again, same = accustomed(lambda _: one, task, TRAINING, SIZE)
     assert learnt == same and learnt.tokens > learnt.interactions > 0 and torch.equal(weights(one.model), before)
     assert torch.equal(weights(made.model), weights(again.model)) and not torch.equal(weights(made.model), before)
-    other, _ = accustomed(one, task, replace(TRAINING, seed=1), SIZE)
+    other, _ = accustomed(lambda _: one, task, replace(TRAINING, seed=1), SIZE)
     assert not torch.equal(weights(other.model), weights(made.model))
+
+
+def test_training_starts_from_weights_as_they_were_read_whatever_precision_they_are_used_in(tmp_path):
+    task = make_world(tmp_path)
+    half = replace(task, compute=replace(task.compute, dtype="bfloat16"))
+
+    def load(dtype: str) -> Backbone:
+        one = backbone()
+        return replace(one, model=one.model.to(floating(dtype)))
+
+    whole, _ = accustomed(load, task, TRAINING, SIZE)
+    rounded, _ = accustomed(load, half, TRAINING, SIZE)
+    assert rounded.model.dtype == torch.bfloat16
+    assert torch.equal(weights(rounded.model), weights(whole.model.to(torch.bfloat16)))
