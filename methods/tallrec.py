@@ -22,6 +22,8 @@ from methods.base import FitReport, MethodInfo, Requests, Space, Task, require_t
 from methods.checks import check_least, check_positive, check_shares
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from methods.lm.prompts import Encoder
     from methods.lm.questions import Questions, Sampling
     from methods.lm.scoring import Scorer
@@ -132,7 +134,9 @@ class TallRec:
 
         return Sampling(min(self.shortest, task.history_length), task.history_length, 1, self.negatives)
 
-    def _tune(self, task: Task, scorer: "Scorer", rate: float, epochs: int, seed: int) -> "Tuned":
+    def _tune(
+        self, task: Task, scorer: "Scorer", rate: float, epochs: int, seed: int, learns: "nn.Module | None" = None
+    ) -> "Tuned":
         """Teach the scorer's model, as far as it may change, the answers; early stop on validation AUC."""
         from methods.lm.tuning import Schedule, list_auc, tune, valid_sample
 
@@ -145,6 +149,7 @@ class TallRec:
             schedule=Schedule(rate, epochs * -(-windows // self._windows_per_batch), self.patience),
             seed=seed,
             label=name,
+            learns=learns,
         )
 
     @property

@@ -72,8 +72,10 @@ class CoLlm(TallRec):
         first = TallRec(**{field.name: getattr(self, field.name) for field in fields(TallRec)})
         alone = first.fit(task, seed)
         self.scorer = first.scorer
-        extend(self.scorer.model, add_marks(self.scorer.encoder.tokenizer, task.catalogue), vectors, self.hidden, seed)
-        tuned = self._tune(task, self.scorer, self.map_rate, self.map_epochs, seed)
+        model, first_mark = self.scorer.model, add_marks(self.scorer.encoder.tokenizer, task.catalogue)
+        extend(model, first_mark, vectors, self.hidden, seed)
+        marks = model.get_input_embeddings()
+        tuned = self._tune(task, self.scorer, self.map_rate, self.map_epochs, seed, learns=marks)
         return replace(
             alone,
             epochs=collaborative.epochs + alone.epochs + tuned.epochs,

@@ -100,6 +100,7 @@ def tune(
     schedule: Schedule,
     seed: int,
     label: str = "tuning",
+    learns: nn.Module | None = None,
 ) -> Tuned:
     """Minimise the cross-entropy of the answers; keep the weights that were best on validation.
 
@@ -112,6 +113,7 @@ def tune(
         schedule: rates, steps and patience.
         seed: seed of dropout.
         label: name of the progress bar.
+        learns: the part of the model that is in training mode; None for all of it.
     """
     asked = tokens = 0
 
@@ -127,7 +129,7 @@ def tune(
             return decoder_loss(model, groups, answers)
         return answer_loss(model, groups, answers, shortcut_for(model))
 
-    part = Part(model, [parameter for parameter in model.parameters() if parameter.requires_grad])
+    part = Part(learns or model, [parameter for parameter in model.parameters() if parameter.requires_grad])
     worded = (counted(batches) for batches in epochs)
     outcome = optimise([part], worded, loss, schedule, seed, label, measure, lambda q: sum(q.answers))
     return Tuned(**vars(outcome), questions=asked, tokens=tokens)

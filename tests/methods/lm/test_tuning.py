@@ -98,6 +98,15 @@ def test_a_part_learns_at_its_own_rate():
     assert moved == pytest.approx([0.01, 0.5], rel=1e-3)
 
 
+def test_what_does_not_learn_stays_in_evaluation_mode_where_the_part_that_learns_is_named(task):
+    model, modes = make_model("gpt2", len(make_tokenizer())).eval(), []
+    model.requires_grad_(False)
+    learns = model.get_input_embeddings().requires_grad_(True)
+    learns.register_forward_hook(lambda *_: modes.append((learns.training, model.training)))
+    tune(model, [[questions(task, 2)]], lambda: 0.0, Schedule(rate=1e-2, steps=1), seed=0, learns=learns)
+    assert modes == [(True, False)] and not learns.training
+
+
 def test_dropout_is_on_in_training_and_that_of_the_seed():
     def run(seed, state):
         torch.manual_seed(0)
