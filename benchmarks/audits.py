@@ -161,9 +161,10 @@ def rescoring(score: Score, requests: Requests, conditions: Sequence[Condition],
     clean = score(sample)
 
     same = sample
-    graded = {c.perturbation.family: c.perturbation for c in conditions if c.perturbation.severity is not None}
-    for perturbation in graded.values():
-        same = replace(perturbation, severity=0.0).apply(same, seed)  # type: ignore[type-var]
+    graded = {c.perturbation.family: c for c in conditions if c.perturbation.severity is not None}
+    for condition in graded.values():
+        nothing = replace(condition.perturbation, severity=0.0)  # type: ignore[type-var]
+        same = replace(condition, perturbation=nothing).apply(same, seed)
     changed = int((score(same) != clean).any(axis=1).sum())
     families = f" ({', '.join(graded)})" if graded else ""
     yield Audit("severity 0 changes nothing", changed == 0, f"{changed} of {size} users changed{families}")

@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from benchmarks.perturbations.base import Perturbation
 from benchmarks.provenance import source
 from data.errors import InputError
@@ -28,8 +30,20 @@ class Condition:
     perturbation: Perturbation
 
     def apply(self, requests: Requests, seed: int) -> Requests:
-        """The requests as shown under the condition."""
-        return self.perturbation.apply(requests, seed)
+        """The requests as shown under the condition.
+
+        Raises:
+            RuntimeError: if a user's own perturbation cannot read a file, which is none of the run folder's.
+            ValueError: if it changes whom to rank what for.
+        """
+        try:
+            shown = self.perturbation.apply(requests, seed)
+        except OSError as error:
+            raise RuntimeError(f"{self.name}: {error}") from error
+        for what in ("users", "candidates"):
+            if not np.array_equal(getattr(shown, what), getattr(requests, what)):
+                raise ValueError(f"{self.name}: a perturbation leaves the {what} of requests as they are")
+        return shown
 
     def describe(self) -> dict[str, Any]:
         """What is stored with the scores; JSON types only, templates by their ids.

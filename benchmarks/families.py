@@ -22,6 +22,7 @@ from benchmarks.perturbations.templates import SameTemplate, Seen, Unseen
 from benchmarks.perturbations.title_noise import TitleNoise
 from benchmarks.perturbations.typos import Typos
 from data.errors import InputError, told
+from data.fingerprint import fingerprint
 from data.prompts.template import Role, Template
 from data.spelling import near
 
@@ -104,15 +105,6 @@ class Numbers:
             yield Condition(f"{name}/{number:g}", self.make(int(number)))
 
 
-class Clean:
-    """The clean condition alone."""
-
-    def conditions(self, name: str, grades: Grades, wordings: Wordings) -> Iterable[Condition]:
-        """One condition, without grades."""
-        _refuse_grades(name, grades)
-        yield Condition(name, Identity())
-
-
 @dataclass(frozen=True)
 class PerTemplate:
     """One condition per template of a family, ``unseen/recommend-unseen-03``.
@@ -152,7 +144,7 @@ class PerTemplate:
 
 @dataclass(frozen=True)
 class Own:
-    """Conditions of a user's own perturbation: one per severity if it has severities, else one of its name.
+    """Conditions of a perturbation, such as a user's own: one per severity if it has severities, else one of its name.
 
     Args:
         make: its class.
@@ -164,10 +156,12 @@ class Own:
         """Named after the family of the class."""
         try:
             if _graded(self.make):
-                yield from Grading(self.make).conditions(self.make.family, grades, wordings)
+                found = list(Grading(self.make).conditions(self.make.family, grades, wordings))
             else:
                 _refuse_grades(name, grades)
-                yield Condition(self.make.family, self.make())
+                found = [Condition(self.make.family, self.make())]
+            fingerprint([condition.describe() for condition in found])  # of fields that can be stored
+            return found
         except InputError:
             raise
         except Exception as error:  # of its own code
@@ -181,7 +175,7 @@ def _matching(patterns: Sequence[str], templates: Sequence[Template]) -> tuple[T
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "clean": Clean(),
+        "clean": Own(Identity),
         "unseen": PerTemplate(Unseen),
         "seen": PerTemplate(Seen),
         "format": Variants(Format, tuple(VARIANTS)),
@@ -239,7 +233,10 @@ def _family(name: str) -> Family:
     except (Exception, SystemExit) as error:  # a script without a guard may end by itself
         raise ConditionError(f"condition {name!r}: {told(error)}") from error
     if not _is_perturbation(found):
-        raise ConditionError(f"condition {name!r}: no perturbation: a dataclass with family, reach, severity and apply")
+        raise ConditionError(
+            f"condition {name!r}: no perturbation: a dataclass with family, reach, apply, and a severity that is "
+            "a field or None"
+        )
     family = getattr(found, "family", None)
     if not isinstance(family, str) or not re.fullmatch(r"[\w-]+", family) or family in FAMILIES:
         raise ConditionError(
@@ -251,7 +248,8 @@ def _family(name: str) -> Family:
 def _is_perturbation(found: Any) -> bool:
     if not (isinstance(found, type) and dataclasses.is_dataclass(found) and hasattr(found, "apply")):
         return False
-    return getattr(found, "reach", None) in get_args(Reach) and (hasattr(found, "severity") or _graded(found))
+    has_severity = _graded(found) or getattr(found, "severity", "") is None
+    return getattr(found, "reach", None) in get_args(Reach) and has_severity
 
 
 def _graded(found: Any) -> bool:

@@ -157,8 +157,10 @@ def test_an_unknown_family_is_refused_with_its_neighbour_and_all_choices() -> No
 
 
 OWN = """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
+
+import numpy as np
 
 from benchmarks.perturbations.base import Graded, Ungraded, WordingPerturbation
 
@@ -189,6 +191,31 @@ class Refusing(Graded, WordingPerturbation):
 
     def __post_init__(self):
         raise RuntimeError("not today")
+
+@dataclass(frozen=True)
+class Fixed(WordingPerturbation):
+    family: ClassVar[str] = "fixed"
+    severity: ClassVar[float] = 0.5
+
+@dataclass(frozen=True)
+class Unkept(Loud):
+    family: ClassVar[str] = "unkept"
+    words: frozenset = frozenset({"film"})
+
+@dataclass(frozen=True)
+class Sorting(Ungraded):
+    family: ClassVar[str] = "sorting"
+    reach: ClassVar[str] = "values"
+
+    def apply(self, requests, seed):
+        return replace(requests, candidates=np.sort(requests.candidates))
+
+@dataclass(frozen=True)
+class Reading(Sorting):
+    family: ClassVar[str] = "reading"
+
+    def apply(self, requests, seed):
+        return open("/no/such/lexicon")
 
 @dataclass(frozen=True)
 class Neither(WordingPerturbation):
@@ -226,7 +253,9 @@ def test_a_perturbation_of_a_user_is_a_condition_whose_key_holds_its_file(own: s
         ("{}:Short", [0.1], "missing 1 required positional argument: 'words'"),
         ("{}:Refusing", [0.1], "RuntimeError: not today"),
         ("{}:Refusing", [2.0, "x"], "RuntimeError: not today"),
-        ("{}:Neither", None, "no perturbation: a dataclass with family, reach, severity and apply"),
+        ("{}:Neither", None, "no perturbation: a dataclass with family, reach, apply, and a severity that is a field"),
+        ("{}:Fixed", None, "no perturbation: a dataclass with family, reach, apply, and a severity that is a field"),
+        ("{}:Unkept", None, "no canonical form for a fingerprint: frozenset"),
         ("{}:Bare", None, "no perturbation: a dataclass"),
         ("{}:OWN", None, "has no attribute 'OWN'"),
         ("{}:Taken", None, "family must be a word that is no name of another family, not 'typos'"),
@@ -236,6 +265,16 @@ def test_a_perturbation_of_a_user_is_a_condition_whose_key_holds_its_file(own: s
 def test_what_is_no_perturbation_of_a_user_is_refused(own: str, named: str, grades: Any, sentence: str) -> None:
     with pytest.raises(ConditionError, match=sentence):
         expand({named.format(own): grades}, {})
+
+
+def test_a_perturbation_that_changes_candidates_or_cannot_read_its_file_ends_its_cell_alone(
+    own: str, toy: Requests
+) -> None:
+    _, sorting, reading = expand({f"{own}:Sorting": None, f"{own}:Reading": None}, {})
+    with pytest.raises(ValueError, match="sorting: a perturbation leaves the candidates of requests as they are"):
+        sorting.apply(toy, 0)
+    with pytest.raises(RuntimeError, match=r"reading: .*/no/such/lexicon"):  # no OSError, which is the run folder's
+        reading.apply(toy, 0)
 
 
 def test_an_unknown_variant_is_refused_with_its_neighbour() -> None:
