@@ -22,6 +22,7 @@ from data.types import FloatArray
 from methods import hooks
 from methods.base import Compute, FitReport, Method, NotRunnable, Requests, Task, count
 from methods.lm.open import recorded_file
+from methods.lm.recorded import content
 from methods.registry import create
 
 FIT_SHARE = 0.6
@@ -91,7 +92,7 @@ class Cell:
         found = dict(self.problem.fingerprints)
         file = recorded_file(hooks.llm(method), self.problem.dataset.name, self.compute.cache)
         if file is not None and file.is_file():
-            found["recorded"] = fingerprint(file.read_text(encoding="utf-8"))
+            found["recorded"] = fingerprint(content(file))
         return found | self.source
 
     @property

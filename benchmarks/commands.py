@@ -94,7 +94,7 @@ def run(options: Namespace) -> int:
         threads,
         options.cache_dir.resolve(),
     )
-    folder = _folder(options)
+    folder = _folder(options, chosen.name)
     chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
     where = tuned_settings.folders(options.tuned, folder.path)
     _refuse_combinations(options, where, folder)
@@ -161,10 +161,9 @@ def _check_revision(revision: str, backbone: str | None) -> None:
         raise UsageError(f"--revision {revision}: {backbone} has none, only models of the Hugging Face hub do")
 
 
-def _folder(options: Namespace) -> RunFolder:
-    """The run folder; by default it has the name that the suite has in its file."""
-    path = options.output_dir or Path("results") / suite.load(options.suite, overrides(options)).name
-    return RunFolder(path.resolve())
+def _folder(options: Namespace, name: str) -> RunFolder:
+    """The run folder; by default it has the name of the suite."""
+    return RunFolder((options.output_dir or Path("results") / name).resolve())
 
 
 def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
@@ -302,7 +301,7 @@ def _dry_run(made: plan.Plan, folder: RunFolder, fresh: bool) -> int:
 
 def report(options: Namespace) -> int:
     """Write all tables and figures of a run folder again, from its records alone."""
-    folder = _folder(options)
+    folder = _folder(options, "" if options.output_dir else suite.load(options.suite, overrides(options)).name)
     found = load(folder)
     left = sum(len(results.seeds) - len(each) for results in found for each in results.records.values())
     failed = len(found[0].manifest.get("outcomes", {})) >= left
@@ -315,8 +314,7 @@ def report(options: Namespace) -> int:
 def merge(options: Namespace) -> int:
     """Put the parts of a run into one folder, and write its tables and figures."""
     parts = [RunFolder(Path(part).resolve()) for part in options.what]
-    path = options.output_dir or Path("results") / parts[0].read_manifest()["suite"]["name"]
-    with RunFolder(path.resolve()).opened() as folder:
+    with _folder(options, parts[0].read_manifest()["suite"]["name"]).opened() as folder:
         for sentence in merging.merge(parts, folder):
             print(sentence, file=sys.stderr)
         return _conclude(folder, load(folder))

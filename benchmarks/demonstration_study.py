@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import provenance
+from benchmarks.errors import usage_errors
 from benchmarks.metrics import ndcg, rank_of_positive
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.report.table import Column, Table, of_records, read_records
@@ -168,8 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.redraw and not (folder / LISTS).is_file():
         parser.error(f"--redraw: {folder} holds no {LISTS}")
     if not given.redraw:
+        with usage_errors(parser):
+            lists = _measure(given.users, given.seeds, given.cache_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        lists = _measure(given.users, given.seeds, given.cache_dir)
         (folder / LISTS).write_text(of_records(lists).csv(), encoding="utf-8")
         (folder / MADE).write_text(to_json(provenance.describe()), encoding="utf-8")
     made = table(read_records(folder / LISTS, List)).markdown()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import provenance
+from benchmarks.errors import usage_errors
 from benchmarks.metrics import evaluate, rank_of_positive
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.report.table import of_records, read_records
@@ -182,8 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lacking:
         parser.error(f"--redraw: {folder} holds no {' and no '.join(lacking)}")
     if not given.redraw:
+        with usage_errors(parser):
+            made = _measure(given.users, given.sets, given.seed, given.cache_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        made = _measure(given.users, given.sets, given.seed, given.cache_dir)
         for name, rows in made.items():
             (folder / name).write_text(of_records(rows).csv(), encoding="utf-8")
         (folder / MADE).write_text(to_json(provenance.describe() | {"seed": given.seed}), encoding="utf-8")

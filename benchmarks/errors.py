@@ -1,5 +1,9 @@
 """How a run can end other than well."""
 
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from data.errors import InputError
 
 EXIT_FAILED = 1
@@ -9,3 +13,12 @@ EXIT_AUDIT = 3
 
 class UsageError(InputError):
     """The command line asks for what cannot be done."""
+
+
+@contextmanager
+def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Let input that cannot be used end a program as options that cannot be parsed do."""
+    try:
+        yield
+    except InputError as error:
+        parser.error(str(error))

@@ -1,19 +1,16 @@
 """Devices and processes that a run uses."""
 
-import importlib.util
 import os
 
 from benchmarks.errors import UsageError
 
 
 def choose_device(device: str) -> str:
-    """``auto`` becomes ``cuda`` where torch is installed and sees a GPU, else ``cpu``.
+    """``auto`` becomes ``cuda`` where torch sees a GPU, else ``cpu``.
 
     Raises:
         UsageError: for a device that torch does not have here.
     """
-    if importlib.util.find_spec("torch") is None:
-        return "cpu"
     import torch
 
     if device == "auto":

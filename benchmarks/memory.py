@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import provenance
+from benchmarks.errors import usage_errors
 from data.histories import Histories
 from data.random import generator
 from data.types import FloatArray
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("users", type=int, nargs="+", help="users to score 100 candidates for")
     context = multiprocessing.get_context("spawn")
     for users in parser.parse_args(arguments).users:
-        with ProcessPoolExecutor(1, context) as fresh:
+        with usage_errors(parser), ProcessPoolExecutor(1, context) as fresh:
             print(f"{users} users: {fresh.submit(peak_memory, users).result():.0f} MiB")
     return 0
 

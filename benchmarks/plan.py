@@ -113,10 +113,11 @@ def make_plan(
         TuningError, MethodError, ConditionError, TemplateError, DataError, SplitError, CandidateError,
             PerturbationError: as the names or the data give cause.
     """
+    suite = suite.model_copy(update={"protocol": _limited(suite)})
     methods = {name: create(name, suite.settings.get(name)) for name in names(suite.methods)}
     roles = [role for method in methods.values() for role in method.info.roles | method.info.learns]
     wording = _templates(roles, suite.templates)
-    problems = [prepare(dataset, _limited(suite), wording) for dataset in suite.datasets]
+    problems = [prepare(dataset, suite.protocol, wording) for dataset in suite.datasets]
     _check_names(problems, suite.datasets)
     shared = _conditions(suite, {SHARED: wording[SHARED]})
     for problem in problems:

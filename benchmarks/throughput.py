@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.errors import UsageError
+from benchmarks.errors import UsageError, usage_errors
 from benchmarks.machine import choose_device
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.random_models import VOCABULARY, llama_1b, t5_base, tiny_llama, tiny_t5
@@ -362,7 +362,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, BackboneError) as error:
         parser.error(str(error))
     cases = [case for case in CASES if given.large or not case.large]
-    requests, peak = problem_requests(500), matrix_rate(device, dtype)
+    with usage_errors(parser):
+        requests = problem_requests(500)
+    peak = matrix_rate(device, dtype)
     found = []
     for case in tqdm(cases, unit="model"):
         effort = GPU if device.startswith("cuda") else LARGE if case.large else USUAL

@@ -18,13 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import provenance
+from benchmarks.errors import usage_errors
 from benchmarks.metrics import hit, ndcg, rank_of_positive
 from benchmarks.protocol import Problem, Protocol, prepare
 from benchmarks.report.table import of_records
 from benchmarks.significance import rank_correlation
 from benchmarks.store import to_json
 from benchmarks.suite import typed
-from data.errors import InputError
 from data.prompts.library import templates
 from data.prompts.template import Role
 from data.random import generator
@@ -262,12 +262,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache-dir", type=Path, default=Path(".cache"), help="where trained backbones are kept")
     given = parser.parse_args(arguments)
     settings = dict(given.set)
-    try:
+    with usage_errors(parser):
         shared: Any = create("paprec/shared", settings)
         create("paprec", settings)
         problem = prepare(given.dataset, Protocol(), {role: templates(role) for role in ROLES})
-    except InputError as error:
-        parser.error(str(error))
     if not (shared.budget and shared.global_tokens):
         parser.error("--set: the study is about searches for global triggers: leave budget and global_tokens above 0")
     task = problem.task(Compute(device=given.device, cache=given.cache_dir))

@@ -1,5 +1,6 @@
 """What users type, and what they are answered."""
 
+import importlib
 import os
 import shlex
 import shutil
@@ -36,6 +37,16 @@ print(*sys.modules)
     modules = answer.stdout.splitlines()[-1].split()
     assert "benchmarks.run" in modules
     assert not {"torch", "transformers", "recbole", "pandas", "matplotlib"} & set(modules)
+
+
+@pytest.mark.parametrize("program", ["demonstration_study", "effect_study", "throughput"])
+def test_programs_without_their_data_say_so_and_leave_nothing(program, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    flags = ["--output-dir", str(tmp_path / "out")] if "study" in program else []
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"benchmarks.{program}").main(flags)
+    assert "error: ml-100k is read from the recbole package, which is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "suites", "conditions", "templates"])

@@ -445,6 +445,8 @@ def test_failed_audit_of_a_method_that_lacks_a_seed_is_reported_all_the_same(fin
 
 def test_limited_run_is_marked_as_not_reportable(suite_file, tmp_path, run_suite):
     run_suite("--suite", suite_file, "--methods", "random", "--limit", 5, "--output-dir", tmp_path / "r")
+    made = json.loads((tmp_path / "r" / "manifest.json").read_text())["suite"]
+    assert (made["limit"], made["protocol"]["users"]) == (5, 5)  # the lists that the scores are of
     table = (tmp_path / "r" / "leaderboard.md").read_text()
     assert "NOT REPORTABLE" in table
     assert "5 users (a random sample of 60" in table
