@@ -88,6 +88,7 @@ def decoder_loss(
     groups: Sequence[Group],
     answers: Sequence[int],
     encoding: tuple[Tensor, Tensor] | None = None,
+    by_prompt: bool = False,
 ) -> Tensor:
     """Mean cross-entropy of the last ``answers`` tokens of every decoder sequence.
 
@@ -96,12 +97,19 @@ def decoder_loss(
         groups: prompts and decoder sequences with the answer at their end.
         answers: tokens of the answer of each sequence, fewer than the sequence has.
         encoding: encoder states of the prompts and their mask where they are known already.
+        by_prompt: the mean over prompts of the mean over their answers' tokens, not that over all tokens.
     """
     sequences = [suffix for group in groups for suffix in group.suffixes]
     targets = np.concatenate([s[len(s) - n :] for s, n in zip(sequences, answers, strict=True)])
     inputs = [Group(group.prefix, tuple(suffix[:-1] for suffix in group.suffixes)) for group in groups]
     logits = model.get_output_embeddings()(decoder_states(model, inputs, answers, encoding=encoding)).float()
-    return cross_entropy(logits, torch.from_numpy(targets).to(logits.device))
+    gold = torch.from_numpy(targets).to(logits.device)
+    if not by_prompt:
+        return cross_entropy(logits, gold)
+    sizes = np.array([len(group.suffixes) for group in groups])
+    tokens = np.add.reduceat(answers, np.cumsum(sizes) - sizes)
+    weights = torch.from_numpy(np.repeat(1 / (tokens * len(groups)), tokens)).to(logits)
+    return (cross_entropy(logits, gold, reduction="none") * weights).sum()
 
 
 def _scales(config: Any) -> bool:

@@ -101,6 +101,7 @@ def tune(
     seed: int,
     label: str = "tuning",
     learns: nn.Module | None = None,
+    by_prompt: bool = False,
 ) -> Tuned:
     """Minimise the cross-entropy of the answers; keep the weights that were best on validation.
 
@@ -114,6 +115,7 @@ def tune(
         seed: seed of dropout.
         label: name of the progress bar.
         learns: the part of the model that is in training mode; None for all of it.
+        by_prompt: whether every prompt of a T5 counts the same, however many tokens its answers have.
     """
     asked = tokens = 0
 
@@ -126,12 +128,13 @@ def tune(
     def loss(batch: Sequence[Questions]) -> Tensor:
         groups, answers = [q.group for q in batch], [count for q in batch for count in q.answers]
         if model.config.is_encoder_decoder:
-            return decoder_loss(model, groups, answers)
+            return decoder_loss(model, groups, answers, by_prompt=by_prompt)
         return answer_loss(model, groups, answers, shortcut_for(model))
 
     part = Part(learns or model, [parameter for parameter in model.parameters() if parameter.requires_grad])
     worded = (counted(batches) for batches in epochs)
-    outcome = optimise([part], worded, loss, schedule, seed, label, measure, lambda q: sum(q.answers))
+    weigh: Callable[[Questions], float] = (lambda _: 1) if by_prompt else (lambda q: sum(q.answers))
+    outcome = optimise([part], worded, loss, schedule, seed, label, measure, weigh)
     return Tuned(**vars(outcome), questions=asked, tokens=tokens)
 
 

@@ -6,7 +6,7 @@ predict paradigm (P5)", RecSys 2022, arXiv 2203.13366. Deviations are listed in 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from data.prompts.template import Role
 from data.types import FloatArray
@@ -39,6 +39,7 @@ class P5:
         valid_users: validation users scored after every pass.
         valid_negatives: negatives of each of them.
         normalised: whether the log-likelihood of a title is divided by its number of tokens.
+        mean_over: what the loss is the mean over: ``tokens`` of all answers of a batch, or ``prompts`` (published code).
         backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
     """
 
@@ -56,6 +57,7 @@ class P5:
     valid_users: int = 200
     valid_negatives: int = 19
     normalised: bool = False
+    mean_over: Literal["tokens", "prompts"] = "tokens"
     backbone_steps: int | None = None
 
     space: ClassVar[Space] = {"rate": (1e-3, 2e-3, 4e-3), "ahead": (4, 8), "questions": (0.0, 0.1, 0.3)}

@@ -144,6 +144,7 @@ def _train_into(folder: Path, backbone: Backbone, task: Task, settings: P5, seed
         ),
         seed=seed,
         label="p5",
+        by_prompt=settings.mean_over == "prompts",
     )
     backbone.model.save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
