@@ -39,7 +39,7 @@ class P5:
         valid_users: validation users scored after every pass.
         valid_negatives: negatives of each of them.
         normalised: whether the log-likelihood of a title is divided by its number of tokens.
-        mean_over: what the loss is the mean over: ``tokens`` of all answers of a batch, or ``prompts`` (published code).
+        mean_over: what the loss is a mean over: ``tokens`` of all answers of a batch, or ``prompts`` (published code).
         backbone_steps: optimiser steps of an embedded backbone; its recipe's own if None.
     """
 

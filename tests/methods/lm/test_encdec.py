@@ -296,6 +296,20 @@ def test_the_loss_is_that_of_the_model_itself(requests, tokenizer):
     assert float(loss.detach()) == pytest.approx(float(scoring.model(**inputs).loss.detach()), abs=1e-5)
 
 
+def test_a_mean_over_prompts_counts_each_the_same(requests, tokenizer):
+    scoring = scorer(tokenizer)
+    reader = scoring.reader
+    template, domain = requests.templates["recommend"][0], requests.catalogue.domain
+    prompt, label = reader.prompt(template, domain, ["Red Space"]), reader.label("Yes", True)
+    one, other = (np.append(reader.question(title), label) for title in ("Blue Love", "Red Space"))
+    groups = [module.Group(prompt, (one, other)), module.Group(prompt[1:], (label_only := one[-2:],))]
+    answers = [len(one) - 1, len(other) - 1, len(label_only) - 1]
+    apart = [decoder_loss(scoring.model, [g], n) for g, n in zip(groups, (answers[:2], answers[2:]), strict=True)]
+    torch.testing.assert_close(decoder_loss(scoring.model, groups, answers, by_prompt=True), sum(apart) / 2)
+    tokens = decoder_loss(scoring.model, groups, answers)
+    assert abs((tokens - sum(apart) / 2).item()) > 1e-3
+
+
 def shown() -> Window:
     return Window(np.array([0, 1]), np.array([2, 3, 20]), np.array([True, True, False]))
 

@@ -117,8 +117,8 @@ def given(task, monkeypatch):
         def watched(role, ask):
             return lambda *a: asked.append((role, a[2].id, a[3])) or ask(*a)
 
-        def spy(model, epochs, measure, schedule, **_):
-            found.update(epochs=[list(batches) for batches in epochs], measure=measure, schedule=schedule)
+        def spy(model, epochs, measure, schedule, **more):
+            found.update(epochs=[list(batches) for batches in epochs], measure=measure, schedule=schedule, **more)
             return Tuned(1, True, 0.5, 1, 2, 3)
 
         monkeypatch.setattr(training, "FAMILIES", {role: watched(role, ask) for role, ask in FAMILIES.items()})
@@ -135,6 +135,13 @@ def test_every_pass_asks_anew_along_one_schedule(given):
     schedule = found["schedule"]
     assert first != second and schedule.steps == sum(map(len, found["epochs"]))
     assert (schedule.warmup, schedule.rate) == (0.2, 7e-3)
+
+
+@pytest.mark.parametrize(("mean_over", "by_prompt"), [("tokens", False), ("prompts", True)])
+def test_the_loss_is_the_mean_that_is_set(given, mean_over, by_prompt):
+    assert given(mean_over=mean_over)[0]["by_prompt"] is by_prompt
+    with pytest.raises(ValueError, match="mean_over is 'tokens' or 'prompts', not 'users'"):
+        P5(mean_over="users")
 
 
 def test_windows_are_asked_about_in_all_seen_wordings_with_as_many_items_as_is_set(task, given):
