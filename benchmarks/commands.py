@@ -330,7 +330,8 @@ def _conclude(folder: RunFolder, found: Sequence[Results]) -> int:
     for sentence in failed:
         print(f"AUDIT FAILED: {sentence}", file=sys.stderr)
     outcomes = found[0].manifest.get("outcomes", {}).values()
-    return EXIT_AUDIT if failed else EXIT_FAILED if any(o["status"] == "failed" for o in outcomes) else 0
+    none = not any(results.methods for results in found)
+    return EXIT_AUDIT if failed else EXIT_FAILED if none or any(o["status"] == "failed" for o in outcomes) else 0
 
 
 RUN: dict[str, Callable[[Namespace], int]] = {"run": run, "list": list_, "report": report, "merge": merge}

@@ -27,8 +27,16 @@ def describe() -> dict[str, Any]:
         **code(),
         "packages": packages(),
         "python": platform.python_version(),
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
     }
+
+
+def _processor() -> str:
+    """Architecture and, where Linux says it, model: rounding differs between them."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join([platform.machine(), *models[:1]])
 
 
 def packages() -> dict[str, str | None]:

@@ -25,7 +25,7 @@ EPILOG = """examples:
   python -m benchmarks.run report --output-dir results/robustness
   python -m benchmarks.run merge parts/1 parts/2 --output-dir results/robustness
 
-Running the same command again goes on where it was stopped. Exit status: 0 done, 1 a method failed,
+Running the same command again goes on where it was stopped. Exit status: 0 done, 1 a method failed or none could run,
 2 the command or its input is not usable, 3 an audit failed.
 """
 

@@ -112,8 +112,8 @@ class LlmRank:
         require_templates(self.info, task)
         if self.llm.partition(":")[0] not in ("endpoint", "local"):
             raise NotRunnable(
-                "no language model to ask: give llm = 'endpoint:MODEL' (with OPENAI_BASE_URL and OPENAI_API_KEY) "
-                "or llm = 'local:MODEL'"
+                "no language model to ask: give --llm endpoint:MODEL (with OPENAI_BASE_URL and OPENAI_API_KEY) or "
+                "--llm local:MODEL"
             )
         choice = LlmChoice(self.llm, self.llm_budget, self.llm_run)
         self._client: LlmClient = open_client(choice, task.catalogue.name, task.compute)

@@ -96,7 +96,8 @@ def names(patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         matches = [pattern] if ":" in pattern else fnmatch.filter(REGISTRY, pattern)
         if not matches:
-            hint = near(pattern, REGISTRY, n=3)
+            module, dot, name = pattern.rpartition(".")
+            hint = near(pattern, REGISTRY, n=3) or (f"did you mean {module}:{name}? " if dot else "")
             raise MethodError(
                 f"no method {pattern!r}: {hint}methods are {', '.join(REGISTRY)}, or your own as package.module:Class"
             )

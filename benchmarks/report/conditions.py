@@ -60,7 +60,7 @@ def by_condition(results: Results) -> Table:
         CONDITIONS,
         rows,
         f"{results.dataset}, {PRIMARY} and drop against clean under every condition. {REACHED} A dash for drop and "
-        f"what follows: conditions of the family do not reach the method's prompt, or not in every fit. {LEFT_OUT}",
+        f"what follows: conditions of the family change no score of the method, or not in every fit. {LEFT_OUT}",
         _as_clean(results, ((m, np.array([c])) for m in results.methods for c in range(len(results.conditions)))),
     )
 

@@ -74,7 +74,7 @@ def _lacking(row: dict[str, Any]) -> str:
         return str(row["note"])
     if row.get("drop") is not None:
         return ""
-    return "unseen templates reach some fits" if row["unseen"] != row["clean"] else "not reached by unseen templates"
+    return f"unseen templates change {'some fits' if row['unseen'] != row['clean'] else 'none of its scores'}"
 
 
 def _standings(results: Results) -> Iterator[dict[str, Any]]:
@@ -263,10 +263,10 @@ def _caption(results: Results) -> str:
         how = "Sorted by clean quality."
     else:
         how = (
-            f"Sorted by the mean over {len(results.unseen)} unseen templates of each method's role. Drop = 1 - unseen "
-            "/ clean. RBO@10: agreement of each user's list with the clean one. P(first): share of resamples of the "
-            "templates alone in which the row is first of those whose prompt they reach. A dash in a row with a "
-            "prompt: unseen templates do not reach it, or not in every fit."
+            f"Sorted by the mean over {count(len(results.unseen), 'unseen template')} of each method's role. Drop = 1 "
+            "- unseen / clean, none where clean is 0. RBO@10: agreement of each user's list with the clean one. "
+            "P(first): share of resamples of the templates alone in which the row is first of those whose scores they "
+            "change. Dashes in a row with a prompt: unseen templates change none of its scores, or not in every fit."
         )
     users = count(facts["judged_users"], "user")
     return (

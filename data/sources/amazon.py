@@ -81,6 +81,9 @@ def _read(
     def rows() -> Iterator[tuple[int, list[str]]]:
         seen = set()
         for line, record in _records(path):
+            if lacking := [name for name in required if not any(key in record for key in columns[name])]:
+                keys = " or ".join(columns[lacking[0]])
+                raise DataError(f"{path}:{line}: no {keys}; the keys are {', '.join(record)}")
             cells = [_value(record, keys, BETWEEN.get(name, " ")) for name, keys in columns.items()]
             if only is not None:
                 if cells[0] and (cells[0] in seen or cells[0] not in only):

@@ -24,7 +24,10 @@ def read_file(path: Path, required: Sequence[str]) -> Columns:
         DataError: naming the file, and the line where one is at fault.
     """
     rows = _rows(path)
-    header = [column.partition(":")[0] for column in next(rows, (0, [""]))[1]]
+    titles = next(rows, (0, [""]))[1]
+    if len(titles) == 1 and any(mark in titles[0] for mark in ",;"):
+        raise DataError(f"{path}: columns are separated by tabs, not as in the header {titles[0]!r}")
+    header = [column.partition(":")[0] for column in titles]
     missing = [column for column in required if column not in header]
     if missing:
         hint = "; for data without times, number the rows of each user in their order"
@@ -79,7 +82,8 @@ def read_texts(path: Path) -> ItemTexts:
     file = read_file(path, required=("item_id",))
     title_column = next((column for column in TITLE_COLUMNS if column in file.columns), None)
     if title_column is None:
-        raise DataError(f"{path}: no title column; expected one of {', '.join(TITLE_COLUMNS)}")
+        valid, found = ", ".join(TITLE_COLUMNS), ", ".join(file.columns)
+        raise DataError(f"{path}: no title column; expected one of {valid}, and the header names {found}")
     return file.texts(title_column)
 
 

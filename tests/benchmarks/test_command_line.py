@@ -74,6 +74,7 @@ def test_list_names_all_families_of_conditions(run_suite):
         (["--suite", "robustnes"], "did you mean 'robustness'?"),
         (["--suit", "smoke"], "did you mean '--suite'?"),
         (["--methods", "popularty"], "did you mean 'popularity'"),
+        (["--methods", "my_package.mine.Mine"], "did you mean my_package.mine:Mine?"),
         (["--methods", "no.such:Method"], "No module named 'no'"),
         (["--datasets", "ml-10k"], "did you mean 'ml-100k'?"),
         (["--methods", "random", "--set", "random.speed=3"], "has no setting 'speed'"),

@@ -94,8 +94,15 @@ def test_without_metadata_ids_stand_in_for_titles_and_the_run_says_so(folder):
         ('{"asin": "B1"', 'reviews_Beauty_5.json:2: neither JSON nor a Python literal: \'{"asin": "B1"\''),
         ("{[1]: 2}", "reviews_Beauty_5.json:2: neither JSON nor a Python literal: '{[1]: 2}'"),
         ("[1, 2]", "reviews_Beauty_5.json:2: no record with keys and values: '[1, 2]'"),
-        ('{"asin": "B1", "overall": 5, "unixReviewTime": 1}', "reviews_Beauty_5.json:2: user_id is empty"),
-        ('{"reviewerID": "u", "asin": "B1", "overall": 5}', "reviews_Beauty_5.json:2: timestamp is empty"),
+        (
+            '{"asin": "B1", "overall": 5, "unixReviewTime": 1}',
+            "reviews_Beauty_5.json:2: no user_id or reviewerID; the keys are asin, ove",
+        ),
+        (
+            '{"reviewerID": "", "asin": "B1", "overall": 5, "unixReviewTime": 1}',
+            "reviews_Beauty_5.json:2: user_id is empty",
+        ),
+        ('{"reviewerID": "u", "asin": "B1", "overall": 5}', "reviews_Beauty_5.json:2: no timestamp or unixReviewTime"),
         (
             '{"reviewerID": "u", "asin": "B1", "overall": "*****", "unixReviewTime": 1}',
             "reviews_Beauty_5.json:2: rating is '*****', not a finite number",

@@ -48,6 +48,7 @@ def load(folder: Path, **options: object):
             "lower --min-rating or --min-count",
         ),
         ("", "no column user_id, item_id, timestamp"),
+        (HEADER.replace("\t", ","), "shop.inter: columns are separated by tabs, not as in the header 'user_id:token,"),
     ],
 )
 def test_unusable_interactions_are_an_error_that_names_file_and_line(tmp_path, inter, sentence):

@@ -173,3 +173,8 @@ def test_an_answer_of_no_length_is_refused() -> None:
 def test_the_ledger_is_no_setting() -> None:
     with pytest.raises(MethodError, match="no setting 'ledger'"):
         create("llm-rank", {"ledger": 3})
+
+
+def test_a_run_in_which_nothing_could_run_does_not_end_well(suite_file: Path, tmp_path: Path, run_suite) -> None:
+    answer = run_suite("--suite", suite_file, "--methods", "llm-rank", "--output-dir", tmp_path / "r")
+    assert answer.returncode == 1 and "not run: no language model to ask: give --llm endpoint:MODEL" in answer.stdout
