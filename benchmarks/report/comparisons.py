@@ -40,6 +40,8 @@ def comparisons(results: Results) -> Table:
     if not results.methods:
         return Table(SIGNIFICANCE, [])
     tests = list(_tests(results))
+    if not tests:
+        return Table(SIGNIFICANCE, [], f"{results.dataset}: no two methods to compare.{_against_note(results)}")
     statistics = results.statistics
     alpha = 1 - statistics["level"]
     # the smallest p a test can give must stay well below the threshold after adjustment

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from benchmarks import robustness
+from benchmarks.families import SHARED
 from benchmarks.report.results import PRIMARY, Results
 from benchmarks.report.stability import list_stability
 from benchmarks.report.table import Column, Table
@@ -59,7 +60,8 @@ def by_condition(results: Results) -> Table:
     return Table(
         CONDITIONS,
         rows,
-        f"{results.dataset}, {PRIMARY} and drop against clean under every condition. {REACHED} A dash for drop and "
+        f"{results.dataset}, {PRIMARY} and drop against clean under every condition. Conditions of templates are named "
+        f"after those of the role {SHARED}; other roles show theirs, in their order. {REACHED} A dash for drop and "
         f"what follows: conditions of the family change no score of the method, or not in every fit. {LEFT_OUT}",
         _as_clean(results, ((m, np.array([c])) for m in results.methods for c in range(len(results.conditions)))),
     )

@@ -59,7 +59,5 @@ def test_the_commit_is_that_of_the_code_and_an_edit_of_code_alone_is_dirty(check
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="needs Linux")
 def test_the_model_of_the_processor_is_named_since_rounding_differs_between_them(monkeypatch) -> None:
-    monkeypatch.setattr(
-        Path, "read_text", lambda *_, **__: "model name\t: Quick CPU 3\nmodel name\t: 2\n"
-    )
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "model name\t: Quick CPU 3\nmodel name\t: 2\n")
     assert provenance.describe()["machine"]["processor"].endswith(" Quick CPU 3")

@@ -241,6 +241,9 @@ def test_one_comparison_is_counted_as_one(finished, tmp_path):
     shutil.rmtree(next((run / "cells").glob("*/*Prompted*")))
     (results,) = load(RunFolder(run))
     assert "over the 1 comparison of this table" in comparisons(results).caption
+    shutil.rmtree(next((run / "cells").glob("*/*popularity*")))
+    (results,) = load(RunFolder(run))
+    assert comparisons(results).caption.endswith(": no two methods to compare.")
 
 
 def test_significant_is_what_survives_the_correction_and_has_an_interval_without_0(finished, monkeypatch):
