@@ -1,7 +1,6 @@
 """Where data sets come from."""
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 from data.dataset import Dataset
@@ -30,26 +29,23 @@ def load(name: str, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
         source = importlib.import_module(NAMED[name])
         return source.load(min_rating=min_rating, min_count=min_count)  # type: ignore[no-any-return]
     if Path(name).is_dir():
-        return _of_folder(Path(name))(Path(name), min_rating, min_count)
+        return _of_folder(Path(name), min_rating, min_count)
     if Path(name).is_file():
         raise DataError(f"data set {name!r} is a file: give its folder, {str(Path(name).parent)!r}")
     hint = near(name, NAMED)
     raise DataError(f"no data set {name!r}: {hint}give one of {', '.join(NAMED)} or a folder with {HELD}")
 
 
-def _of_folder(folder: Path) -> Callable[[Path, float, int], Dataset]:
-    """What loads a folder with such files as it has.
+def _of_folder(folder: Path, min_rating: float, min_count: int) -> Dataset:
+    """What a folder holds.
 
     Raises:
-        DataError: if there is nothing that one of them could load.
+        DataError: if it has no files of a known kind, or unusable ones.
     """
     from data.sources import amazon, atomic, movielens
 
-    if any(folder.glob("*.inter")):
-        return atomic.load
-    if movielens.pair(folder):
-        return movielens.load
-    if amazon.pair(folder):
-        return amazon.load
+    for kind in (atomic.load, movielens.load, amazon.load):
+        if (dataset := kind(folder, min_rating, min_count)) is not None:
+            return dataset
     held = sorted(path.name for path in folder.iterdir())
     raise DataError(f"{folder}: expected {HELD}; found {', '.join(held[:8]) or 'nothing'}{', ...' * (len(held) > 8)}")

@@ -37,11 +37,14 @@ BETWEEN = {"categories": " > "}
 """What stands between the parts of a value: of others a blank."""
 
 
-def pair(folder: Path) -> tuple[Path, Path | None] | None:
-    """The file of reviews and that of metadata in a folder; None if it has none.
+def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset | None:
+    """The reviews of a folder, under its name: an interaction is a review, and positive from the rating given.
+
+    Variants of a product are one item in 2023 (``parent_asin``). Times are of days but in 2023. None for a folder
+    without reviews.
 
     Raises:
-        DataError: if there are several.
+        DataError: if there are several categories, or naming file and line of what cannot be used.
     """
     found = sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS))
     meta = [path for path in found if path.name.startswith("meta_")]
@@ -49,27 +52,14 @@ def pair(folder: Path) -> tuple[Path, Path | None] | None:
     if len(reviews) > 1 or len(meta) > 1:
         names = ", ".join(path.name for path in found)
         raise DataError(f"{folder}: expected one file of reviews and one meta_ file, found {names}")
-    return (reviews[0], meta[0] if meta else None) if reviews else None
-
-
-def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
-    """The reviews of a folder, under its name: an interaction is a review, and positive from the rating given.
-
-    Variants of a product are one item in 2023 (``parent_asin``). Times are of days but in 2023.
-
-    Raises:
-        DataError: if the folder has no such files, or naming file and line of what cannot be used.
-    """
-    found = pair(folder)
-    if found is None:
-        raise DataError(f"{folder}: no file of reviews that ends in {', '.join(ENDINGS)}")
-    reviews, meta = found
-    rows = _read(reviews, REVIEWS, required=("user_id", "item_id", "rating", "timestamp"))
+    if not reviews:
+        return None
+    rows = _read(reviews[0], REVIEWS, required=("user_id", "item_id", "rating", "timestamp"))
     texts = ItemTexts({}, {}, folder / "meta_*.json.gz")
-    if meta is not None:
-        texts = _read(meta, META, required=("item_id",), only=set(rows.columns["item_id"])).texts()
+    if meta:
+        texts = _read(meta[0], META, required=("item_id",), only=set(rows.columns["item_id"])).texts()
         if not texts.titles:
-            raise DataError(f"{meta}: none of its items is in {reviews.name}: of another category?")
+            raise DataError(f"{meta[0]}: none of its items is in {reviews[0].name}: of another category?")
     return build(folder.resolve().name, rows.interactions(), texts, Domain(), min_rating, min_count)
 
 

@@ -87,16 +87,18 @@ def read_texts(path: Path) -> ItemTexts:
     return file.texts(title_column)
 
 
-def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
-    """The data set of a folder with one ``.inter`` file and, with the same stem, an ``.item`` file.
+def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset | None:
+    """The data set of a folder with one ``.inter`` file and, with the same stem, an ``.item`` file; None without any.
 
     Raises:
-        DataError: for a folder without exactly one ``.inter`` file, one with an ``.item`` file of another name alone,
-            or a file that cannot be used.
+        DataError: for a folder with several ``.inter`` files, one with an ``.item`` file of another name alone, or a
+            file that cannot be used.
     """
     found = sorted(folder.glob("*.inter"))
-    if len(found) != 1:
-        raise DataError(f"{folder}: expected one .inter file, found {[path.name for path in found] or 'none'}")
+    if not found:
+        return None
+    if len(found) > 1:
+        raise DataError(f"{folder}: expected one .inter file, found {[path.name for path in found]}")
     item_file = found[0].with_suffix(".item")
     if not item_file.exists() and (others := sorted(folder.glob("*.item"))):
         raise DataError(

@@ -20,23 +20,18 @@ RATINGS = {"userId": "user_id", "movieId": "item_id", "rating": "rating", "times
 TEXTS = {"movieId": "item_id", "title": "title", "genres": "genres"}
 
 
-def pair(folder: Path) -> tuple[Path, Path] | None:
-    """The files of ratings and of movies in a folder; None if it has none."""
-    pairs = ((folder / f"ratings.{kind}", folder / f"movies.{kind}") for kind in ("dat", "csv"))
-    return next((found for found in pairs if all(path.is_file() for path in found)), None)
-
-
-def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset:
+def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset | None:
     """MovieLens under the folder's name: the article in front of titles, genres and years in fields of their own.
 
-    The year stays in the title where another film has the same.
+    The year stays in the title where another film has the same. None for a folder without ratings and movies.
 
     Raises:
-        DataError: if the folder has no such files, or naming file and line of what cannot be used.
+        DataError: naming file and line of what cannot be used.
     """
-    found = pair(folder)
+    pairs = ((folder / f"ratings.{kind}", folder / f"movies.{kind}") for kind in ("dat", "csv"))
+    found = next((pair for pair in pairs if all(path.is_file() for path in pair)), None)
     if found is None:
-        raise DataError(f"{folder}: no ratings.dat and movies.dat, or ratings.csv and movies.csv")
+        return None
     ratings, movies = found
     rows = _read(ratings, RATINGS, "utf-8-sig").interactions()
     texts = _texts(_read(movies, TEXTS, _encoding(movies)).texts())
