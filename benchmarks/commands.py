@@ -330,7 +330,7 @@ def _conclude(folder: RunFolder, found: Sequence[Results]) -> int:
     for sentence in failed:
         print(f"AUDIT FAILED: {sentence}", file=sys.stderr)
     outcomes = found[0].manifest.get("outcomes", {}).values()
-    none = not any(results.methods for results in found)
+    none = not any(records for results in found for records in results.records.values())
     return EXIT_AUDIT if failed else EXIT_FAILED if none or any(o["status"] == "failed" for o in outcomes) else 0
 
 
