@@ -93,7 +93,7 @@ def by_family(results: Results) -> Table:
         rows,
         f"{results.dataset}, {PRIMARY} by family of conditions. Severity area: mean height of the curve from "
         f"severity 0 (clean) to the strongest grade; undefined for families without grades. {REACHED} A dash for drop "
-        f"and what follows: the family does not reach the method's prompt, or not in every fit. {LEFT_OUT}",
+        f"and what follows: the family changes no score of the method, or not in every fit. {LEFT_OUT}",
         _as_clean(results, ((m, results.family(family)) for m in results.methods for family in results.families)),
     )
 
