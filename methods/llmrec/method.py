@@ -1,8 +1,10 @@
 """LLM-Rec as rows of the leaderboard: one per strategy, and the best of them on the validation part."""
 
+import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -16,7 +18,7 @@ from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Ta
 from methods.checks import check_least, check_positive, check_shares, check_types
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.settings import Settings
-from methods.llmrec.texts import ItemTexts, Neighbours, Once
+from methods.llmrec.texts import ItemTexts, Ledger, Neighbours, Once
 from methods.llmrec.vectors import contrasted
 from methods.lm.answers import LlmError
 from methods.lm.client import LlmClient, NotAnswered
@@ -100,7 +102,7 @@ class LlmRec(Settings):
         return self.train(task, self.prepare(task, self.open_encoder(task), self.open_neighbours(task)), seed)
 
     def estimate(self, task: Task, shown: Iterable[Requests]) -> str:
-        """What the texts of the trained wordings would take; the unseen wordings are asked for when they are shown."""
+        """What the texts would take, with those of the unseen wordings that are shown."""
         from methods.llmrec.fill import Job
 
         if self.strategy == "title":
@@ -109,7 +111,10 @@ class LlmRec(Settings):
             texts = self._open_texts(task, self.open_neighbours(task))
         except NotRunnable as reason:
             return str(reason)
-        return str(Job(texts, tuple(self._templates[prompt] for prompt in self.prompts)).estimate())
+        worded = dict.fromkeys(template for requests in shown for template in requests.templates.get(ROLE, ()))
+        trained = [self._templates[prompt] for prompt in self.prompts]
+        asked = dict.fromkeys([*trained, *chain.from_iterable(map(self._wording, worded))])
+        return str(Job(texts, tuple(asked)).estimate())
 
     def open_encoder(self, task: Task) -> SentenceEncoder:
         """The sentence encoder; it is loaded when a text is not in its cache."""
@@ -161,6 +166,18 @@ class LlmRec(Settings):
             items = self._item_vectors(requests, wording)
             scores[rows] = model.scores(self.fitted.model, items, requests.users[rows], requests.candidates[rows])
         return scores
+
+    @property
+    def ledger(self) -> Ledger:
+        """How many items have their original text instead of an answer."""
+        return Ledger() if self._texts is None else self._texts.ledger
+
+    @property
+    def artifacts(self) -> dict[str, str]:
+        """The answers that could not be used, if there are any."""
+        unusable = [] if self._texts is None else self._texts.client.ledger
+        lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in unusable)
+        return {"unusable-answers.jsonl": lines} if lines else {}
 
     def _wording(self, template: Template) -> tuple[Template, ...]:
         """Whose answers a row with this template rests on; empty for the trained wordings.
@@ -238,16 +255,17 @@ class LlmRec(Settings):
         return said
 
     def _note(self) -> str:
-        fallbacks = {} if self._texts is None else self._texts.fallbacks
-        notes = [f"{count} items without a usable answer to {prompt}" for prompt, count in fallbacks.items() if count]
-        if self.prompts and not any(prompt in self._unseen for prompt in self.prompts):
-            notes.append("no unseen wording recorded: unseen prompts do not reach this row")
-        return "; ".join(notes)
+        if not self.prompts or any(prompt in self._unseen for prompt in self.prompts):
+            return ""
+        return "no unseen wording recorded: unseen prompts do not reach this row"
 
 
 @dataclass
 class BestLlmRec(LlmRec):
-    """Every strategy is trained; the one with the best validation result is the row."""
+    """Every strategy is trained; the one with the best validation result is the row.
+
+    Its estimate is an upper bound: of the unseen wordings only those of the best strategy are asked for.
+    """
 
     strategy: str = field(default="all", init=False)
 
@@ -282,6 +300,16 @@ class BestLlmRec(LlmRec):
     def score(self, requests: Requests) -> FloatArray:
         """Scores of the best strategy."""
         return self._best.score(requests)
+
+    @property
+    def ledger(self) -> Ledger:
+        """That of the best strategy."""
+        return self._best.ledger
+
+    @property
+    def artifacts(self) -> dict[str, str]:
+        """Those of the best strategy."""
+        return self._best.artifacts
 
     def _row(self, strategy: str) -> LlmRec:
         settings = {own.name: getattr(self, own.name) for own in fields(LlmRec)}

@@ -7,6 +7,7 @@ from functools import cached_property
 from data.dataset import Catalogue
 from data.prompts.template import Template
 from data.types import IntArray
+from methods.base import count
 from methods.lm.client import LlmClient
 
 Neighbours = Callable[[], Sequence[IntArray]]
@@ -71,6 +72,27 @@ def facts(catalogue: Catalogue, item: int) -> dict[str, str]:
 
 
 @dataclass
+class Ledger:
+    """Items that have their original text where an answer should stand.
+
+    Args:
+        fallbacks: how many, by prompt asked.
+    """
+
+    fallbacks: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """How many, where there are any.
+
+        >>> Ledger({"eng": 2, "describe": 0}).note
+        '2 items without a usable answer to eng'
+        """
+        some = ((prompt, number) for prompt, number in self.fallbacks.items() if number)
+        return "; ".join(f"{count(number, 'item')} without a usable answer to {prompt}" for prompt, number in some)
+
+
+@dataclass
 class ItemTexts:
     """Descriptions and augmentations of all items, asked for when they are first needed.
 
@@ -79,14 +101,14 @@ class ItemTexts:
         catalogue: the items as they are; conditions that change their texts do not change what is asked.
         templates: prompts by id.
         neighbours: gives the important neighbours of every item.
-        fallbacks: how many items have their original text instead, by prompt.
+        ledger: what was asked and not usably answered.
     """
 
     client: LlmClient
     catalogue: Catalogue
     templates: Mapping[str, Template]
     neighbours: Neighbours
-    fallbacks: dict[str, int] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
     _known: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -120,4 +142,4 @@ class ItemTexts:
 
     def _keep(self, prompt: str, answers: Sequence[str | None], instead: Sequence[str]) -> None:
         self._known[prompt] = tuple(answer or other for answer, other in zip(answers, instead, strict=True))
-        self.fallbacks[prompt] = sum(not answer for answer in answers)
+        self.ledger.fallbacks[prompt] = sum(not answer for answer in answers)

@@ -12,10 +12,13 @@ import torch
 
 from data.prompts import library
 from data.prompts.template import Template, parse
+from methods import hooks
 from methods.base import NotRunnable, Requests, Task
 from methods.llmrec.method import AUGMENTED, STRATEGIES, LlmRec
 from methods.llmrec.pagerank import important_neighbours
 from methods.llmrec.texts import augment, describe
+from methods.lm.answers import Answer, Generation
+from methods.lm.client import LlmClient
 from methods.lm.sentences import SentenceEncoder
 from methods.registry import MethodError, create, names
 from tests.methods.lm.small import make_task
@@ -24,8 +27,8 @@ TEMPLATES = {template.id: template for template in library.templates("augment")}
 SEEN = [template for template in TEMPLATES.values() if template.family == "seen"]
 
 
-def record(task: Task, file: Path, unusable: Sequence[str] = ()) -> None:
-    """Recorded answers to all prompts that say what is in the title; none to those of ``unusable`` items."""
+def record(task: Task, file: Path, unusable: Sequence[str] = (), empty: str = "eng") -> None:
+    """Recorded answers to all prompts that say what is in the title; to ``empty`` none for ``unusable`` items."""
     catalogue = task.catalogue
     descriptions = [f"This is about {title}." for title in catalogue.titles]
     neighbours = important_neighbours(task.train, catalogue.n_items)
@@ -38,7 +41,7 @@ def record(task: Task, file: Path, unusable: Sequence[str] = ()) -> None:
                 catalogue.item_ids, catalogue.titles, requests, descriptions, strict=True
             ):
                 response = description if prompt == "describe-title" else f"{prompt}: {title}."
-                if item in unusable and prompt == "eng":
+                if item in unusable and prompt == empty:
                     response = ""
                 digest = hashlib.sha256(request.encode()).hexdigest()
                 lines.write(
@@ -203,14 +206,51 @@ def test_an_item_whose_description_is_no_usable_answer_has_its_title_once(task: 
             record["response"] = ""
     (tmp_path / "recorded.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     method = LlmRec("original", llm=f"recorded:{tmp_path / 'recorded.jsonl'}", epochs=1)
-    assert method.fit(task, seed=0).note == "1 items without a usable answer to describe"
+    method.fit(task, seed=0)
+    assert method.ledger.note == "1 item without a usable answer to describe"
     assert method._original(task.valid)[3] == title
+
+
+def test_answers_to_an_unseen_wording_that_cannot_be_used_are_counted_when_it_is_shown(
+    task: Task, tmp_path: Path
+) -> None:
+    record(task, tmp_path / "recorded.jsonl", unusable=("i1", "i2"), empty="rec-eng-unseen")
+    method = LlmRec("rec-eng", llm=f"recorded:{tmp_path / 'recorded.jsonl'}", epochs=1)
+    method.fit(task, seed=0)
+    assert (hooks.unusable(method), hooks.artifacts(method)) == ("", {})
+    method.score(worded(task.valid, TEMPLATES["rec-eng-unseen"]))
+    assert hooks.unusable(method) == "2 items without a usable answer to rec-eng-unseen"
+    assert hooks.ledger(method) == {"fallbacks": {"describe": 0, "rec-eng": 0, "rec-eng-unseen": 2}}
+    assert len(hooks.artifacts(method)["unusable-answers.jsonl"].splitlines()) == 2
+
+
+@pytest.mark.parametrize("strategy", ["rec-eng", "eng", "original", "all"])
+def test_the_estimate_counts_what_a_run_asks(task: Task, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting:
+        model, parallel, batch_size, retries = "counting", 1, 1, 0
+
+        def answers(self, prompts: Sequence[str], generation: Generation, requests: int) -> tuple[list[Answer], int]:
+            asked.extend(prompts)
+            return [Answer(prompt) for prompt in prompts], len(prompts)
+
+    asked: list[str] = []
+    client = LlmClient(Counting(), cache=task.compute.cache / f"{strategy}.sqlite")
+    monkeypatch.setattr("methods.llmrec.method.open_client", lambda *_: client)
+    shown = [worded(task.valid, *SEEN), worded(task.valid, TEMPLATES["rec-eng-unseen"])]
+    method = LlmRec(strategy, epochs=1)
+    said = method.estimate(task, shown)
+    method.fit(task, seed=0)
+    for requests in shown:
+        method.score(requests)
+    assert said.startswith(f"{len(asked)} requests") and len(asked) >= task.catalogue.n_items
 
 
 def test_items_without_a_usable_answer_keep_their_description_and_are_counted(task: Task) -> None:
     method = LlmRec("eng", llm=f"recorded:{task.compute.cache / 'recorded.jsonl'}", epochs=1)
     report = method.fit(task, seed=0)
-    assert "2 items without a usable answer to eng" in report.note
+    assert method.ledger.note == "2 items without a usable answer to eng" and report.note.startswith("no unseen")
+    unusable = [json.loads(line) for line in method.artifacts["unusable-answers.jsonl"].splitlines()]
+    assert len(unusable) == 2 and {entry["problem"] for entry in unusable} == {"empty"}
     assert method._texts is not None
     assert method._texts.augmented(TEMPLATES["eng"])[0] == method._texts.descriptions()[0]
     assert report.converged is False and report.epochs == 1
