@@ -106,7 +106,7 @@ def run(options: Namespace) -> int:
     with folder.opened():
         made = make()
         if where and not options.tune:
-            _say_untuned(made, folder)
+            _say_tuned(made, folder, where)
         if options.tune:
             return _tune(made, folder, options.trials or TRIALS, where[0], execute)
         if options.fresh:
@@ -247,11 +247,17 @@ def _execute(made: plan.Plan, folder: RunFolder, compute: Compute, jobs: int, ex
     return _conclude(folder, load(folder))
 
 
-def _say_untuned(made: plan.Plan, folder: RunFolder) -> None:
-    for name in (name for name in made.problems if not made.tuned[name]):
-        found = tuned_settings.beside(made.problems[name], folder.path)
-        hint = f"those of {found} need --tuned {found}" if found else "see --tune"
-        print(f"{name}: no tuned settings for these data and methods, {hint}", file=sys.stderr)
+def _say_tuned(made: plan.Plan, folder: RunFolder, where: Sequence[Path]) -> None:
+    for name, problem in made.problems.items():
+        said = "no tuned settings for these data and methods"
+        if tuned := made.tuned[name]:
+            files = " and ".join(map(str, tuned_settings.read(problem, where)))
+            said = f"tuned settings for {count(len(tuned), 'method')}, of {files}"
+        if beside := tuned_settings.beside(problem, folder.path, where):
+            said += f"; those of {beside} need --tuned {beside}"
+        elif not tuned:
+            said += ", see --tune"
+        print(f"{name}: {said}", file=sys.stderr)
 
 
 def _say_data(made: plan.Plan) -> None:

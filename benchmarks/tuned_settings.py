@@ -178,7 +178,7 @@ def _best(search: Search) -> Best | None:
 def folders(given: str | None, run: Path) -> tuple[Path, ...]:
     """Where tuned settings are looked for, the first place first: by default the run folder, then the project."""
     if given is not None:
-        return () if given == "none" else (Path(given),)
+        return () if given == "none" else (Path(given).resolve(),)
     return run / "tuned", Path(str(resources.files("benchmarks"))) / "tuned"
 
 
@@ -192,11 +192,11 @@ def read(problem: Problem, places: Sequence[Path]) -> dict[Path, Tuned]:
     return {path: tuned for path in paths if (tuned := _load(path)).data == data_key(problem)}
 
 
-def beside(problem: Problem, run: Path) -> Path | None:
-    """The folder where another run beside this one has tuned settings of exactly these data; None if none has."""
+def beside(problem: Problem, run: Path, used: Sequence[Path]) -> Path | None:
+    """The folder not in use where a run beside this one has tuned settings of exactly these data; None if none has."""
     for place in sorted(run.parent.glob("*/tuned")):
         with contextlib.suppress(TuningError):
-            if place.parent != run and read(problem, [place]):
+            if place not in used and read(problem, [place]):
                 return place
     return None
 

@@ -396,9 +396,11 @@ def test_command_line_tunes_and_the_same_command_without_the_flag_runs_with_it(s
 
     elsewhere = run_suite(*flags, "--output-dir", tmp_path / "other")
     assert (
-        f"tiny: no tuned settings for these data and methods, those of {run / 'tuned'} need --tuned" in elsewhere.stderr
+        f"tiny: no tuned settings for these data and methods; those of {run / 'tuned'} need --tuned" in elsewhere.stderr
     )
-    assert run_suite(*flags).returncode == 0
+    with_them = run_suite(*flags)
+    assert with_them.returncode == 0
+    assert f"tiny: tuned settings for 1 method, of {run / 'tuned' / 'tiny.toml'}\n" in with_them.stderr
     with (run / "ledger.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert rows["random"]["settings"] == "default" and rows["random"]["search_trials"] == "0"
