@@ -134,13 +134,25 @@ def _end(process: Any) -> None:
 def _child(cell: Job, connection: Connection, gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
-    os.environ["TQDM_DISABLE"] = "1"
     log_to(cell.run / "run.log", streams=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _show(lambda stage: connection.send((0.0, stage)))
     try:
         connection.send(attempt(cell, lambda fraction, stage: connection.send((fraction, stage))))
     except StoreError as error:
         connection.send(error)
+
+
+def _show(say: Callable[[str], None]) -> None:
+    """Have the bars of this process, such as that of a training, say how far they are instead of drawing themselves."""
+    from tqdm import tqdm
+
+    def display(bar: Any, msg: str | None = None, pos: int | None = None) -> None:
+        if msg is None:  # or it clears its line
+            say(f"{bar.desc.removesuffix(': ')} {bar.n / bar.total:.0%}" if bar.total else bar.desc)
+
+    tqdm.display = display  # type: ignore[method-assign, assignment]
+    tqdm.monitor_interval = 0  # its thread would speak between the words of this one
 
 
 def _end_with_parent() -> None:

@@ -20,14 +20,15 @@ class Bar:
         pace = 0.1 if sys.stderr.isatty() else 30
         self._whole = sum(cost[cell.id.method] for cell in cells)
         # the mean pace so far: that of the last cell alone would make the remaining time jump
-        self.bar = tqdm(total=self._whole, bar_format=form, file=sys.stderr, mininterval=pace, smoothing=0)
+        self.bar = tqdm(total=self._whole, bar_format=form, file=sys.stderr, mininterval=pace, miniters=0, smoothing=0)
 
     def report(self, cell: executors.Job, fraction: float, stage: str) -> None:
         """A cell has reached a fraction of its work."""
         step = max(0.0, fraction - self._at[cell.id])
         self._at[cell.id] += step
-        self._stages[cell.id] = f"{cell.id.method} {stage}"
-        self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=not fraction)
+        begins = cell.id not in self._stages
+        self._stages[cell.id] = stage if stage.startswith(cell.id.method) else f"{cell.id.method} {stage}"
+        self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=begins)
         left = self._whole - self.bar.n
         self.bar.update(min(step * self._cost[cell.id.method], left))  # rounded sums may be above the whole
 

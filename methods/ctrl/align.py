@@ -88,7 +88,7 @@ def align(sides: Sides, batches: Iterable[Any]) -> None:
         [parameter for parameter in sides.parameters() if parameter.requires_grad], lr=sides.settings.align_rate
     )
     sides.train()
-    for _ in tqdm(range(sides.settings.align_epochs), desc="ctrl: aligning", unit="epoch", leave=False, disable=None):
+    for _ in tqdm(range(sides.settings.align_epochs), desc="ctrl: aligning", unit="epoch", leave=False):
         for records in batches:
             optimiser.zero_grad()
             sides.loss(records.to(sides.texts.device)).backward()

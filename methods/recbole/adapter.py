@@ -169,8 +169,7 @@ class RecBoleModel(Declared):
     def _progress(self) -> Iterator[Any]:
         from tqdm import tqdm
 
-        # disable=None: no bar where standard error is not a terminal.
-        with tqdm(total=self.epochs, desc=self.info.name, unit="epoch", leave=False, disable=None) as bar:
+        with tqdm(total=self.epochs, desc=self.info.name, unit="epoch", leave=False) as bar:
             yield bar.update
 
     def _score(self, requests: Requests) -> "torch.Tensor":

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tqdm import tqdm
 
 from benchmarks import executors, machine
 from benchmarks.cells import Outcome, Progress
@@ -110,6 +111,27 @@ def test_no_more_cores_are_used_than_a_container_has(monkeypatch):
     assert machine.choose_jobs(None, "cpu") == (3, 1)
     assert machine.choose_jobs(1, "cpu") == (1, 3)
     assert machine.choose_jobs(1, "cuda:0") == (1, 3)
+
+
+@dataclass
+class Training(Job):
+    """Shows bars of its own."""
+
+    def execute(self, progress: Progress) -> Outcome:
+        progress(0.0, "fitting")
+        with tqdm(total=4, desc="training", mininterval=0) as bar:
+            bar.update(3)
+        for _ in tqdm([1], leave=False, mininterval=0):
+            pass
+        return Outcome("finished")
+
+
+def test_bars_of_a_process_tell_the_runs_own_how_far_they_are(tmp_path):
+    said = list[str]()
+    ((_, outcome),) = processes([Training(tmp_path, False)], lambda job, part, stage: said.append(stage), jobs=1)
+    assert outcome.status == "finished"
+    assert said[:3] == ["fitting", "training 0%", "training 75%"]
+    assert "%" not in (tmp_path / "run.log").read_text()
 
 
 @dataclass

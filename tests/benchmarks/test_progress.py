@@ -20,3 +20,15 @@ def test_rounded_costs_do_not_lead_beyond_the_whole(capsys):
             assert bar.bar.n <= bar.bar.total
         bar.close()
     assert "100%" in capsys.readouterr().err
+
+
+def test_a_stage_that_begins_with_the_method_does_not_name_it_twice(capsys):
+    cell = SimpleNamespace(id=CellId("tiny", "tallrec", 0), run=None)
+    bar = Bar([cell], {"tallrec": 1.0})
+    for stage in ("fitting", "tallrec 25%", "training tiny-llama 50%"):
+        bar.report(cell, 0.0, stage)
+        bar.bar.refresh()
+    bar.close()
+    shown = capsys.readouterr().err
+    assert all(f" {words}" in shown for words in ("tallrec fitting", "tallrec 25%", "tallrec training tiny-llama 50%"))
+    assert "tallrec tallrec" not in shown
