@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from methods.lm.hub import BackboneError, first_line
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
@@ -177,15 +179,24 @@ def _model(name: str, asked: argparse.Namespace) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     from methods.lm.embedded import SHIPPED
-    from methods.lm.hub import quiet_transformers
+    from methods.lm.hub import load_model, source_of
 
-    quiet_transformers()
     if name.startswith("random-"):
         return random_model(name.removeprefix("random-"), asked.size, seed=asked.seed)
     if (SHIPPED / name).is_dir():
         name = str(SHIPPED / name)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name).eval()
+    model: PreTrainedModel = load_model(AutoModelForCausalLM, name, source_of(name)).eval()
     return model
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        torch.zeros(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f"{name} cannot be used here: {first_line(error)}") from error
+    return name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,12 +211,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", choices=list(SIZES), default="small", help="size of random models")
     dtypes = ("float64", "float32", "bfloat16", "float16")
     parser.add_argument("--dtype", nargs="+", choices=dtypes, default=["float64", "float32", "bfloat16"])
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=_device, default="cpu")
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
-    rows = [row for name in asked.backbone for row in _rows(name, asked)]
-    print(table(rows))
+    try:
+        print(table([row for name in asked.backbone for row in _rows(name, asked)]))
+    except (BackboneError, ValueError) as error:
+        parser.error(str(error))
     return 0
 
 

@@ -190,7 +190,7 @@ def full_ranking(scores: FloatArray, targets: np.ndarray) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("name", ["bpr", "lightgcn", "sasrec", "bert4rec", "din"])
+@pytest.mark.parametrize("name", [*GENERAL, *SEQUENTIAL])
 def test_full_ranking_agrees_with_recbole_s_own_evaluator(
     name: str, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:

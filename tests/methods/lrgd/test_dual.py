@@ -106,12 +106,18 @@ def test_forms_without_strength_are_the_plain_step(decoder, ids):
 
 
 def test_the_check_reports_the_error_of_every_precision(capsys):
-    assert main(["--backbone", "random-llama", "random-gpt2", "--tokens", "48"]) == 0
+    shapes = {
+        "random-llama": ["3", "4", "2"],
+        "random-gpt2": ["3", "4", "4"],
+        "tiny-llama": ["4", "4", "4"],
+    }
+    assert main(["--backbone", *shapes, "--tokens", "48"]) == 0
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
     limits = {"float64": 1e-10, "float32": 1e-3, "bfloat16": 5e-2}
-    assert len(rows) == 6
-    for name, dtype, layers, heads, key_heads, *errors, _ in rows:
-        assert (layers, heads, key_heads) == ("3", "4", "2" if name == "random-llama" else "4")
+    assert len(rows) == 9
+    for name, dtype, *shape, one, many, mixture, _ in rows:
+        errors = (one, many, mixture)
+        assert shape == shapes[name]
         assert max(map(float, errors)) < limits[dtype]
 
 
@@ -127,6 +133,21 @@ def test_the_check_sees_an_output_that_is_not_the_dual_models(ids, monkeypatch):
 def test_an_unknown_family_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="no random model 'bert': families are llama, qwen2, qwen3, gpt2"):
         random_model("bert")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--backbone", "./nowhere"), "no folder './nowhere' to load a model from"),
+        (("--backbone", "tiny-t5"), "it cannot be read here"),
+        (("--backbone", "random-bert"), "no random model 'bert'"),
+        (("--device", "warp"), "warp cannot be used here"),
+    ],
+)
+def test_what_the_check_cannot_use_is_a_sentence(capsys, flags, said):
+    with pytest.raises(SystemExit) as ended:
+        main(flags)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_splits_hold_a_block_and_scattered_tokens():
