@@ -42,6 +42,11 @@ def test_reference_run_is_complete_and_its_audits_passed(manifest):
     assert content["suite"]["limit"] is None
     assert all(audit["passed"] for audit in content["audits"])
     assert "AUDIT FAILED" not in (manifest.parent / "leaderboard.md").read_text(encoding="utf-8")
+    boards = json.loads((manifest.parent / "leaderboard.json").read_text(encoding="utf-8"))
+    placed = {(dataset, row["method"]): row for dataset, rows in boards.items() for row in rows}
+    assert placed.keys() == {(cell["dataset"], cell["method"]) for cell in content["cells"]}
+    assert not [outcome for outcome in content["outcomes"].values() if outcome["status"] == "failed"]
+    assert all(row["note"] for row in placed.values() if row.get("clean") is None)
 
 
 def shown(language, file="CONTRIBUTING.md"):

@@ -16,7 +16,7 @@ from typing import Any
 
 from data.dataset import Dataset, Domain
 from data.sources.build import DataError, ItemTexts, build
-from data.sources.columns import Columns, gather
+from data.sources.columns import Columns, gather, text_lines
 
 ENDINGS = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
 REVIEWS = {
@@ -86,11 +86,11 @@ def _read(
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(text_lines(path, file), start=1):
                 if line.strip():
                     yield number, _record(line, f"{path}:{number}")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 

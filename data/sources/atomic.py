@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.dataset import Dataset, Domain
 from data.sources.build import DataError, Interactions, ItemTexts, build
-from data.sources.columns import Columns, gather
+from data.sources.columns import Columns, gather, text_lines
 
 TITLE_COLUMNS = ("title", "movie_title", "item_name", "name")
 
@@ -44,13 +44,8 @@ def read_file(path: Path, required: Sequence[str]) -> Columns:
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; re-encode it"
-                    ) from error
+            for number, line in enumerate(text_lines(path, file), start=1):
+                text = line.rstrip("\r\n")
                 if "\r" in text:
                     raise DataError(f"{path}:{number}: a carriage return inside the line; lines end in \\n or \\r\\n")
                 if text:

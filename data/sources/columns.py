@@ -3,7 +3,7 @@
 import html
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +73,22 @@ class Columns:
             if name != "item_id"
         }
         return ItemTexts(titles=texts.pop(title), fields=texts, path=self.path)
+
+
+def text_lines(path: Path, file: Iterable[bytes], encoding: str = "utf-8") -> Iterator[str]:
+    """The lines of a file as text, without its byte order mark.
+
+    Raises:
+        DataError: naming file and line of what is not in the encoding.
+    """
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8; re-encode it"
+            ) from error
+        yield text.removeprefix("\ufeff") if number == 1 else text
 
 
 def gather(

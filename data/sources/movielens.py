@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.dataset import Dataset, Domain
 from data.sources.build import DataError, ItemTexts, build
-from data.sources.columns import Columns, gather
+from data.sources.columns import Columns, gather, text_lines
 
 MOVIES = Domain("movie", "movies", "watch", "watched", "watching", "viewer")
 ARTICLES = "The|A|An|La|Le|Les|L'|Il|El|Die|Das|Der|Los|Las"
@@ -33,7 +33,7 @@ def load(folder: Path, min_rating: float = 4.0, min_count: int = 5) -> Dataset |
     if found is None:
         return None
     ratings, movies = found
-    rows = _read(ratings, RATINGS, "utf-8-sig").interactions()
+    rows = _read(ratings, RATINGS).interactions()
     texts = _texts(_read(movies, TEXTS, _encoding(movies)).texts())
     return build(folder.resolve().name, rows, texts, MOVIES, min_rating, min_count)
 
@@ -68,22 +68,25 @@ def _texts(raw: ItemTexts) -> ItemTexts:
     return ItemTexts(titles, {"year": years, "genres": genres}, raw.path)
 
 
-def _read(path: Path, columns: dict[str, str], encoding: str) -> Columns:
+def _read(path: Path, columns: dict[str, str], encoding: str = "utf-8") -> Columns:
     """A file with the given columns in their order, by the names given for them."""
     try:
-        with path.open(encoding=encoding, newline="") as file:
-            rows = _cells(path, file)
+        with path.open("rb") as file:
+            rows = _cells(path, text_lines(path, file, encoding))
             if path.suffix == ".csv" and (header := next(rows, (1, []))[1]) != list(columns):
                 raise DataError(f"{path}: the header is {','.join(header)}, not {','.join(columns)}")
             return gather(path, list(columns.values()), rows, required=("user_id", "item_id"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def _cells(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     if path.suffix == ".csv":
         reader = csv.reader(lines, strict=True)
-        yield from ((reader.line_num, cells) for cells in reader if cells)
+        try:
+            yield from ((reader.line_num, cells) for cells in reader if cells)
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num}: {error}") from error
     else:
         yield from ((n, text.split("::")) for n, line in enumerate(lines, start=1) if (text := line.strip()))
 
@@ -96,4 +99,4 @@ def _encoding(path: Path) -> str:
         return "latin-1"
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    return "utf-8-sig"
+    return "utf-8"

@@ -142,7 +142,7 @@ class LlmClient:
         return [self.recorded.get(prompt, subject) for prompt, subject in zip(prompts, ids, strict=True)]
 
     def _cached(self, prompts: Sequence[str], generation: Generation) -> dict[str, Answer]:
-        if self.backend is None or not prompts:
+        if self.backend is None or not prompts or not self.cache.exists():
             return {}
         prompt_of = {key(self.backend.model, prompt, generation): prompt for prompt in prompts}
         with closing(Store(self.cache)) as store:

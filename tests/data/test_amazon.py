@@ -133,6 +133,9 @@ def test_packed_files_that_are_cut_off_and_several_categories_are_errors(folder)
     (folder / "All_Beauty.jsonl.gz").write_bytes(whole[:30] + bytes(20) + whole[50:])
     with pytest.raises(DataError, match=r"All_Beauty\.jsonl\.gz: cannot be read"):
         sources.load(str(folder))
+    (folder / "All_Beauty.jsonl.gz").write_bytes(gzip.compress(gzip.decompress(whole) + b"\xe9\n"))
+    with pytest.raises(DataError, match=r"All_Beauty\.jsonl\.gz:\d+: byte 1 of the line is not UTF-8"):
+        sources.load(str(folder))
     (folder / "Toys.jsonl.gz").write_bytes(whole)
     with pytest.raises(DataError, match=r"one file of reviews and one meta_ file, found All_Beauty\.jsonl\.gz, Toys"):
         sources.load(str(folder))

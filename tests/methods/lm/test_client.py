@@ -254,6 +254,7 @@ def test_a_wrong_budget_is_refused(text: str, words: str) -> None:
 
 
 def test_estimate_counts_and_asks_nothing(tmp_path: Path, server: FaultServer) -> None:
+    assert client(tmp_path).estimate(PROMPTS).cost.requests == len(set(PROMPTS)) and not list(tmp_path.iterdir())
     client(tmp_path).ask(PROMPTS[:2])
     estimate = client(tmp_path, "usd-in=1,usd-out=2").estimate([*PROMPTS, *PROMPTS])
     assert estimate.cost.requests == 4 and estimate.cost.tokens_out == 800
