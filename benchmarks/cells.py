@@ -22,7 +22,7 @@ from data.types import FloatArray
 from methods import hooks
 from methods.base import Compute, FitReport, Method, NotRunnable, Requests, Task, count
 from methods.lm.open import recorded_file
-from methods.lm.recorded import content
+from methods.lm.recorded import recorded_text
 from methods.registry import create
 
 FIT_SHARE = 0.6
@@ -92,7 +92,7 @@ class Cell:
         found = dict(self.problem.fingerprints)
         file = recorded_file(hooks.llm(method), self.problem.dataset.name, self.compute.cache)
         if file is not None and file.is_file():
-            found["recorded"] = fingerprint(content(file))
+            found["recorded"] = fingerprint(recorded_text(file))
         return found | self.source
 
     @property

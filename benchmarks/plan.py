@@ -19,7 +19,7 @@ from data.prompts.library import templates
 from data.prompts.template import Role, Template
 from data.sources.build import DataError
 from methods.base import Compute, Method
-from methods.lm.open import LlmChoice, check
+from methods.lm.open import LlmChoice, checked_budget
 from methods.registry import create, names, settings_of
 
 INJECT = HistoryInject.family
@@ -116,7 +116,7 @@ def make_plan(
     suite = suite.model_copy(update={"protocol": _limited(suite)})
     methods = {name: create(name, suite.settings.get(name)) for name in names(suite.methods)}
     roles = [role for method in methods.values() for role in method.info.roles | method.info.learns]
-    wording = _templates(roles, suite.templates)
+    wording = {role: templates(role, suite.templates) for role in dict.fromkeys((SHARED, *sorted(roles)))}
     problems = [prepare(dataset, suite.protocol, wording) for dataset in suite.datasets]
     _check_names(problems, suite.datasets)
     shared = _conditions(suite, {SHARED: wording[SHARED]})
@@ -139,7 +139,7 @@ def make_plan(
         {problem.dataset.name: problem for problem in problems},
         shared,
         tuple(cells),
-        tuple(check for problem in problems for check in audits.of_problem(problem)),
+        tuple(audit for problem in problems for audit in audits.of_problem(problem)),
         {name: method.info.cost for name, method in methods.items()},
         found,
         part,
@@ -197,7 +197,7 @@ def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Sui
     Raises:
         LlmError: for a language model or a budget in none of the known forms.
     """
-    check(LlmChoice("recorded" if llm is None else llm, budget or ""))
+    checked_budget(LlmChoice("recorded" if llm is None else llm, budget or ""))
     given = {key: value for key, value in (("llm", llm), ("llm_budget", budget)) if value is not None}
     if not given:
         return suite
@@ -217,11 +217,6 @@ def _conditions(suite: Suite, wording: Mapping[Role, tuple[Template, ...]]) -> t
     """
     full = suite.protocol.negatives == "full"
     return expand({name: grades for name, grades in suite.families.items() if not (full and name == INJECT)}, wording)
-
-
-def _templates(roles: Sequence[Role], files: Sequence[Path]) -> dict[Role, tuple[Template, ...]]:
-    """Templates of the roles in use; the shared role comes first and is always there."""
-    return {role: templates(role, files) for role in dict.fromkeys((SHARED, *sorted(roles)))}
 
 
 def _limited(suite: Suite) -> Protocol:

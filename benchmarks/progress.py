@@ -7,6 +7,10 @@ from benchmarks import executors
 from benchmarks.cells import Outcome
 from benchmarks.store import CellId
 
+FORM = "{{percentage:3.0f}}%|{{bar:20}}| {{elapsed}}{} {{postfix}}"
+FORESEEN = 0.02
+"""Share of a run from which on the remaining time is shown: from less it cannot be told."""
+
 
 class Bar:
     """The progress bar of a run, weighted by the expected cost of the cells."""
@@ -16,8 +20,7 @@ class Bar:
 
         self._cost, self._at = cost, dict.fromkeys((cell.id for cell in cells), 0.0)
         self._stages: dict[CellId, str] = {}
-        form = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {postfix}"
-        pace = 0.1 if sys.stderr.isatty() else 30
+        form, pace = FORM.format(""), 0.1 if sys.stderr.isatty() else 30
         self._whole = sum(cost[cell.id.method] for cell in cells)
         # the mean pace so far: that of the last cell alone would make the remaining time jump
         self.bar = tqdm(total=self._whole, bar_format=form, file=sys.stderr, mininterval=pace, miniters=0, smoothing=0)
@@ -31,6 +34,8 @@ class Bar:
         self.bar.set_postfix_str(", ".join(self._stages.values()), refresh=begins)
         left = self._whole - self.bar.n
         self.bar.update(min(step * self._cost[cell.id.method], left))  # rounded sums may be above the whole
+        if self.bar.n >= FORESEEN * self._whole:
+            self.bar.bar_format = FORM.format("<{remaining}")
 
     def ended(self, cell: executors.Job, outcome: Outcome) -> None:
         """A cell has ended."""

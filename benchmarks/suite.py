@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, StrictInt, ValidationError
 
 from benchmarks.conditions import ConditionError
 from benchmarks.families import Grades, expand
@@ -70,7 +70,7 @@ def _once(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-class Suite(BaseModel):
+class Suite(BaseModel, frozen=True, extra="forbid"):
     """Data sets, methods, seeds and conditions of a run.
 
     Args:
@@ -86,8 +86,6 @@ class Suite(BaseModel):
         statistics: how differences are judged.
         limit: judge this many users only; such results are marked as not reportable.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, AfterValidator(_named)]
     description: str = ""

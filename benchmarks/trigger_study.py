@@ -102,10 +102,10 @@ class Lists:
         """Those of the validation users of a task, who all have a test list."""
         from methods.lm.tuning import valid_sample
 
-        searched, _ = valid_sample(task, len(task.valid), negatives, seed)
+        asked = valid_sample(task, len(task.valid), negatives, seed)
         rows = np.searchsorted(problem.test.users, task.valid.users)
         return cls(
-            (searched, np.zeros(len(searched), np.int64)),
+            (asked, np.zeros(len(asked), np.int64)),
             (task.valid, task.valid_positive),
             (problem.test_requests().select(rows), problem.test.positive[rows]),
         )
@@ -113,11 +113,11 @@ class Lists:
     def judge(self, method: "PapRec", tokens: IntArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Every user's surrogate on each list, and NDCG@10 on the test list."""
         method.tokens = tokens
-        searched, valid, test = (
+        asked, valid, test = (
             rank_of_positive(method.score(shown), positive)
             for shown, positive in (self.searched, self.valid, self.test)
         )
-        return _surrogate(searched), _surrogate(valid), _surrogate(test), ndcg(test, 10)
+        return _surrogate(asked), _surrogate(valid), _surrogate(test), ndcg(test, 10)
 
 
 def _surrogate(rank: FloatArray) -> FloatArray:
@@ -138,7 +138,7 @@ def freeze(task: Task, settings: Mapping[str, Any], seed: int, folder: str) -> C
 def with_users(task: Task, users: int, seed: int) -> Task:
     """The task with some of its validation users; with fewer, a part of the same."""
     rows = np.sort(generator(seed, "trigger study users").permutation(len(task.valid))[:users])
-    return replace(task, valid=task.valid.select(rows), valid_positive=task.valid_positive[rows])
+    return task.with_valid(rows)
 
 
 def searched(row: str, settings: Mapping[str, Any], task: Task, seed: int) -> "tuple[PapRec, list[Passed]]":
@@ -212,13 +212,13 @@ def correlations(prompts: Sequence[Prompt], gains: Sequence[Gain]) -> dict[str, 
     }
 
 
-def _spearman(rows: Sequence[Any], one: str, other: str, draws: int = 1000) -> dict[str, float]:
+def _spearman(rows: Sequence[Any], one: str, other: str) -> dict[str, float]:
     """Rank correlation of two columns, its 95 % bootstrap interval over rows, and how many rows there are."""
     pair = np.array([[getattr(row, name) for row in rows] for name in (one, other)])
     found = rank_correlation(*pair) if len(rows) > 2 else float("nan")
     if np.isnan(found):
         return {"spearman": found, "low": found, "high": found, "n": len(rows)}
-    resampled = generator("trigger study", one, other).integers(len(rows), size=(draws, len(rows)))
+    resampled = generator("trigger study", one, other).integers(len(rows), size=(1000, len(rows)))
     low, high = np.nanquantile([rank_correlation(*pair[:, some]) for some in resampled], [0.025, 0.975])
     return {"spearman": found, "low": float(low), "high": float(high), "n": len(rows)}
 
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch:
         task = replace(task, compute=freeze(task, settings, given.seed, scratch))
-        task = replace(task, valid=task.valid.select(tested), valid_positive=task.valid_positive[tested])
+        task = task.with_valid(tested)
         unfrozen = {**settings, "epochs": 0}
         prompts, gains, rate = study(problem, task, unfrozen, given.users, given.random, given.seed)
     tables: dict[str, Sequence[Any]] = {"prompts": prompts, "users": gains}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from benchmarks.protocol import Problem
 from benchmarks.store import component, disk_errors, write_atomically
@@ -28,7 +28,7 @@ BARE = re.compile("[A-Za-z0-9_-]+")
 """Keys that TOML takes without quotes."""
 
 
-class Best(BaseModel):
+class Best(BaseModel, frozen=True, extra="forbid"):
     """The settings found for one method.
 
     Args:
@@ -42,8 +42,6 @@ class Best(BaseModel):
         fixed: settings that the suite or --set gave to all trials.
         settings: of the best trial.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int
     lists: int
@@ -67,7 +65,7 @@ class Best(BaseModel):
         return same and self.backbone == _backbone(info, compute)
 
 
-class Tuned(BaseModel):
+class Tuned(BaseModel, frozen=True, extra="forbid"):
     """The settings found for one data set.
 
     Args:
@@ -76,8 +74,6 @@ class Tuned(BaseModel):
         trials: what every method was given; a smaller space has fewer.
         methods: by name.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str
     data: str

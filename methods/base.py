@@ -104,6 +104,10 @@ class Task:
     history_length: int
     compute: Compute = field(default_factory=Compute)
 
+    def with_valid(self, rows: IntArray) -> "Task":
+        """The task with the given rows of the validation requests alone."""
+        return replace(self, valid=self.valid.select(rows), valid_positive=self.valid_positive[rows])
+
 
 @dataclass(frozen=True)
 class Showing:

@@ -1,7 +1,7 @@
 """Zero-shot listwise ranking: a language model reads the candidates and writes them down in order.
 
 Source: Hou et al., "Large language models are zero-shot rankers for recommender systems", 2024. Runs only
-with an endpoint or a local model; every user is one request per condition.
+with an endpoint or a local model; every user is one request per different prompt.
 """
 
 import re

@@ -147,11 +147,11 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     Raises:
         MethodError: for an unknown name, a module that does not hold it, or an unknown or unfit setting.
     """
+    factory = _factory(name)
     for setting, value in (settings or {}).items():
         check_setting(name, setting)
-        if not fits(value, kind := annotation(_factory(name), setting)):
+        if not fits(value, kind := annotation(factory, setting)):
             raise MethodError(f"method {name!r}: {setting} is {words(kind)}, not {value!r}")
-    factory = _factory(name)
     try:
         method: Method = factory(**(settings or {}))
     except (Exception, SystemExit) as error:

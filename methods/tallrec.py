@@ -141,7 +141,7 @@ class TallRec:
         from methods.lm.tuning import Schedule, list_auc, tune, valid_sample
 
         name, windows = self.info.name, self._windows(task)
-        valid = self._shown(valid_sample(task, self.valid_users, self.valid_negatives, seed)[0])
+        valid = self._shown(valid_sample(task, self.valid_users, self.valid_negatives, seed))
         return tune(
             scorer.model,
             epochs=(self._batches(task, scorer.encoder, windows, generator(seed, name, n)) for n in range(epochs)),

@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 from benchmarks.perturbations.base import PerturbationError, Reach, Ungraded
 from methods.base import Requests
 
+ORDERS = ("reversed", "shuffled")
+
 
 @dataclass(frozen=True)
 class DemonstrationOrder(Ungraded):
@@ -60,6 +62,3 @@ class DemonstrationCount(Ungraded):
     def apply(self, requests: Requests, seed: int) -> Requests:
         """The requests with another number of demonstrations."""
         return replace(requests, showing=replace(requests.showing, count=self.count))
-
-
-ORDERS = ("reversed", "shuffled")

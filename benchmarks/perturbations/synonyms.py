@@ -1,7 +1,7 @@
 """Words of the prompt replaced by words of the same meaning."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from benchmarks.perturbations.base import Graded, WordingPerturbation
-from benchmarks.perturbations.wording import map_words, replace_share
+from benchmarks.perturbations.wording import replace_words
 from data.prompts.template import Template
 
 
@@ -35,12 +35,12 @@ class Synonyms(Graded, WordingPerturbation):
 
     def perturb_template(self, template: Template, rng: np.random.Generator) -> Template:
         """The template with words replaced."""
-        return map_words(template, lambda words: self._replace_some(words, rng))
 
-    def _replace_some(self, words: Sequence[str], rng: np.random.Generator) -> list[str]:
-        entries = {n: lexicon()[word.lower()] for n, word in enumerate(words) if word.lower() in lexicon()}
-        chosen = {n: _cased_like(words[n], entry[rng.integers(len(entry))]) for n, entry in entries.items()}
-        return replace_share(words, chosen, self.severity, rng)
+        def synonym(word: str) -> str | None:
+            entry = lexicon().get(word.lower())
+            return _cased_like(word, entry[rng.integers(len(entry))]) if entry else None
+
+        return replace_words(template, synonym, self.severity, rng)
 
 
 @cache

@@ -1,6 +1,5 @@
 """Words of the prompt with one slip of the finger each."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from benchmarks.perturbations.base import Graded, WordingPerturbation
 from benchmarks.perturbations.keyboard import neighbouring_key
-from benchmarks.perturbations.wording import map_words, replace_share
+from benchmarks.perturbations.wording import replace_words
 from data.prompts.template import Template
 
 SHORTEST = 3
@@ -34,11 +33,11 @@ class Typos(Graded, WordingPerturbation):
 
     def perturb_template(self, template: Template, rng: np.random.Generator) -> Template:
         """The template with misspelt words."""
-        return map_words(template, lambda words: self._misspell_some(words, rng))
 
-    def _misspell_some(self, words: Sequence[str], rng: np.random.Generator) -> list[str]:
-        misspelt = {n: misspell(word, rng) for n, word in enumerate(words) if len(word) >= SHORTEST}
-        return replace_share(words, misspelt, self.severity, rng)
+        def misspelt(word: str) -> str | None:
+            return misspell(word, rng) if len(word) >= SHORTEST else None
+
+        return replace_words(template, misspelt, self.severity, rng)
 
 
 def misspell(word: str, rng: np.random.Generator) -> str:

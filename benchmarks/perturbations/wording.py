@@ -1,7 +1,7 @@
 """Ways to change the words of a template that several families share."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,40 +13,27 @@ WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")  # noqa: RUF001 - both apost
 CUE_GAP = re.compile(r"(?:(?<=[.?!])\s+|\s*\n\s*)(?=[^.?!\n]+$)")
 
 
-def map_words(template: Template, change: Callable[[Sequence[str]], Sequence[str]]) -> Template:
-    """The template with all its words changed at once; blanks, punctuation and slots stay.
+def replace_words(
+    template: Template, replacement: Callable[[str], str | None], severity: float, rng: np.random.Generator
+) -> Template:
+    """The template with a share of its words replaced; blanks, punctuation and slots stay.
 
     Args:
         template: the template.
-        change: takes the words of the whole wording in order, gives as many.
-
-    >>> template = Template("t", "recommend", "seen", parse("Next after {history}: {target}? Answer:"))
-    >>> map_words(template, lambda words: [word.upper() for word in words]).source
-    'NEXT AFTER {history}: {target}? ANSWER:'
-    """
-    stretches = [part.text for part in template.parts if isinstance(part, Wording)]
-    changed = iter(change([word for text in stretches for word in WORD.findall(text)]))
-    return template.map_wording(lambda text: WORD.sub(lambda _: next(changed), text))
-
-
-def replace_share(
-    words: Sequence[str], replacements: Mapping[int, str], severity: float, rng: np.random.Generator
-) -> list[str]:
-    """The words with a share of them replaced.
-
-    Args:
-        words: all words; the severity is a share of these.
-        replacements: position -> new word, for the words that can be replaced; where they are fewer than the
-            share asks for, all of them are replaced.
-        severity: share of words to replace, in [0, 1].
+        replacement: of a word; None where it has none.
+        severity: share of all words to replace, in [0, 1]; where fewer have a replacement, all of those are replaced.
         rng: generator.
 
-    >>> replace_share(["a", "b"], {1: "c"}, 1.0, np.random.default_rng(0))
-    ['a', 'c']
+    >>> template = Template("t", "recommend", "seen", parse("Next after {history}: {target}? Answer:"))
+    >>> replace_words(template, lambda word: word.upper(), 1.0, np.random.default_rng(0)).source
+    'NEXT AFTER {history}: {target}? ANSWER:'
     """
-    positions = list(replacements)
-    touched = {positions[n] for n in draw_touched(len(positions), severity, rng, total=len(words)).tolist()}
-    return [replacements[n] if n in touched else word for n, word in enumerate(words)]
+    words = [word for part in template.parts if isinstance(part, Wording) for word in WORD.findall(part.text)]
+    new = {n: other for n, word in enumerate(words) if (other := replacement(word)) is not None}
+    places = list(new)
+    touched = {places[n] for n in draw_touched(len(places), severity, rng, total=len(words)).tolist()}
+    changed = iter([new[n] if n in touched else word for n, word in enumerate(words)])
+    return template.map_wording(lambda text: WORD.sub(lambda _: next(changed), text))
 
 
 def put_before(template: Template, sentence: str) -> Template:

@@ -147,7 +147,7 @@ def _worded(results: Results, method: str) -> str:
         unreached = "language model" in record["info"]["needs"]
         return "its prompt, if it has one, is its own: no condition changes it" if unreached else ""
     shown = len(results.unseen)
-    if "conditions" not in record or not results.reached(method):  # earlier records have none
+    if not results.reached(method):
         return ""
     if results.one_wording(method):
         return f"one unseen wording in all {shown} conditions: intervals are not over templates"

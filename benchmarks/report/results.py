@@ -27,7 +27,6 @@ class Results:
         methods: methods of which every seed is finished.
         seeds: seeds.
         conditions: descriptions of the conditions, clean first.
-        users: ids of the judged users.
         ranks: mid-rank of the positive, shape ``[methods, seeds, conditions, users]``.
         ties: other candidates that share it, same shape.
         candidates: competing candidates per user, shape ``[users]``.
@@ -42,7 +41,6 @@ class Results:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     conditions: tuple[dict[str, Any], ...]
-    users: tuple[str, ...]
     ranks: FloatArray
     ties: FloatArray
     candidates: IntArray
@@ -175,14 +173,13 @@ def _of_dataset(folder: RunFolder, manifest: dict[str, Any], dataset: str) -> Re
     read = {m: [_read(folder.cell(CellId(dataset, m, seed)) / "records.csv") for seed in seeds] for m in finished}
     conditions = tuple(manifest["conditions"])
     # identical lists make users and candidate counts the same for all methods
-    first = next(iter(read.values()))[0] if read else Records((), *np.empty((4, 0)))
-    shape = (len(finished), len(seeds), len(conditions), len(first.users))
+    first = next(iter(read.values()))[0] if read else Records(*np.empty((4, 0)))
+    shape = (len(finished), len(seeds), len(conditions), len(first.candidates))
     return Results(
         dataset=dataset,
         methods=finished,
         seeds=seeds,
         conditions=conditions,
-        users=first.users,
         ranks=np.array([[records.ranks for records in rows] for rows in read.values()], float).reshape(shape),
         ties=np.array([[records.ties for records in rows] for rows in read.values()], float).reshape(shape),
         candidates=first.candidates,
@@ -205,7 +202,6 @@ def _reason(manifest: dict[str, Any], ids: Sequence[tuple[CellId, str]], finishe
 class Records(NamedTuple):
     """The records of a cell: what is known per user, and ranks and ties ``[conditions, users]``."""
 
-    users: tuple[str, ...]
     candidates: IntArray
     train_count: FloatArray
     ranks: FloatArray
@@ -215,11 +211,11 @@ class Records(NamedTuple):
 def _read(path: Path) -> Records:
     import pandas as pd
 
-    columns = {"condition", "user", "candidates", "train_count", "rank", "ties"}
+    columns = {"condition", "candidates", "train_count", "rank", "ties"}
     text = io.StringIO(path.read_text(encoding="utf-8"))  # pandas takes Ctrl-C while it reads a file for damage to it
-    table = pd.read_csv(text, usecols=columns.__contains__, dtype={"user": str}, keep_default_na=False)
+    table = pd.read_csv(text, usecols=columns.__contains__, keep_default_na=False)
     clean = table[table["condition"] == table["condition"].iloc[0]]
     ranks, ties = (table[key].to_numpy(float).reshape(-1, len(clean)) for key in ("rank", "ties"))
     # older records lack the training count
     train_count = clean.get("train_count", pd.Series(np.nan, clean.index)).to_numpy(float)
-    return Records(tuple(clean["user"]), clean["candidates"].to_numpy(np.int64), train_count, ranks, ties)
+    return Records(clean["candidates"].to_numpy(np.int64), train_count, ranks, ties)

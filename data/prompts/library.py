@@ -35,12 +35,11 @@ def read_templates(path: Path) -> tuple[Template, ...]:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        _check_keys(content, FILE_KEYS, FILE_KEYS)
     except OSError as error:
         raise TemplateError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TemplateError(f"{path.name}: not a TOML file: {error}") from error
-    try:
-        _check_keys(content, FILE_KEYS, FILE_KEYS)
     except TemplateError as error:
         raise TemplateError(f"{path.name}: {error}") from error
     role = content["role"]

@@ -153,11 +153,8 @@ def _core(user: IntArray, item: IntArray, min_count: int) -> BoolArray:
     """Entries that stay when users and items with too few entries are dropped until stable."""
     kept = np.ones(len(user), np.bool_)
     while True:
-        users, items = (
-            np.bincount(user[kept], minlength=user.max(initial=0) + 1),
-            np.bincount(item[kept], minlength=item.max(initial=0) + 1),
-        )
-        stay = kept & (users[user] >= min_count) & (items[item] >= min_count)
+        of_user, of_item = (np.bincount(ids[kept], minlength=ids.max(initial=0) + 1)[ids] for ids in (user, item))
+        stay = kept & (of_user >= min_count) & (of_item >= min_count)
         if (stay == kept).all():
             return kept
         kept = stay

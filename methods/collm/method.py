@@ -13,7 +13,7 @@ import numpy as np
 
 from data.dataset import Catalogue
 from data.prompts.template import Template
-from methods.base import FitReport, MethodInfo, Requests, Space, Task
+from methods.base import FitReport, Requests, Space, Task
 from methods.checks import check_least, check_positive
 from methods.collm.vectors import COLLABORATIVE, collaborative_vectors
 from methods.tallrec import TallRec
@@ -39,13 +39,7 @@ class CoLlm(TallRec):
     map_rate: float = 3e-3
     map_epochs: int = 10
 
-    info = MethodInfo(
-        name="collm",
-        paper="Zhang et al., 2023, arXiv 2310.19488",
-        roles=frozenset({"recommend"}),
-        needs=frozenset({"text", "language model"}),
-        cost=700.0,
-    )
+    info = replace(TallRec.info, name="collm", paper="Zhang et al., 2023, arXiv 2310.19488", cost=700.0)
     space: ClassVar[Space] = {
         **TallRec.space,
         "collaborative": tuple(COLLABORATIVE),

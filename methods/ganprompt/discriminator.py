@@ -1,6 +1,5 @@
 """Tells from an embedding which attribute its prompt named."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +12,7 @@ def make_discriminator(size: int, classes: int, hidden: int) -> nn.Sequential:
 
     Embeddings are standardised first (ours), so that the generator cannot win by making them larger.
     """
-    layers: Sequence[nn.Module] = (
+    return nn.Sequential(
         nn.LayerNorm(size, elementwise_affine=False),
         nn.Linear(size, hidden),
         nn.ReLU(),
@@ -21,7 +20,6 @@ def make_discriminator(size: int, classes: int, hidden: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(hidden, classes),
     )
-    return nn.Sequential(*layers)
 
 
 @dataclass

@@ -227,7 +227,7 @@ class GanPrompt:
         from methods.ganprompt.stage2 import tune
         from methods.lm.tuning import list_auc, valid_sample
 
-        valid, _ = valid_sample(task, self.valid_users, self.valid_negatives, lessons.seed)
+        valid = valid_sample(task, self.valid_users, self.valid_negatives, lessons.seed)
         with _memory("batch", pace.batch):
             return tune(
                 self._answers,

@@ -40,7 +40,7 @@ class Separation:
         """
         from sklearn.metrics import silhouette_score
 
-        return float(silhouette_score(self.embeddings.reshape(-1, self.embeddings.shape[2]), self._labels()))
+        return float(silhouette_score(*self._labelled(np.arange(len(self.embeddings)))))
 
     @cached_property
     def probe(self) -> float:
@@ -52,10 +52,8 @@ class Separation:
         users = generator(self.seed, "ganprompt probe").permutation(len(self.embeddings))
         learnt, held_out = np.array_split(users, 2)
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        flat, labels = self.embeddings[learnt].reshape(-1, self.embeddings.shape[2]), self._labels()
-        probe.fit(flat, labels[: len(flat)])
-        asked = self.embeddings[held_out].reshape(-1, self.embeddings.shape[2])
-        return float(probe.score(asked, labels[: len(asked)]))
+        probe.fit(*self._labelled(learnt))
+        return float(probe.score(*self._labelled(held_out)))
 
     @cached_property
     def plane(self) -> FloatArray:
@@ -87,8 +85,10 @@ class Separation:
         figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
         return file.getvalue()
 
-    def _labels(self) -> IntArray:
-        return np.tile(np.arange(len(self.names)), len(self.embeddings))
+    def _labelled(self, users: IntArray) -> tuple[FloatArray, IntArray]:
+        """Embeddings of some users in a row, and the class of each."""
+        flat = self.embeddings[users].reshape(-1, self.embeddings.shape[2])
+        return flat, np.tile(np.arange(len(self.names)), len(users))
 
 
 def separation(game: Game, requests: Requests, users: int) -> Separation:

@@ -185,8 +185,8 @@ class Game:
         if self._sign:
             total = total + self._sign * self.weight * self.discriminator.loss(embeddings)
         distances = (mean_pairwise(distance, embeddings) for distance in (cosine_distance, jensen_shannon))
-        generator, lm, *apart = (float(value.detach()) for value in (total, language, *distances))
-        self.watch.see(Step(len(self.watch.steps) + 1, generator, lm, wrong, accuracy, *apart))
+        whole, lm, *apart = (float(value.detach()) for value in (total, language, *distances))
+        self.watch.see(Step(len(self.watch.steps) + 1, whole, lm, wrong, accuracy, *apart))
         return total
 
     def prompts(self, histories: Sequence[IntArray], rng: np.random.Generator) -> list[IntArray]:

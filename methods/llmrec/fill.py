@@ -5,12 +5,10 @@ with recorded answers, such as ml-100k, is ranked with those: there the file has
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -19,70 +17,15 @@ from data import sources
 from data.dataset import Dataset
 from data.errors import InputError
 from data.prompts import library
-from data.prompts.template import Template
 from data.split import SPLITS
 from methods.base import Compute
 from methods.checks import check_least, check_shares
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
-from methods.llmrec.texts import ItemTexts, Once, describe
+from methods.llmrec.texts import ItemTexts, Job, Once
 from methods.lm.answers import LlmError
 from methods.lm.batch import export_batch, import_batch
-from methods.lm.client import Estimate, LlmClient
+from methods.lm.client import LlmClient
 from methods.lm.open import LlmChoice, open_client, recorded_file
-
-EXPECTED_DESCRIPTION = "x" * 400
-"""Stands for a description that is not written yet when the cost is estimated."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """All prompts of a data set.
-
-    Args:
-        texts: the items' texts and whom to ask for them.
-        templates: all prompts but those for descriptions.
-    """
-
-    texts: ItemTexts
-    templates: tuple[Template, ...]
-
-    def estimate(self) -> Estimate:
-        """What all prompts take; descriptions that are not known yet are taken to have 400 characters."""
-        texts, client = self.texts, self.texts.client
-        asked = [] if texts.described else describe(texts.catalogue, texts.templates)
-        total = client.estimate(asked)
-        complete = not total.cost.requests
-        descriptions = texts.descriptions() if complete else (EXPECTED_DESCRIPTION,) * texts.catalogue.n_items
-        for template in self.templates:
-            prompts = texts.asked(template, descriptions)
-            if not complete:  # items would share prompts that differ once their descriptions are there
-                prompts = [f"{prompt} {item}" for item, prompt in enumerate(prompts)]
-            part = client.estimate(prompts)
-            total = Estimate(total.known + part.known, total.cost + part.cost, total.usd + part.usd)
-        return total
-
-    def open_prompts(self) -> list[str]:
-        """What can be asked now: the descriptions, or, once all are there, everything else."""
-        texts, client = self.texts, self.texts.client
-        asked = [] if texts.described else describe(texts.catalogue, texts.templates)
-        if client.open_requests(asked):
-            return asked
-        return [prompt for template in self.templates for prompt in texts.asked(template, texts.descriptions())]
-
-    def records(self) -> list[dict[str, str]]:
-        """Ask everything; one record per item and prompt, empty where there is no usable answer."""
-        texts, catalogue = self.texts, self.texts.catalogue
-        asked = {} if texts.described else {"describe": describe(catalogue, texts.templates)}
-        asked |= {template.id: texts.asked(template, texts.descriptions()) for template in self.templates}
-        records = []
-        for prompt, requests in asked.items():
-            for item, request, answer in zip(
-                catalogue.item_ids, requests, texts.client.ask(requests, what=prompt), strict=True
-            ):
-                digest = hashlib.sha256(request.encode()).hexdigest()
-                record = {"item_id": item, "prompt": prompt, "request_sha256": digest, "response": answer or ""}
-                records.append(record)
-        return records
 
 
 def job(dataset: Dataset, client: LlmClient, split: str, count: int, restart: float, score: NeighbourScore) -> Job:
@@ -106,9 +49,11 @@ def job(dataset: Dataset, client: LlmClient, split: str, count: int, restart: fl
 def write(records: Sequence[dict[str, str]], path: Path) -> None:
     """Write recorded answers, replacing the file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
-    partial.replace(path)
+    unfinished = path.with_suffix(f".{os.getpid()}.partial")
+    unfinished.write_text(
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
+    )
+    unfinished.replace(path)
 
 
 def parser() -> argparse.ArgumentParser:

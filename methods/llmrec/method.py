@@ -18,7 +18,7 @@ from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Ta
 from methods.checks import check_least, check_positive, check_shares, check_types
 from methods.llmrec.pagerank import NeighbourScore, important_neighbours
 from methods.llmrec.settings import Settings
-from methods.llmrec.texts import ItemTexts, Ledger, Neighbours, Once
+from methods.llmrec.texts import ItemTexts, Job, Ledger, Neighbours, Once
 from methods.llmrec.vectors import contrasted
 from methods.lm.answers import LlmError
 from methods.lm.client import LlmClient, NotAnswered
@@ -103,8 +103,6 @@ class LlmRec(Settings):
 
     def estimate(self, task: Task, shown: Iterable[Requests]) -> str:
         """What the texts would take, with those of the unseen wordings that are shown."""
-        from methods.llmrec.fill import Job
-
         if self.strategy == "title":
             return "asks nothing"
         try:

@@ -1,5 +1,6 @@
 """The texts of the items: their descriptions, and what a language model makes of these."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,9 +9,11 @@ from data.dataset import Catalogue
 from data.prompts.template import Template
 from data.types import IntArray
 from methods.base import count
-from methods.lm.client import LlmClient
+from methods.lm.client import Estimate, LlmClient
 
 Neighbours = Callable[[], Sequence[IntArray]]
+EXPECTED_DESCRIPTION = "x" * 400
+"""Stands for a description that is not written yet when the cost is estimated."""
 
 
 @dataclass
@@ -143,3 +146,54 @@ class ItemTexts:
     def _keep(self, prompt: str, answers: Sequence[str | None], instead: Sequence[str]) -> None:
         self._known[prompt] = tuple(answer or other for answer, other in zip(answers, instead, strict=True))
         self.ledger.fallbacks[prompt] = sum(not answer for answer in answers)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All prompts of a data set.
+
+    Args:
+        texts: the items' texts and whom to ask for them.
+        templates: all prompts but those for descriptions.
+    """
+
+    texts: ItemTexts
+    templates: tuple[Template, ...]
+
+    def estimate(self) -> Estimate:
+        """What all prompts take; descriptions that are not known yet are taken to have 400 characters."""
+        texts, client = self.texts, self.texts.client
+        asked = [] if texts.described else describe(texts.catalogue, texts.templates)
+        total = client.estimate(asked)
+        complete = not total.cost.requests
+        descriptions = texts.descriptions() if complete else (EXPECTED_DESCRIPTION,) * texts.catalogue.n_items
+        for template in self.templates:
+            prompts = texts.asked(template, descriptions)
+            if not complete:  # items would share prompts that differ once their descriptions are there
+                prompts = [f"{prompt} {item}" for item, prompt in enumerate(prompts)]
+            part = client.estimate(prompts)
+            total = Estimate(total.known + part.known, total.cost + part.cost, total.usd + part.usd)
+        return total
+
+    def open_prompts(self) -> list[str]:
+        """What can be asked now: the descriptions, or, once all are there, everything else."""
+        texts, client = self.texts, self.texts.client
+        asked = [] if texts.described else describe(texts.catalogue, texts.templates)
+        if client.open_requests(asked):
+            return asked
+        return [prompt for template in self.templates for prompt in texts.asked(template, texts.descriptions())]
+
+    def records(self) -> list[dict[str, str]]:
+        """Ask everything; one record per item and prompt, empty where there is no usable answer."""
+        texts, catalogue = self.texts, self.texts.catalogue
+        asked = {} if texts.described else {"describe": describe(catalogue, texts.templates)}
+        asked |= {template.id: texts.asked(template, texts.descriptions()) for template in self.templates}
+        records = []
+        for prompt, requests in asked.items():
+            for item, request, answer in zip(
+                catalogue.item_ids, requests, texts.client.ask(requests, what=prompt), strict=True
+            ):
+                digest = hashlib.sha256(request.encode()).hexdigest()
+                record = {"item_id": item, "prompt": prompt, "request_sha256": digest, "response": answer or ""}
+                records.append(record)
+        return records

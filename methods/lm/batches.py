@@ -64,8 +64,8 @@ def distinct(
                 kept[row][1].append(suffix)
             columns.append(found[row][key])
         places.append((row, columns))
-    distinct = [Group(prefix, tuple(suffixes)) for prefix, suffixes in kept]
-    return distinct, [[length for _, length in known] for known in found], places
+    groups = [Group(prefix, tuple(suffixes)) for prefix, suffixes in kept]
+    return groups, [[length for _, length in known] for known in found], places
 
 
 def split_batch(batch: Batch, budget: int, batch_size: int | None, shortcut: Shortcut) -> Iterator[Batch]:

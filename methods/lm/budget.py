@@ -1,6 +1,7 @@
 """Caps on what language models may cost, kept across methods, processes and restarts of a run."""
 
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
+from operator import add, sub
 from pathlib import Path
 
 from data.spelling import near
@@ -21,11 +22,10 @@ class Cost:
     tokens_out: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.requests + other.requests,
-            self.tokens_in + other.tokens_in,
-            self.tokens_out + other.tokens_out,
-        )
+        return Cost(*map(add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(*map(sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
@@ -133,19 +133,13 @@ class Meter:
 
     def settle(self, reserved: Cost, used: Cost) -> None:
         """Replace a reservation by what was used."""
-        self._add(
-            Cost(
-                used.requests - reserved.requests,
-                used.tokens_in - reserved.tokens_in,
-                used.tokens_out - reserved.tokens_out,
-            )
-        )
+        self._add(used - reserved)
 
     def _add(self, cost: Cost) -> None:
         self._connection.execute(
             "UPDATE spent SET requests = requests + ?, tokens_in = tokens_in + ?, tokens_out = tokens_out + ? "
             "WHERE run = ?",
-            (cost.requests, cost.tokens_in, cost.tokens_out, self._run),
+            (*astuple(cost), self._run),
         )
 
     def _check(self, total: Cost) -> None:

@@ -44,7 +44,7 @@ def recorded_file(llm: str, dataset: str, cache: Path) -> Path | None:
     return recorded.path(dataset) or (filled if filled.is_file() else None)
 
 
-def check(choice: LlmChoice) -> LlmBudget:
+def checked_budget(choice: LlmChoice) -> LlmBudget:
     """The budget of a choice of one of the known forms.
 
     Raises:
@@ -69,7 +69,7 @@ def open_client(choice: LlmChoice, dataset: str, compute: Compute) -> LlmClient:
     Raises:
         LlmError: if the choice is none of the known forms, or what it names is not there.
     """
-    budget = check(choice)
+    budget = checked_budget(choice)
     kind, _, name = choice.llm.partition(":")
     cache = compute.cache / "answers.sqlite"
     if kind == "recorded":

@@ -5,21 +5,19 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from transformers import PreTrainedModel
 
 from data.dataset import Catalogue
 from data.histories import Histories
 from data.prompts.template import DOMAIN, Template
 from data.types import IntArray
 from methods.lm.tuning import warmup_cosine
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 UNREAD = "\N{REPLACEMENT CHARACTER}"
 """A word no vocabulary holds."""
@@ -80,7 +78,7 @@ class Pace(Protocol):
 
 
 def optimise(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     pace: Pace,
     steps: int,
     rate: float,
@@ -104,9 +102,7 @@ def optimise(
     return seen
 
 
-def title_likelihoods(
-    model: "PreTrainedModel", states: Tensor, sequences: Sequence[IntArray], behind: int = 0
-) -> Tensor:
+def title_likelihoods(model: PreTrainedModel, states: Tensor, sequences: Sequence[IntArray], behind: int = 0) -> Tensor:
     """Log-probability of the title in every sequence, shape ``[sequences]``.
 
     Args:

@@ -30,7 +30,7 @@ class Recorded:
         """
         by_request: dict[str, str] = {}
         by_subject: dict[tuple[str, str], str] = {}
-        for number, line in enumerate(io.StringIO(content(path)), start=1):
+        for number, line in enumerate(io.StringIO(recorded_text(path)), start=1):
             try:
                 record = json.loads(line)
                 item, request, response = (_text(record[k]) for k in ("item_id", "request_sha256", "response"))
@@ -50,7 +50,7 @@ class Recorded:
         return self.by_request.get(request)
 
 
-def content(path: Path) -> str:
+def recorded_text(path: Path) -> str:
     """The text of a file of recorded answers.
 
     Raises:

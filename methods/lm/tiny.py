@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from data.dataset import Catalogue
 from data.histories import Histories
@@ -20,9 +20,6 @@ from methods.lm.pretraining import Material, blanked, optimise, own_odds, self_t
 from methods.lm.prompts import Encoder, as_ids
 from methods.lm.questions import Sampling, Window, ask, pick, windows
 from methods.lm.words import word_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 CONTINUED = (Slot("history"), Wording(", "), Slot("target"))
 """A history that simply goes on: how plain language modelling sees the next item."""
@@ -82,7 +79,7 @@ class TinyLlama:
 
 def train_tiny_llama(
     recipe: TinyLlama, catalogue: Catalogue, train: Histories, templates: Sequence[Template]
-) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast", int]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, int]:
     """Make and train the backbone; returns model, tokenizer and the number of tokens seen."""
     material = Material(catalogue, train, templates, recipe.often)
     tokenizer = word_tokenizer(material.texts(), recipe.window)
@@ -109,7 +106,7 @@ def train_tiny_llama(
     return model.eval(), tokenizer, seen
 
 
-def _untrained(recipe: TinyLlama, tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedModel":
+def _untrained(recipe: TinyLlama, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -157,14 +154,14 @@ def _up_to_history(template: Template) -> Template:
     return replace(template, parts=template.parts[start : end + 1])
 
 
-def _language_loss(model: "PreTrainedModel", sequences: Sequence[Group]) -> tuple[Tensor, int]:
+def _language_loss(model: PreTrainedModel, sequences: Sequence[Group]) -> tuple[Tensor, int]:
     """Mean cross-entropy over all tokens, and their number."""
     tokens = [len(group.suffixes[0]) - 1 for group in sequences]
     return answer_loss(model, sequences, tokens, "none"), sum(tokens)
 
 
 def _question_loss(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     encoder: Encoder,
     material: Material,
     asked: Sequence[Window],
@@ -217,7 +214,7 @@ def _alone(encoder: Encoder, material: Material, window: Window) -> Group:
 
 
 def _titles_and_odds(
-    model: "PreTrainedModel", encoder: Encoder, material: Material, groups: Sequence[Group]
+    model: PreTrainedModel, encoder: Encoder, material: Material, groups: Sequence[Group]
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of every title after its history, and the odds of yes right behind it, shape ``[titles]``."""
     suffixes = [suffix for group in groups for suffix in group.suffixes]
@@ -228,7 +225,7 @@ def _titles_and_odds(
     return titles, _odds(model, encoder, material, states[last])
 
 
-def _odds(model: "PreTrainedModel", encoder: Encoder, material: Material, states: Tensor) -> Tensor:
+def _odds(model: PreTrainedModel, encoder: Encoder, material: Material, states: Tensor) -> Tensor:
     """Logit of the positive minus that of the negative label word, shape ``[states]``."""
     words = [encoder.word(label)[0] for label in material.templates[0].labels]
     return word_odds(model, states, words)

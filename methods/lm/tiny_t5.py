@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from data.dataset import Catalogue
 from data.histories import Histories
@@ -23,9 +24,6 @@ from methods.lm.questions import Sampling, Window, pick, windows
 from methods.lm.t5 import decoder_loss, decoder_states
 from methods.lm.word_vectors import word_vectors
 from methods.lm.words import word_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 HISTORY = (Slot("history"),)
 """The shortest prompt there is."""
@@ -86,7 +84,7 @@ class TinyT5:
 
 def train_tiny_t5(
     recipe: TinyT5, catalogue: Catalogue, train: Histories, templates: Sequence[Template]
-) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast", int]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, int]:
     """Make and train the backbone; returns model, tokenizer and the number of tokens seen."""
     material = Material(catalogue, train, templates, recipe.often)
     tokenizer = word_tokenizer([*material.texts(), BLANK], recipe.window)
@@ -124,7 +122,7 @@ def train_tiny_t5(
     return model.eval(), tokenizer, seen
 
 
-def end_texts(tokenizer: "PreTrainedTokenizerFast") -> None:
+def end_texts(tokenizer: PreTrainedTokenizerFast) -> None:
     """Put an end token behind every text, as T5 has it.
 
     The decoder's attention to the encoder knows no positions: which title is the latest has to be found by
@@ -139,7 +137,7 @@ def end_texts(tokenizer: "PreTrainedTokenizerFast") -> None:
     )
 
 
-def make_tiny_t5(recipe: TinyT5, tokenizer: "PreTrainedTokenizerFast") -> "PreTrainedModel":
+def make_tiny_t5(recipe: TinyT5, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """The untrained model.
 
     T5's initialiser, with embeddings of size 1, is made for an optimiser whose steps grow with the weights;
@@ -174,7 +172,7 @@ def make_tiny_t5(recipe: TinyT5, tokenizer: "PreTrainedTokenizerFast") -> "PreTr
     return model
 
 
-def start_embeddings(model: "PreTrainedModel", vectors: np.ndarray, spread: float) -> None:
+def start_embeddings(model: PreTrainedModel, vectors: np.ndarray, spread: float) -> None:
     """Put the vectors, scaled, in place of the embeddings of all words that have one."""
     found = torch.from_numpy(np.flatnonzero(vectors.any(axis=1)))
     layer: Any = model.get_input_embeddings()
@@ -183,7 +181,7 @@ def start_embeddings(model: "PreTrainedModel", vectors: np.ndarray, spread: floa
 
 
 def _question_loss(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     reader: Reader,
     material: Material,
     asked: Sequence[Window],
@@ -224,7 +222,7 @@ def _without_history(shown: Window) -> Window:
 
 
 def _titles_and_odds(
-    model: "PreTrainedModel", reader: Reader, material: Material, groups: Sequence[Group]
+    model: PreTrainedModel, reader: Reader, material: Material, groups: Sequence[Group]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probability of the title in every question, its tokens, and the odds of yes behind it.
 

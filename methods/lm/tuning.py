@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from data.random import generator
-from data.types import FloatArray, IntArray
+from data.types import FloatArray
 from methods.base import Requests, Task
 from methods.lm.forward import answer_loss, shortcut_for
 from methods.lm.memory import has_room_for
@@ -252,12 +252,8 @@ def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
     return factor
 
 
-def valid_sample(task: Task, users: int, negatives: int, seed: int) -> tuple[Requests, IntArray]:
-    """Some validation users with some of their negatives, cheap enough to ask often.
-
-    Returns:
-        Requests with the positive in column 0, and the rows of ``task.valid`` they are.
-    """
+def valid_sample(task: Task, users: int, negatives: int, seed: int) -> Requests:
+    """Some validation users with some of their negatives, cheap enough to ask often; the positive is in column 0."""
     rng = generator(seed, "validation sample")
     rows = np.sort(rng.permutation(len(task.valid))[:users])
     valid, positive = task.valid.select(rows), task.valid_positive[rows]
@@ -265,7 +261,7 @@ def valid_sample(task: Task, users: int, negatives: int, seed: int) -> tuple[Req
     np.put_along_axis(turn, positive[:, None], -1, axis=1)
     columns = np.argsort(turn, axis=1)[:, : negatives + 1]
     shown = np.take_along_axis(valid.candidates, columns, axis=1)
-    return replace(valid, candidates=shown), rows
+    return replace(valid, candidates=shown)
 
 
 def list_auc(scores: FloatArray) -> float:

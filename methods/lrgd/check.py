@@ -7,15 +7,15 @@ the model's own attention gave, over all queries and several splits of the token
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from methods.lm.hub import BackboneError, first_line
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
-
-    from methods.lrgd.record import Trace
+from data.random import generator
+from methods.lm.embedded import SHIPPED
+from methods.lm.hub import BackboneError, first_line, load_model, source_of
+from methods.lrgd.dual import Dual
+from methods.lrgd.record import Trace, record
 
 SIZES: Mapping[str, tuple[int, int, int]] = {"small": (64, 3, 4), "large": (1024, 16, 16)}
 """Width, layers and heads of random models; the large ones have a few hundred million parameters."""
@@ -48,7 +48,7 @@ class Row:
     size: float
 
 
-def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: int = 0) -> "PreTrainedModel":
+def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: int = 0) -> PreTrainedModel:
     """A decoder with random weights: ``llama``, ``qwen2``, ``qwen3`` or ``gpt2``.
 
     Keys have the size of those of trained models, so that attention is not nearly uniform.
@@ -56,9 +56,6 @@ def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: 
     Raises:
         ValueError: for another family.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     width, layers, heads = SIZES[size]
     common = {
         "vocab_size": vocabulary,
@@ -90,7 +87,7 @@ def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: 
     return model
 
 
-def check(name: str, model: "PreTrainedModel", ids: "torch.Tensor", splits: Sequence["torch.Tensor"]) -> Row:
+def check(name: str, model: PreTrainedModel, ids: torch.Tensor, splits: Sequence[torch.Tensor]) -> Row:
     """Differences between the dual models and the attention of a model on some token ids ``[1, n]``.
 
     Args:
@@ -99,10 +96,6 @@ def check(name: str, model: "PreTrainedModel", ids: "torch.Tensor", splits: Sequ
         ids: token ids, shape ``[1, n]``.
         splits: True for demonstration tokens, shape ``[n]`` each.
     """
-    import torch
-
-    from methods.lrgd.record import record
-
     with torch.no_grad():
         traces, _ = record(model, ids)
         worst = [max(errors) for errors in zip(*_errors(traces, splits), strict=True)]
@@ -112,11 +105,7 @@ def check(name: str, model: "PreTrainedModel", ids: "torch.Tensor", splits: Sequ
     return Row(name, dtype, len(traces), heads, keys, worst[0], worst[1], worst[2], size)
 
 
-def _errors(traces: Sequence["Trace"], splits: Sequence["torch.Tensor"]) -> Iterator[tuple[float, float, float]]:
-    import torch
-
-    from methods.lrgd.dual import Dual
-
+def _errors(traces: Sequence[Trace], splits: Sequence[torch.Tensor]) -> Iterator[tuple[float, float, float]]:
     for trace in traces:
         # Singular value decompositions know no half precision.
         precision = trace.query.dtype if trace.query.dtype.itemsize >= 4 else torch.float32
@@ -130,12 +119,8 @@ def _errors(traces: Sequence["Trace"], splits: Sequence["torch.Tensor"]) -> Iter
             yield tuple(float((result - output).abs().max()) for result in (one, many, mixed))  # type: ignore[misc]
 
 
-def splits(length: int, number: int = 3, seed: int = 0) -> list["torch.Tensor"]:
+def splits(length: int, number: int = 3, seed: int = 0) -> list[torch.Tensor]:
     """A block of demonstrations after an instruction, and scattered tokens at random shares."""
-    import torch
-
-    from data.random import generator
-
     rng = generator(seed, "lrgd check splits")
     block = torch.zeros(length, dtype=torch.bool)
     block[length // 8 : 3 * length // 4] = True
@@ -163,10 +148,6 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _rows(name: str, asked: argparse.Namespace) -> Iterator[Row]:
-    import torch
-
-    from data.random import generator
-
     for dtype in asked.dtype:
         model = _model(name, asked)
         model.to(device=asked.device, dtype=getattr(torch, dtype))  # type: ignore[call-arg]
@@ -175,12 +156,7 @@ def _rows(name: str, asked: argparse.Namespace) -> Iterator[Row]:
         yield check(name, model, ids, [s.to(asked.device) for s in splits(asked.tokens, seed=asked.seed)])
 
 
-def _model(name: str, asked: argparse.Namespace) -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
-
-    from methods.lm.embedded import SHIPPED
-    from methods.lm.hub import load_model, source_of
-
+def _model(name: str, asked: argparse.Namespace) -> PreTrainedModel:
     if name.startswith("random-"):
         return random_model(name.removeprefix("random-"), asked.size, seed=asked.seed)
     if (SHIPPED / name).is_dir():
@@ -190,8 +166,6 @@ def _model(name: str, asked: argparse.Namespace) -> "PreTrainedModel":
 
 
 def _device(name: str) -> str:
-    import torch
-
     try:
         torch.zeros(0, device=name)
     except (RuntimeError, AssertionError) as error:

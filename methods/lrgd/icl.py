@@ -96,9 +96,9 @@ class Prompt:
         """The prompt and all tokens of its answers that something comes after."""
         return Group(self.ids, tuple(answer[:-1] for answer in self.answers))
 
-    def shown(self, answer: int = 0) -> Shown:
-        """The prompt with one of its answers behind it."""
-        tokens = self.answers[answer]
+    def shown(self) -> Shown:
+        """The prompt with the first of its answers behind it."""
+        tokens = self.answers[0]
         owner = np.append(self.owner, np.full(len(tokens), -1))
         return Shown(np.append(self.ids, tokens), owner, len(tokens))
 
@@ -139,11 +139,8 @@ def _encode(encoder: Encoder, query: Query, titles: Sequence[str]) -> Prompt:
 
 def _by_stretches(encoder: Encoder, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
     """Tokens of texts in a row and the number of each one's text; no token spans two texts."""
-    first, rest = (
-        encoder.encode(texts[:1]),
-        encoder.tokenizer(list(texts[1:]), add_special_tokens=False, verbose=False)["input_ids"],
-    )
-    rows = [*first, *rest]
+    rest = encoder.tokenizer(list(texts[1:]), add_special_tokens=False, verbose=False)["input_ids"]
+    rows = [*encoder.encode(texts[:1]), *rest]
     return as_ids([token for row in rows for token in row]), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
 
 

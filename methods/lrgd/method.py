@@ -183,7 +183,7 @@ class Lrgd:
         negative = self._negative(task, backbone, seed)
         self._material = Material.of(backbone.model, backbone.window, negative, seed)
         given = {name: getattr(self, name) for name in STRENGTHS if getattr(self, name) is not None}
-        requests, _ = valid_sample(task, self.valid_users, self.valid_negatives, seed)
+        requests = valid_sample(task, self.valid_users, self.valid_negatives, seed)
         rows = ({ROLE: (template,) * len(requests)} for template in task.templates[ROLE])
         worded = [self._prompts(replace(requests, templates=templates)) for templates in rows]
 

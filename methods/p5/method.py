@@ -6,16 +6,12 @@ predict paradigm (P5)", RecSys 2022, arXiv 2203.13366. Deviations are listed in 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from data.prompts.template import Role
 from data.types import FloatArray
 from methods.base import FitReport, MethodInfo, NotRunnable, Requests, Space, Task, require_templates
 from methods.checks import check_least, check_positive, check_shares, check_types
-
-if TYPE_CHECKING:
-    from methods.lm.backbone import Backbone
-    from methods.lm.tuning import Tuned
 
 ROLE: Role = "sequential"
 
@@ -90,7 +86,13 @@ class P5:
             NotRunnable: if there is no seen template, the backbone cannot be had or is no encoder-decoder, requests
                 show fewer items than ``shortest``, or the titles to choose from do not fit the backbone's window.
         """
-        backbone, tuned = self._trained(task, seed)
+        from methods.p5 import training
+
+        require_templates(self.info, task)
+        if self.epochs and self.shortest > task.history_length:
+            raise NotRunnable(f"shortest is {self.shortest}, but requests show {task.history_length} items at most")
+        backbone, tuned = training.trained(task, self, seed)
+        self.scorer = training.scorer(backbone, task.compute.batch_size)
         note = f"; {tuned}" if tuned.epochs else ""
         return FitReport(
             epochs=tuned.epochs,
@@ -111,14 +113,3 @@ class P5:
     def score(self, requests: Requests) -> FloatArray:
         """Log-likelihood of each candidate's title as the answer, shape ``[rows, candidates]``."""
         return self.scorer.title_likelihood(requests, ROLE, self.normalised)
-
-    def _trained(self, task: Task, seed: int) -> "tuple[Backbone, Tuned]":
-        """The trained model and what it took; sets the scorer."""
-        from methods.p5 import training
-
-        require_templates(self.info, task)
-        if self.epochs and self.shortest > task.history_length:
-            raise NotRunnable(f"shortest is {self.shortest}, but requests show {task.history_length} items at most")
-        backbone, tuned = training.trained(task, self, seed)
-        self.scorer = training.scorer(backbone, task.compute.batch_size)
-        return backbone, tuned

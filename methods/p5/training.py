@@ -131,10 +131,12 @@ def _key(backbone: Backbone, task: Task, settings: P5, seed: int) -> str:
 def _train_into(folder: Path, backbone: Backbone, task: Task, settings: P5, seed: int) -> None:
     """Train and save."""
     scoring = scorer(backbone, task.compute.batch_size)
-    valid, _ = valid_sample(task, settings.valid_users, settings.valid_negatives, seed)
+    valid = valid_sample(task, settings.valid_users, settings.valid_negatives, seed)
     tuned = tune(
         backbone.model,
-        epochs=_epochs(scoring.reader, task, settings, seed),
+        epochs=(
+            _batches(scoring.reader, task, settings, generator(seed, "p5", epoch)) for epoch in range(settings.epochs)
+        ),
         measure=lambda: list_auc(scoring.title_likelihood(valid, ROLE, settings.normalised)),
         schedule=Schedule(
             rate=settings.rate,
@@ -149,11 +151,6 @@ def _train_into(folder: Path, backbone: Backbone, task: Task, settings: P5, seed
     backbone.model.save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
     (folder / FACTS).write_text(json.dumps(asdict(tuned), indent=1) + "\n", encoding="utf-8")
-
-
-def _epochs(reader: Reader, task: Task, settings: P5, seed: int) -> Iterator[Iterator[list[Questions]]]:
-    for epoch in range(settings.epochs):
-        yield _batches(reader, task, settings, generator(seed, "p5", epoch))
 
 
 def _batches(reader: Reader, task: Task, settings: P5, rng: np.random.Generator) -> Iterator[list[Questions]]:

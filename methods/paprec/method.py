@@ -132,7 +132,7 @@ class PapRec(P5):
             return Judge(self.scorer, lists, self.normalised)
 
         shared, size = self.global_tokens, self.tokens.shape[1]
-        valid = candidate_lists(self.scorer, valid_sample(task, len(task.valid), self.negatives, seed)[0], size)
+        valid = candidate_lists(self.scorer, valid_sample(task, len(task.valid), self.negatives, seed), size)
         earlier = candidate_lists(self.scorer, earlier_lists(task, self.lists, self.negatives, seed), size)
         drawn = generator(seed, "paprec sample").permutation(len(valid))[: self.sample]
         searched, rest = np.array_split(drawn, 2)

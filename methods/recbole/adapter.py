@@ -117,7 +117,7 @@ class RecBoleModel(Declared):
         if not self.scores_pairs or len(task.valid) <= most:
             return task
         rows = np.sort(generator(seed, self.model, "validation").choice(len(task.valid), most, replace=False))
-        return replace(task, valid=task.valid.select(rows), valid_positive=task.valid_positive[rows])
+        return task.with_valid(rows)
 
     def score(self, requests: Requests) -> FloatArray:
         """Scores of the candidates, shape ``[rows, candidates]``."""

@@ -68,7 +68,9 @@ def shims(seed: int, threads: int) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for context in (  # what generators make is run when it is entered
-            *(warnings.catch_warnings(action="ignore"), _records(), _arguments(), _numpy(), _scipy(), _yaml()),
+            # without the command line, of which ``Config`` would take ``--epochs=3`` for a setting of its own
+            *(warnings.catch_warnings(action="ignore"), _records(), _attributes(sys, argv=["recbole"])),
+            *(_numpy(), _scipy(), _yaml()),
             *(torch_threads(threads), _no_anomaly_detection(), _generators(seed), _no_tensorboard(), _masks()),
         ):
             stack.enter_context(context)
@@ -109,19 +111,11 @@ def _records() -> Iterator[None]:
 
 
 @contextmanager
-def _arguments() -> Iterator[None]:
-    """Hide the command line: ``Config`` would take ``--epochs=3`` on it for a setting of its own."""
-    with _attributes(sys, argv=["recbole"]):
-        yield
-
-
-@contextmanager
 def _numpy() -> Iterator[None]:
     """Names that NumPy 2 dropped; the other ones ``Config`` sets itself."""
     set_by_config = ("bool", "int", "float", "complex", "object", "str", "long", "unicode")
-    with ExitStack() as stack:
-        stack.enter_context(_attributes(np, float_=np.float64, complex_=np.complex128, unicode_=np.str_))
-        stack.enter_context(_attributes(np, **{name: vars(np)[name] for name in set_by_config if name in vars(np)}))
+    kept = {name: vars(np)[name] for name in set_by_config if name in vars(np)}
+    with _attributes(np, float_=np.float64, complex_=np.complex128, unicode_=np.str_, **kept):
         try:
             yield
         finally:

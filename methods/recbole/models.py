@@ -170,19 +170,13 @@ class DIN(RecBoleModel):
 
 
 @dataclass
-class S3Rec(RecBoleModel):
+class S3Rec(SASRec):
     """SASRec pretrained to predict masked items, attributes and segments."""
 
     info = MethodInfo("s3rec", "Zhou et al., 2020, S3-Rec", cost=85)
     model = "S3Rec"
     space: ClassVar[Space] = {**ATTENTION, "pretrain_epochs": (1, 3)}
 
-    hidden_size: int = 64
-    inner_size: int = 64
-    n_layers: int = 1
-    n_heads: int = 2
-    hidden_dropout_prob: float = 0.3
-    attn_dropout_prob: float = 0.3
     pretrain_epochs: int = 1
 
     def __post_init__(self) -> None:

@@ -22,6 +22,18 @@ def test_rounded_costs_do_not_lead_beyond_the_whole(capsys):
     assert "100%" in capsys.readouterr().err
 
 
+def test_the_remaining_time_is_told_once_a_share_of_the_run_is_done(capsys):
+    cell = SimpleNamespace(id=CellId("tiny", "tallrec", 0), run=None)
+    bar = Bar([cell], {"tallrec": 100.0})
+    bar.report(cell, 0.01, "fitting")
+    bar.bar.refresh()
+    assert "<" not in capsys.readouterr().err
+    bar.report(cell, 0.5, "fitting")
+    bar.bar.refresh()
+    assert "<" in capsys.readouterr().err
+    bar.close()
+
+
 def test_a_stage_that_begins_with_the_method_does_not_name_it_twice(capsys):
     cell = SimpleNamespace(id=CellId("tiny", "tallrec", 0), run=None)
     bar = Bar([cell], {"tallrec": 1.0})

@@ -103,7 +103,7 @@ def test_all_prompts_are_judged_on_the_users_of_the_largest_search(study):
     folder, methods = study
     judge, largest = methods[0][1], methods[0][3]
     few = next(tokens for row, _, _, task, tokens in methods if row == "paprec/shared" and len(task.valid) == 12)
-    shown, _ = valid_sample(largest, 24, 9, 0)
+    shown = valid_sample(largest, 24, 9, 0)
     judge.tokens = few
     expected = (
         surrogate(judge.score(shown)).mean(),
@@ -120,7 +120,7 @@ def test_gains_are_those_of_user_triggers_beside_the_same_global_ones(study):
     before = after.copy()
     before[:, 5:] = start[:, 5:]
     assert (before != start).any(), "nothing told global triggers from those of the start"
-    shown, _ = valid_sample(largest, 24, 9, 0)
+    shown = valid_sample(largest, 24, 9, 0)
     values = []
     for tokens in (before, after):
         judge.tokens = tokens

@@ -143,7 +143,7 @@ def test_what_stops_global_triggers_does_not_see_the_triggers_of_users(task):
 def test_user_triggers_are_accepted_on_the_evidence_and_stopped_on_the_rest(task, evidence):
     method, shared, own = kinds(task, evidence=evidence)
     by_validation, by_training = (own.search, own.held) if evidence == "validation" else (own.held, own.search)
-    valid, earlier = valid_sample(task, 16, 5, 0)[0], earlier_lists(task, 1, 5, 0)
+    valid, earlier = valid_sample(task, 16, 5, 0), earlier_lists(task, 1, 5, 0)
     method.tokens = drawn()
     searched = np.isfinite(shared.search(method.tokens, ALL))
     expected = surrogate(method.score(valid))
@@ -162,7 +162,7 @@ def test_likelihoods_are_divided_by_the_length_of_titles_where_that_is_set(task)
         method, _, own = kinds(task, normalised=normalised)
         method.tokens = drawn()
         scores.append(method.score(task.valid))
-        accepted = surrogate(method.score(valid_sample(task, 16, 5, 0)[0]))
+        accepted = surrogate(method.score(valid_sample(task, 16, 5, 0)))
         np.testing.assert_allclose(own.search(drawn(), ALL), accepted)
     lengths = np.array([len(method.scorer.reader.tokens(title)) for title in titles])[task.valid.candidates]
     np.testing.assert_allclose(scores[1], scores[0] / lengths, rtol=1e-5)
