@@ -87,12 +87,15 @@ class Cell:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Those of the problem, of recorded answers that the setting ``llm`` names, and of a user's own method."""
+        """Those of the problem, of recorded answers and model folders that it reads, and of a user's own method."""
         method = create(self.id.method, self.settings)
         found = dict(self.problem.fingerprints)
         file = recorded_file(hooks.llm(method), self.problem.dataset.name, self.compute.cache)
         if file is not None and file.is_file():
             found["recorded"] = fingerprint(recorded_text(file))
+        backbone = self.compute.backbone if "language model" in method.info.needs else None
+        if models := kept_fits.models([backbone, *self.lasting.values()]):
+            found["models"] = fingerprint(models)
         return found | self.source
 
     @property

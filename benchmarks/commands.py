@@ -95,7 +95,7 @@ def run(options: Namespace) -> int:
         options.cache_dir.resolve(),
     )
     folder = _folder(options, chosen.name)
-    chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path))
+    chosen = plan.with_llm(chosen, options.llm, options.llm_budget, str(folder.path), _settings(options.settings))
     where = tuned_settings.folders(options.tuned, folder.path)
     _refuse_combinations(options, where, folder)
     tuned = () if options.tune else where  # a search starts from the methods' own defaults
@@ -186,6 +186,7 @@ def _refuse_to_replace(made: plan.Plan, folder: RunFolder) -> None:
 def _tune(made: plan.Plan, folder: RunFolder, trials: int, where: Path, execute: executors.Executor) -> int:
     """Search the settings of every method that declares a space, and write the best after each method."""
     searches = tuning.searches(made.cells, trials)
+    tuning.refuse_to_replace(searches)
     _say_data(made)
     tuned_settings.write(searches, where)  # a file that cannot be added to is refused before anything is fitted
     executors.log_to(folder.path / "run.log")

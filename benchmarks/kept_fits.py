@@ -7,6 +7,7 @@ two modules here that make the task and the file. Conditions, unseen templates a
 pickle runs what it says: a cache is to be trusted as code is.
 """
 
+import hashlib
 import logging
 import os
 import pickle
@@ -122,6 +123,20 @@ def folders(named: Iterable[object]) -> dict[str, list[str]]:
     """Names, sizes and times of the files in every folder that is named, perhaps as ``local:FOLDER``."""
     names = [name.removeprefix("local:") for name in named if isinstance(name, str)]
     return {name: sorted(map(_stamp, Path(name).rglob("*"))) for name in names if os.path.isdir(name)}
+
+
+def models(named: Iterable[object]) -> dict[str, str]:
+    """SHA-256 of the files in every folder of a model that is named, perhaps as ``local:FOLDER``, by path inside it."""
+    folders = {Path(name.removeprefix("local:")) for name in named if isinstance(name, str)}
+    files = [(folder, file) for folder in folders if (folder / "config.json").is_file() for file in folder.rglob("*")]
+    return {str(file.relative_to(folder)): _digest(file, _stamp(file)) for folder, file in files if file.is_file()}
+
+
+@cache
+def _digest(path: Path, stamp: str) -> str:
+    """SHA-256 of a file, read once for every stamp."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(path: Path) -> str:

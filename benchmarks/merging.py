@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.errors import UsageError
@@ -10,7 +11,7 @@ from methods.base import count
 
 
 def merge(parts: Sequence[RunFolder], into: RunFolder) -> list[str]:
-    """Copy the finished cells of the parts that are not in a folder yet, and write its manifest.
+    """Copy the finished cells of the parts into a folder, of several fits of one the latest, and write its manifest.
 
     Args:
         parts: folders that the same command filled, but for ``--part`` and ``--output-dir``; what is not finished in
@@ -39,9 +40,9 @@ def merge(parts: Sequence[RunFolder], into: RunFolder) -> list[str]:
     for each in manifest["cells"]:
         cell, key = CellId(each["dataset"], each["method"], each["seed"]), each["key"]
         holders = [part for part in (into, *parts) if part.record(cell, key)]
-        if holders and holders[0] is not into:
+        if holders and (latest := max(holders, key=partial(_finished, cell=cell))) is not into:
             with into.writing(cell) as folder:
-                shutil.copytree(holders[0].cell(cell), folder, dirs_exist_ok=True)
+                shutil.copytree(latest.cell(cell), folder, dirs_exist_ok=True)
         if holders:
             outcomes.pop(str(cell), None)  # of another attempt
         elif str(cell) not in outcomes:
@@ -54,6 +55,11 @@ def merge(parts: Sequence[RunFolder], into: RunFolder) -> list[str]:
             f"{of} finished in no part, the first {left[0]}: the command without --part runs them in {into.path}"
         )
     return said
+
+
+def _finished(part: RunFolder, cell: CellId) -> int:
+    """When a cell was finished; a copy has the time of what it was copied from."""
+    return (part.cell(cell) / "record.json").stat().st_mtime_ns
 
 
 def _unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """From a suite to the cells that have to be run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import eq
 from pathlib import Path
@@ -191,23 +191,31 @@ def _turn(cost: float) -> tuple[bool, float]:
     return cost > CHEAP, -cost if cost > CHEAP else cost
 
 
-def with_llm(suite: Suite, llm: str | None, budget: str | None, run: str) -> Suite:
+def with_llm(
+    suite: Suite, llm: str | None, budget: str | None, run: str, line: Mapping[str, Collection[str]] | None = None
+) -> Suite:
     """The suite with the same language model, and one budget for all, for every method that asks one.
+
+    Args:
+        suite: the suite with all overrides.
+        llm: ``--llm``; it wins over the suite file.
+        budget: ``--llm-budget``, likewise.
+        run: what a budget holds for.
+        line: settings that --set gives, by method or pattern; they win over both.
 
     Raises:
         LlmError: for a language model or a budget in none of the known forms.
     """
     checked_budget(LlmChoice("recorded" if llm is None else llm, budget or ""))
     given = {key: value for key, value in (("llm", llm), ("llm_budget", budget)) if value is not None}
-    if not given:
-        return suite
-    given["llm_run"] = run
-    settings = {
-        name: {key: given[key] for key in given.keys() & known} | suite.settings.get(name, {})
-        for name in names(suite.methods)
-        if "llm" in (known := settings_of(name))
-    }
-    return suite.model_copy(update={"settings": {**suite.settings, **settings}})
+    settings = dict(suite.settings)
+    for name in (name for name in names(suite.methods) if "llm" in settings_of(name)):
+        fixed = {setting for key, own in (line or {}).items() if name in names([key]) for setting in own}
+        known = given.keys() & settings_of(name)
+        own = {**settings.get(name, {}), **{key: given[key] for key in known - fixed}}
+        if known or own.get("llm_budget"):
+            settings[name] = {"llm_run": run, **own}
+    return suite.model_copy(update={"settings": settings})
 
 
 def _conditions(suite: Suite, wording: Mapping[Role, tuple[Template, ...]]) -> tuple[Condition, ...]:

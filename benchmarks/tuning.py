@@ -114,6 +114,17 @@ class Search:
             raise TuningError(f"{self.path}: no file of trials: {error}; delete it to search anew") from error
         return [] if _missing(trials) else trials
 
+    @property
+    def others(self) -> bool:
+        """Whether its file holds trials that other settings or data than its own gave."""
+        if not self.path.exists():
+            return False
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            return stored["key"] != self.key and any(trial.get("value") is not None for trial in stored["trials"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False  # :meth:`kept` says what is wrong with it
+
     def waiting(self) -> int:
         """Fits that are left to be made."""
         return max(0, min(self.trials, prod(map(len, self.space.values()))) - len(self.kept()))
@@ -181,6 +192,20 @@ class Search:
 def _missing(trials: Sequence[Trial]) -> bool:
     """Whether the method itself, not only some of its settings, lacks something here: worth another try elsewhere."""
     return bool(trials) and trials[0].outcome == "not run"
+
+
+def refuse_to_replace(found: Iterable[Search]) -> None:
+    """See that no trials of other settings would be lost.
+
+    Raises:
+        TuningError: naming the first file that has some.
+    """
+    for search in found:
+        if search.others:
+            raise TuningError(
+                f"{search.path}: has trials of {search.id.method} with other settings, data, device or code: name "
+                "another --output-dir, or delete it to search anew"
+            )
 
 
 def searches(cells: Iterable[Cell], trials: int) -> list[Search]:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,11 @@ def fingerprint(*parts: object) -> str:
     for part in parts:
         _update(digest, part)
     return digest.hexdigest()
+
+
+def stamps(folder: Path) -> list[str]:
+    """Name, size and time of every file of a folder, by which another content is told."""
+    return [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(folder.iterdir())]
 
 
 def _update(digest: "hashlib._Hash", part: object) -> None:

@@ -16,6 +16,8 @@ STARS = 5
 """Largest rating of the scale that the least rating of a positive is meant for by default."""
 MOSTLY = 0.8
 """Share of steps, and of users, that tells positions from times."""
+LONGEST = 1000
+"""Characters of a title: descriptions and page scripts that stand in its place would fill a model's window."""
 SOME = 0.1
 """Share of users from which a run says that their latest items are in no order."""
 
@@ -207,4 +209,9 @@ def _titles(item_ids: Sequence[str], texts: ItemTexts) -> tuple[tuple[str, ...],
         for what, ids in groups.items()
         if ids
     ]
-    return tuple(texts.titles.get(i) or i for i in item_ids), notes
+    titles = [texts.titles.get(i) or i for i in item_ids]
+    if long := [i for i, title in zip(item_ids, titles, strict=True) if len(title) > LONGEST]:
+        notes.append(
+            f"{len(long)} titles in {texts.path.name} have over {LONGEST} characters and are cut (first: {long[0]})"
+        )
+    return tuple(title[:LONGEST].rstrip() for title in titles), notes

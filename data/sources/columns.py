@@ -120,4 +120,5 @@ def gather(
 
 def _decoded(text: str) -> str:
     """A text with its HTML entities decoded, on one line and without blanks around it."""
-    return " ".join(html.unescape(text).splitlines()).strip()  # lists in prompts have a title a line
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # JSON may hold half a character
+    return " ".join(html.unescape(whole).splitlines()).strip()  # lists in prompts have a title a line

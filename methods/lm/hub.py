@@ -53,7 +53,9 @@ def _hub_reachable() -> bool:
     return True
 
 
-def load_model(auto: Any, name: str, source: Mapping[str, Any], what: str = "backbone", **how: Any) -> Any:
+def load_model(
+    auto: Any, name: str, source: Mapping[str, Any], what: str = "backbone", spare: str = "-", **how: Any
+) -> Any:
     """A model with all its weights.
 
     Args:
@@ -61,6 +63,7 @@ def load_model(auto: Any, name: str, source: Mapping[str, Any], what: str = "bac
         name: as it was asked for.
         source: from :func:`source_of`.
         what: what the model is to be, for messages.
+        spare: how the names of weights begin that nobody reads.
         how: more arguments of ``from_pretrained``.
 
     Raises:
@@ -68,7 +71,8 @@ def load_model(auto: Any, name: str, source: Mapping[str, Any], what: str = "bac
     """
     # What transformers leaves in single precision beside float16, because it would overflow, stays so.
     loaded, read = load_part(auto, name, {**source, **how, "output_loading_info": True}, what)
-    if lacking := sorted(dict(loaded.named_parameters()).keys() & read["missing_keys"]):
+    missing = dict(loaded.named_parameters()).keys() & read["missing_keys"]
+    if lacking := sorted(name for name in missing if not name.startswith(spare)):
         raise BackboneError(f"{what} {name!r} comes without {', '.join(lacking[:3])}: random weights would stand in")
     return loaded
 

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from data.fingerprint import fingerprint, stamps
 from methods.lm.answers import Answer, Generation, LlmError, judge
 from methods.lm.reloaded import Reloaded
 
@@ -31,7 +33,9 @@ class LocalModel(Reloaded):
     @property
     def model(self) -> str:
         """Name, and what else its answers depend on."""
-        return f"{self.name} in {self.dtype} on {self.device.partition(':')[0]}"
+        folder = Path(self.name)
+        held = f" of {fingerprint(stamps(folder))[:12]}" if folder.is_dir() else ""
+        return f"{self.name}{held} in {self.dtype} on {self.device.partition(':')[0]}"
 
     def answers(self, prompts: Sequence[str], generation: Generation, attempts: int) -> tuple[list[Answer], int]:
         """Answers to prompts, through the model's chat template where it has one.

@@ -97,7 +97,7 @@ class Encoder:
                 return sequences
         raise PromptError(
             f"template {template.id!r} needs {max(map(len, sequences)) + room} tokens without any history, "
-            f"but the window of the model is {self.window}"
+            f"but the window of the model is {self.window}; the longest it asks about is {max(targets, key=len)[:60]!r}"
         )
 
     def _filled_by_pieces(self, prompt: Prompt, slot: str, values: Sequence[str]) -> list[list[int]]:

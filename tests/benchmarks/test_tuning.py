@@ -81,6 +81,15 @@ def test_trials_are_not_used_again_for_other_fixed_settings(planned):
     assert search(planned(seconds=0.001), trials=2).waiting() == 2
 
 
+def test_trials_are_not_lost_to_a_search_with_other_settings(planned):
+    found = search(planned(), trials=2)
+    found.execute(quiet)
+    tuning.refuse_to_replace([found])
+    with pytest.raises(TuningError, match=f"{found.path.name}: has trials of {TUNABLE} with other settings"):
+        tuning.refuse_to_replace([search(planned(seconds=0.001), trials=2)])
+    assert len(found.kept()) == 2
+
+
 def test_trials_are_not_used_again_when_the_file_of_ones_own_method_has_changed(planned, monkeypatch):
     search(planned(), trials=2).execute(quiet)
     monkeypatch.setattr(cells, "source", lambda *_: "edited")

@@ -117,6 +117,16 @@ def test_unusable_reviews_are_an_error_that_names_the_line(folder, line, sentenc
     assert sentence in str(error.value)
 
 
+def test_half_a_character_in_a_title_is_replaced_and_a_page_script_is_cut(folder):
+    edition_2023(folder)
+    records = [{"title": "Soap \ud83d", "parent_asin": "B1"}, {"title": "var aPageStart; " * 200, "parent_asin": "B2"}]
+    pack(folder / "meta_All_Beauty.jsonl.gz", list(map(json.dumps, records)))
+    dataset = sources.load(str(folder), min_count=1)
+    titles = dict(zip(dataset.catalogue.item_ids, dataset.catalogue.titles, strict=True))
+    assert titles["B1"] == "Soap \N{REPLACEMENT CHARACTER}" and len(titles["B2"]) <= 1000
+    assert any("1 titles in meta_All_Beauty.jsonl.gz have over 1000 characters" in note for note in dataset.notes)
+
+
 def test_metadata_of_another_category_are_an_error(folder):
     edition_2018(folder)
     pack(folder / "meta_All_Beauty.json", ['{"asin": "T1", "title": "Toy"}'])

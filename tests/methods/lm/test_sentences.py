@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from methods.base import NotRunnable
 from methods.lm import sentences
@@ -81,6 +82,20 @@ def test_a_folder_with_another_model_gives_other_vectors(tmp_path: Path) -> None
         file.seek(-2_000_000, 2)
         file.write(bytes(1_000_000))
     assert not np.array_equal(SentenceEncoder(str(own), cache=tmp_path / "cache").encode(TEXTS[:1]), before)
+
+
+def test_an_encoder_that_lacks_weights_is_refused_but_for_the_pooler(tmp_path: Path) -> None:
+    folder = packaged()
+    assert folder is not None
+    own = Path(shutil.copytree(folder, tmp_path / "model"))
+    weights = load_file(own / "model.safetensors")
+    rest = {name: value for name, value in weights.items() if "pooler." not in name}
+    save_file(rest, own / "model.safetensors", {"format": "pt"})
+    assert np.array_equal(SentenceEncoder(str(own)).encode(TEXTS[:1]), SentenceEncoder().encode(TEXTS[:1]))
+    rest = {name: value for name, value in rest.items() if "layer.5." not in name}
+    save_file(rest, own / "model.safetensors", {"format": "pt"})
+    with pytest.raises(NotRunnable, match=r"comes without encoder\.layer\.5"):
+        SentenceEncoder(str(own)).encode(TEXTS[:1])
 
 
 def test_without_its_package_the_default_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

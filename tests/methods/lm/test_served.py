@@ -76,6 +76,15 @@ def test_a_pickle_of_a_local_model_is_its_name(folder: Path) -> None:
     assert pickle.loads(kept).answers(["describe the film"], Generation(max_tokens=2), 1) == answer
 
 
+def test_answers_of_another_model_in_the_same_folder_are_its_own(folder: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(folder, tmp_path / "model"))
+    before = LocalModel(str(own)).model
+    assert before.startswith(f"{own} of ") and LocalModel(str(own)).model == before
+    (own / "adapter.json").write_text("{}")
+    assert LocalModel(str(own)).model != before
+    assert LocalModel("Qwen/Qwen3-0.6B").model == "Qwen/Qwen3-0.6B in float32 on cpu"
+
+
 def test_a_local_model_that_never_ends_is_truncated(folder: Path) -> None:
     (answer,), requests = LocalModel(str(folder)).answers(["describe the film"], Generation(max_tokens=2), 1)
     assert (answer.problem, answer.tokens_out, requests) == ("truncated", 2, 1)
