@@ -125,11 +125,22 @@ def folders(named: Iterable[object]) -> dict[str, list[str]]:
     return {name: sorted(map(_stamp, Path(name).rglob("*"))) for name in names if os.path.isdir(name)}
 
 
-def models(named: Iterable[object]) -> dict[str, str]:
-    """SHA-256 of the files in every folder of a model that is named, perhaps as ``local:FOLDER``, by path inside it."""
-    folders = {Path(name.removeprefix("local:")) for name in named if isinstance(name, str)}
-    files = [(folder, file) for folder in folders if (folder / "config.json").is_file() for file in folder.rglob("*")]
-    return {str(file.relative_to(folder)): _digest(file, _stamp(file)) for folder, file in files if file.is_file()}
+def models(named: Iterable[object]) -> list[dict[str, str]]:
+    """SHA-256 of its files by path inside it, of every folder of a model that is named, perhaps as ``local:FOLDER``.
+
+    Hidden files, such as what a download notes of itself, are no part of the model.
+    """
+    folders = dict.fromkeys(Path(name.removeprefix("local:")) for name in named if isinstance(name, str))
+    return [_digests(folder) for folder in folders if (folder / "config.json").is_file()]
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = ((file, file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return {
+        str(inside): _digest(file, _stamp(file))
+        for file, inside in files
+        if not any(part.startswith(".") for part in inside.parts)
+    }
 
 
 @cache

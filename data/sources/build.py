@@ -214,4 +214,4 @@ def _titles(item_ids: Sequence[str], texts: ItemTexts) -> tuple[tuple[str, ...],
         notes.append(
             f"{len(long)} titles in {texts.path.name} have over {LONGEST} characters and are cut (first: {long[0]})"
         )
-    return tuple(title[:LONGEST].rstrip() for title in titles), notes
+    return tuple(title if len(title) <= LONGEST else title[:LONGEST].rstrip() for title in titles), notes

@@ -95,9 +95,11 @@ class Encoder:
             if max(map(len, sequences)) + room <= self.window:
                 self.shortened += bool(dropped) * sum(map(bool, targets))
                 return sequences
+        longest = max(targets, key=len)
         raise PromptError(
             f"template {template.id!r} needs {max(map(len, sequences)) + room} tokens without any history, "
-            f"but the window of the model is {self.window}; the longest it asks about is {max(targets, key=len)[:60]!r}"
+            f"but the window of the model is {self.window}"
+            + (f"; the longest title it asks about is {longest[:60]!r}" if longest else "")
         )
 
     def _filled_by_pieces(self, prompt: Prompt, slot: str, values: Sequence[str]) -> list[list[int]]:

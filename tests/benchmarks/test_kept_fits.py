@@ -193,6 +193,8 @@ def test_results_of_another_model_in_the_same_folder_are_others(cell, tmp_path, 
         assert "models" not in cell(**compute).fingerprints  # of a row without a language model
     first = cell(changes, **compute).key
     (folder / "weights").touch()
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "weights.metadata").write_text("fetched on Monday")
     assert cell(changes, **compute).key == first
     (folder / "weights").write_text("again")
     assert cell(changes, **compute).key != first

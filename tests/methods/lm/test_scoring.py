@@ -305,7 +305,7 @@ def test_titles_that_nothing_stands_before_are_an_error(requests):
 
 def test_a_question_longer_than_the_window_is_an_error(requests):
     encoder = Encoder(make_tokenizer(), 8, True)
-    with pytest.raises(PromptError, match=r"'last' needs \d+ tokens without any history.* it asks about is '"):
+    with pytest.raises(PromptError, match=r"'last' needs \d+ tokens without any history.* title it asks about is '"):
         Scorer(make_model("llama", 200), encoder).label_odds(requests, "recommend")
 
 
