@@ -130,7 +130,7 @@ def models(named: Iterable[object]) -> list[dict[str, str]]:
 
     Hidden files, such as what a download notes of itself, are no part of the model.
     """
-    folders = dict.fromkeys(Path(name.removeprefix("local:")) for name in named if isinstance(name, str))
+    folders = dict.fromkeys(Path(name.removeprefix("local:")) for name in named if name and isinstance(name, str))
     return [_digests(folder) for folder in folders if (folder / "config.json").is_file()]
 
 
