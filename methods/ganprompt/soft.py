@@ -43,7 +43,7 @@ class Projection(nn.Module):
     Args:
         norm: weights of the last layer norm of the encoder, whose root mean square is that of its states,
             shape ``[size]``.
-        embeddings: of the decoder, shape ``[words, width]``.
+        embeddings: of the decoder's words, as it reads them, shape ``[words, width]``.
         seed: of the first weights.
     """
 
@@ -89,9 +89,17 @@ class SoftAnswers:
         self._adapted = add_lora(self.decoder.model, self.lora, self.seed).eval()
         self._model = inner(self._adapted)
         self._encoder = self.decoder.encoder()
-        embeddings: Any = self._model.get_input_embeddings().weight
+        self._start = as_ids(self._encoder.encode([""])[0])
         norm: Any = self.own.model.get_encoder().final_layer_norm.weight
-        self._projection = Projection(norm.detach(), embeddings.detach(), self.seed)
+        words: Any = self._model.get_input_embeddings()
+        with torch.no_grad():
+            read = self._embedded(np.arange(words.num_embeddings))
+        self._projection = Projection(norm.detach(), read, self.seed)
+
+    def _embedded(self, ids: IntArray) -> Tensor:
+        """Embeddings of token ids as the decoder reads them, which some models scale, shape ``[ids, width]``."""
+        words: Any = self._model.get_input_embeddings()
+        return words(torch.as_tensor(ids, device=self._model.device))  # type: ignore[no-any-return]
 
     def parts(self) -> list[Part]:
         """Adapters and projection."""
@@ -107,7 +115,8 @@ class SoftAnswers:
         """Log-odds of the label words for every item of every example."""
         asked = [(e.template, e.shown.history, e.shown.items) for e in batch]
         groups, words = self._groups(asked, self.own.catalogue)
-        self.tokens += sum(len(group.prefix) + group.tokens for group in groups)  # the prompt is read by both models
+        # the prompt is read by both models
+        self.tokens += sum(len(self._start) + len(group.prefix) + group.tokens for group in groups)
         return contrasted(self._model, self._states(groups), words)
 
     def score(self, requests: Requests) -> FloatArray:
@@ -135,28 +144,28 @@ class SoftAnswers:
             word = Contrast.of(*(self._encoder.word(label, CUE) for label in template.labels))
             titles = [catalogue.named(some) for some in (history, items)]
             questions = tuple(as_ids([*self._question(title), *word.shared]) for title in titles[1])
-            reader = self._reader(room=max(map(len, questions)))
+            reader = self._reader(room=len(self._start) + max(map(len, questions)))
             groups.append(Group(reader.prompt(template, catalogue.domain, titles[0]), questions))
             self.own.encoder.shortened = reader.encoder.shortened
             words += [word] * len(questions)
         return groups, words
 
     def _reader(self, room: int) -> Reader:
-        """Makes prompts that leave room for the questions in the decoder's window."""
+        """Makes prompts that leave room for start tokens and questions in the decoder's window."""
         window = min(self.own.encoder.window, self.decoder.window - room)
         return replace(self.own.reader, encoder=replace(self.own.encoder, window=window))
 
     def _question(self, title: str) -> IntArray:
         if title not in self._questions:
-            self._questions[title] = as_ids(self._encoder.encode([title + CUE])[0])
+            self._questions[title] = as_ids(self._encoder.encode([title + CUE])[0][len(self._start) :])
         return self._questions[title]
 
     def _states(self, groups: Sequence[Group], most: int | None = None) -> Tensor:
         """Last hidden state behind every question, ``most`` per forward pass, shape ``[questions, width]``."""
         states, mask = encoded(self.own.model, [group.prefix for group in groups])
         soft = self._projection(states).to(self._model.dtype)
-        lengths = mask.sum(1).tolist()
-        read = [own[:length] for own, length in zip(soft, lengths, strict=True)]
+        start, lengths = self._embedded(self._start), mask.sum(1).tolist()
+        read = [torch.cat([start, own[:length]]) for own, length in zip(soft, lengths, strict=True)]
         return torch.cat([self._behind(own, g.suffixes, most) for own, g in zip(read, groups, strict=True)])
 
     def _behind(self, soft: Tensor, questions: Sequence[IntArray], most: int | None) -> Tensor:

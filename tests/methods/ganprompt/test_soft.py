@@ -35,8 +35,10 @@ def plain(found: SoftAnswers, task: Task, row: int, title: str) -> float:
     ids = torch.tensor([found.own.encoder.tokenizer(prompt)["input_ids"]])
     states = found.own.model.get_encoder()(input_ids=ids).last_hidden_state
     embed = found._model.get_input_embeddings()
-    question = torch.tensor([found.decoder.tokenizer(f"{title}?")["input_ids"]])
-    inputs = torch.cat([torch.tanh(found._projection.linear(states)), embed(question)], dim=1)
+    start, *question = found.decoder.tokenizer(f"{title}?")["input_ids"]
+    assert start == found.decoder.tokenizer.bos_token_id
+    soft = torch.tanh(found._projection.linear(states))
+    inputs = torch.cat([embed(torch.tensor([[start]])), soft, embed(torch.tensor([question]))], dim=1)
     logits = found._model(inputs_embeds=inputs).logits[0, -1]
     yes, no = (found.decoder.tokenizer.convert_tokens_to_ids(word) for word in ("Yes", "No"))
     return float(logits[yes] - logits[no])
