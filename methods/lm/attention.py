@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from methods.lm.layout import Grid, Group, Layout, sent
 
 NAME = "promptrec_tree"
-FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "phi3", "gpt2")
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,10 @@ def supports_tree(model: PreTrainedModel) -> bool:
 
     That is tested for the families listed; a layer that sees a window only is not covered.
     """
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    return model.config.model_type in FAMILIES and kinds == {"full_attention"}
+    kinds = getattr(model.config, "layer_types", None)
+    if kinds is None:
+        kinds = ["sliding_attention" if getattr(model.config, "sliding_window", None) else "full_attention"]
+    return model.config.model_type in FAMILIES and set(kinds) == {"full_attention"}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from data.random import generator
+from methods.lm.attention import FAMILIES
 from methods.lm.embedded import SHIPPED
 from methods.lm.hub import BackboneError, first_line, load_model, source_of
 from methods.lrgd.dual import Dual
@@ -49,7 +50,7 @@ class Row:
 
 
 def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: int = 0) -> PreTrainedModel:
-    """A decoder with random weights: ``llama``, ``qwen2``, ``qwen3`` or ``gpt2``.
+    """A decoder with random weights, of a family of :data:`methods.lm.attention.FAMILIES`.
 
     Keys have the size of those of trained models, so that attention is not nearly uniform.
 
@@ -62,6 +63,7 @@ def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: 
         "initializer_range": 1.5 * width**-0.5,
         "bos_token_id": 0,
         "eos_token_id": 0,
+        "pad_token_id": 0,
     }
     grouped = {
         "hidden_size": width,
@@ -75,6 +77,9 @@ def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: 
         "llama": grouped,
         "qwen2": grouped,
         "qwen3": {**grouped, "head_dim": width // heads},
+        "mistral": {**grouped, "sliding_window": None},
+        "gemma": {**grouped, "head_dim": width // heads},
+        "phi3": grouped,
         "gpt2": {"n_embd": width, "n_layer": layers, "n_head": heads, "n_positions": 512},
     }
     if family not in shapes:
@@ -179,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--backbone",
         nargs="+",
-        default=[f"random-{family}" for family in ("llama", "qwen2", "qwen3", "gpt2")],
+        default=[f"random-{family}" for family in FAMILIES],
         help="random-FAMILY, an embedded decoder, a folder or a Hugging Face id",
     )
     parser.add_argument("--size", choices=list(SIZES), default="small", help="size of random models")

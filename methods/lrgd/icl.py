@@ -13,7 +13,7 @@ from data.dataset import Catalogue
 from data.prompts.template import Slot, Template
 from data.types import BoolArray, FloatArray, IntArray
 from methods.base import NotRunnable
-from methods.lm.attention import supports_tree
+from methods.lm.attention import FAMILIES, supports_tree
 from methods.lm.batches import Batch
 from methods.lm.layout import Group
 from methods.lm.logits import ROWS, target_logits
@@ -147,11 +147,12 @@ def _by_stretches(encoder: Encoder, texts: Sequence[str]) -> tuple[IntArray, Int
 def _by_offsets(encoder: Encoder, texts: Sequence[str]) -> tuple[IntArray, IntArray]:
     """Tokens of texts in a row and the number of the text in which each begins; special tokens are of the first."""
     whole = "".join(texts)
-    found = encoder.tokenizer(whole, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+    found = encoder.tokenizer(whole, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
     ids = encoder.encode([whole])[0]
-    starts, ends = np.array(found["offset_mapping"][: len(ids)]).T
+    starts = np.array(found["offset_mapping"][: len(ids)])[:, 0]  # an end at the start is a blank, or a special token
+    special = np.array(found["special_tokens_mask"][: len(ids)], bool)
     stretch = np.searchsorted(np.cumsum([len(text) for text in texts])[:-1], starts, side="right")
-    return as_ids(ids), np.where(starts == ends, 0, stretch)
+    return as_ids(ids), np.where(special, 0, stretch)
 
 
 def _cue(asked: str) -> str:
@@ -171,7 +172,9 @@ class IclScorer(Scorer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not supports_tree(self.model):
-            raise NotRunnable(f"{self.model.config.model_type}: demonstrations need attention over shared beginnings")
+            family = self.model.config.model_type
+            known = f"known for {', '.join(FAMILIES)} without a sliding window"
+            raise NotRunnable(f"{family}: demonstrations need attention over shared beginnings, which is {known}")
 
     def answer_likelihood(
         self, prompts: Sequence[Prompt], strength: Strength = UNCHANGED, material: Material | None = None

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -57,6 +59,7 @@ TEMPLATES = (
     ),
 )
 FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")
+OTHERS = {"mistral": {"sliding_window": None}, "gemma": {"head_dim": 8}, "phi3": {}}
 
 
 def make_task(cache: Path, users: int = 60, seed: int = 0, **compute: object) -> Task:
@@ -95,6 +98,9 @@ def make_model(family: str, vocabulary: int, positions: int = 256) -> PreTrained
         return Qwen2ForCausalLM(Qwen2Config(**wide, **heads)).eval()
     if family == "qwen3":
         return Qwen3ForCausalLM(Qwen3Config(**wide, **heads, head_dim=8)).eval()
+    if family in OTHERS:
+        config = AutoConfig.for_model(family, **wide, **heads, **OTHERS[family], pad_token_id=0)
+        return AutoModelForCausalLM.from_config(config).eval()
     config = GPT2Config(
         vocab_size=vocabulary, n_positions=positions, n_embd=32, n_layer=2, n_head=4, initializer_range=0.2
     )

@@ -19,7 +19,7 @@ from methods.lm.layout import Group
 from methods.lm.lora import Lora, add_lora, inner
 from methods.lm.prompts import Encoder, PromptError, as_ids, common_prefix
 from methods.lm.scoring import Scorer, ScoringError
-from tests.methods.lm.small import FAMILIES, make_model, make_task, make_tokenizer
+from tests.methods.lm.small import FAMILIES, OTHERS, make_model, make_task, make_tokenizer
 
 SHORTCUTS = ("tree", "repeat", "none")
 
@@ -57,7 +57,7 @@ def plain_odds(model, tokenizer, requests: Requests) -> np.ndarray:
 
 @pytest.mark.parametrize("local", [True, False], ids=["pieces", "whole"])
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
 def test_label_odds_are_those_of_one_prompt_at_a_time(requests, family, shortcut, local):
     tokenizer = make_tokenizer()
     model = make_model(family, len(tokenizer))
@@ -96,6 +96,13 @@ def test_the_last_layer_computes_what_is_read_alone(family, lora):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_tested_family_shares_prefixes(family):
     assert shortcut_for(make_model(family, 100)) == "tree"
+
+
+def test_layers_that_see_a_window_only_share_nothing():
+    model = make_model("mistral", 100)
+    assert shortcut_for(model) == "tree"
+    model.config.sliding_window = 8
+    assert shortcut_for(model) == "none"
 
 
 @pytest.mark.parametrize("shortcut", SHORTCUTS)

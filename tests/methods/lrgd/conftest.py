@@ -3,9 +3,8 @@
 import pytest
 import torch
 
+from methods.lm.attention import FAMILIES
 from methods.lrgd.check import random_model
-
-FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

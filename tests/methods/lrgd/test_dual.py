@@ -131,7 +131,7 @@ def test_the_check_sees_an_output_that_is_not_the_dual_models(ids, monkeypatch):
 
 
 def test_an_unknown_family_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="no random model 'bert': families are llama, qwen2, qwen3, gpt2"):
+    with pytest.raises(ValueError, match="no random model 'bert': families are llama, qwen2, qwen3, mistral, gemma"):
         random_model("bert")
 
 

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from tokenizers.processors import ByteLevel, Sequence, TemplateProcessing
 
+from benchmarks.throughput import byte_tokenizer
 from data.prompts.library import templates
 from data.prompts.template import Template, parse
 from methods.base import NotRunnable
-from methods.lm.prompts import PromptError
+from methods.lm.prompts import Encoder, PromptError
 from methods.lm.scoring import ScoringError
 from methods.lrgd.attention import Material, Strength
 from methods.lrgd.demonstrations import Demonstration
-from methods.lrgd.icl import IclScorer, Query, encode, parts, write
+from methods.lrgd.icl import IclScorer, Query, _by_offsets, encode, parts, write
 from methods.lrgd.packed import Packed
 from tests.methods.lm.small import WORDS
 from tests.methods.lrgd.world import DEMONSTRATE, make_decoder, make_encoder, make_world
@@ -191,3 +193,16 @@ def test_a_model_without_known_attention_is_refused():
     model.config.model_type = "mamba"
     with pytest.raises(NotRunnable, match="mamba"):
         IclScorer(model, encoder)
+
+
+def test_every_token_of_a_demonstration_is_its_own_whatever_offsets_the_tokenizer_gives():
+    """A byte-level tokenizer that trims offsets gives a blank before a digit an empty one."""
+    tokenizer = byte_tokenizer(["Silent Night 1 2 3 => Red Day"])
+    trimmed = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.backend_tokenizer.post_processor = Sequence([ByteLevel(trim_offsets=True), trimmed])
+    texts = ["Say what is next.", "\nSilent Night 3 => Red", "\nRed =>"]
+    ids, stretch = _by_offsets(Encoder(tokenizer, 256), texts)
+    empty = [start == end for start, end in tokenizer("".join(texts), return_offsets_mapping=True)["offset_mapping"]]
+    assert sum(empty) > 1 and stretch[0] == 0
+    found = ["".join(tokenizer.convert_ids_to_tokens(ids[stretch == n])) for n in range(3)]
+    assert [text.replace("Ġ", " ").replace("Ċ", "\n").removeprefix("<s>") for text in found] == texts
