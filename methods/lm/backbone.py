@@ -94,7 +94,7 @@ def load_backbone(
     if config.is_encoder_decoder and config.model_type not in FAMILIES:
         known = f"encoder-decoders known here are {', '.join(FAMILIES)}"
         raise BackboneError(f"backbone {name!r} is {config.model_type}, which cannot score: {known}{_instead(accepts)}")
-    tokenizer = load_part(AutoTokenizer, name, source)
+    tokenizer = load_part(AutoTokenizer, name, source, "tokenizer of backbone")
     loaded = load_model(AUTO[architecture], name, source, dtype=dtype)
     _check_tokens(name, loaded, tokenizer)
     model = _placed(loaded, device=compute.device)
@@ -106,8 +106,13 @@ def load_backbone(
         log.info("%s has no pad token: using %r", name, tokenizer.pad_token)
     commit = getattr(config, "_commit_hash", None)
     size = sum(parameter.numel() for parameter in model.parameters())
-    description = f"{name}{f' at {commit[:12]}' if commit else ''}, {config.model_type}, {size / 1e6:.1f} M parameters"
-    return Backbone(model, tokenizer, architecture, description, window(config, tokenizer))
+    facts = [f"{name}{f' at {commit[:12]}' if commit else ''}", config.model_type, f"{size / 1e6:.1f} M parameters"]
+    if getattr(model, "is_quantized", False):
+        facts.append(f"quantised, the rest {str(model.dtype).removeprefix('torch.')}")
+    if architecture == "decoder":
+        starts = tokenizer.bos_token is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+        facts.append(f"prompts begin with {tokenizer.bos_token!r}" if starts else "prompts without a start token")
+    return Backbone(model, tokenizer, architecture, ", ".join(facts), window(config, tokenizer))
 
 
 def read_embedded(name: str, folder: Path, reused: float = 0.0) -> Backbone:
@@ -140,9 +145,18 @@ def floating(name: str) -> torch.dtype:
 
 
 def window(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, unsaid: int = DEFAULT_WINDOW) -> int:
-    """Longest sequence of a model in tokens; ``unsaid`` where neither model nor tokenizer says."""
+    """Longest sequence of a model in tokens; ``unsaid`` where neither model nor tokenizer says.
+
+    Models with longrope (Ding et al., 2024) turn all positions of a batch by other angles once one lies beyond the
+    length they were first trained with: they get no longer prompts than that, which depend on nothing else.
+    """
     config = config.get_text_config()  # of models that read images, too, the part that reads texts
-    told = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    told = [
+        getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+    ]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        told += [source.get("original_max_position_embeddings") for source in (rope, vars(config))]
     limits = [limit for limit in (*told, tokenizer.model_max_length) if limit and limit < 1e9]
     return min(limits) if limits else unsaid
 
@@ -167,6 +181,9 @@ def _check_decoder(name: str, model: Any, accepts: Sequence[Architecture]) -> No
     Some models see what comes after, some cap or scale their logits or have a layer in between; configurations have no
     common name for it.
     """
+    if model.base_model is model:
+        kind = "whose states transformers does not show apart from its output layer"
+        raise _wrong(name, model, kind, accepts)
     tokens = torch.arange(8, device=model.device)[None]
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     hook = model.get_output_embeddings().register_forward_hook(lambda _, read, made: calls.append((read[0], made)))
@@ -185,8 +202,12 @@ def _check_decoder(name: str, model: Any, accepts: Sequence[Architecture]) -> No
         kind = "which sees what comes after a token"
     else:
         return
+    raise _wrong(name, model, kind, accepts)
+
+
+def _wrong(name: str, model: Any, kind: str, accepts: Sequence[Architecture]) -> BackboneError:
     family = model.config.model_type
-    raise BackboneError(f"backbone {name!r} is {family}, {kind}: it would be scored wrong{_instead(accepts)}")
+    return BackboneError(f"backbone {name!r} is {family}, {kind}: it would be scored wrong{_instead(accepts)}")
 
 
 def _instead(accepts: Sequence[Architecture]) -> str:

@@ -101,12 +101,13 @@ def load_part(auto: Any, name: str, source: Mapping[str, Any], what: str = "back
         else:
             reason = f"{name!r} is no folder here, and the hub answers: {first_line(error)}"
         embedded = f". {near(name, RECIPES)}Embedded backbones, which need no network: {', '.join(RECIPES)}"
-        raise BackboneError(f"cannot load {what} {name!r}: {reason}{embedded * (what == 'backbone')}") from error
+        raise BackboneError(f"cannot load {what} {name!r}: {reason}{embedded * what.endswith('backbone')}") from error
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the lists that follow."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What an error says, without the lists that follow; of a list alone its first entry."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{first.rstrip()} {others[0].strip()}" if first.rstrip().endswith(":") and others else first
 
 
 def quiet_transformers() -> None:

@@ -13,8 +13,13 @@ from methods.lm.hub import BackboneError
 if TYPE_CHECKING:
     from peft import PeftModel
 
-TARGETS: Mapping[str, tuple[str, ...]] = {"gpt2": ("c_attn",), "t5": ("q", "v"), "mt5": ("q", "v")}
-"""Projections that get an adapter, by family. GPT-2 has queries, keys and values in one matrix."""
+TARGETS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("t5", "mt5"), ("q", "v")),
+    "gpt2": ("c_attn",),
+    "phi3": ("qkv_proj",),
+    **dict.fromkeys(("gpt_neox", "bloom", "falcon"), ("query_key_value",)),
+}
+"""Projections that get an adapter, by family. Some have queries, keys and values in one matrix."""
 DEFAULT_TARGETS = ("q_proj", "v_proj")
 
 
@@ -83,11 +88,12 @@ def inner(model: "PeftModel") -> PreTrainedModel:
 def merged(model: "PeftModel") -> PreTrainedModel:
     """The model with its adapters added to the weights where that is exact: the same scores without their cost.
 
-    Weights of half precision are too coarse for what the adapters add: there they stay beside them, without dropout.
+    Weights of half precision, and quantised ones, are too coarse for what the adapters add: there they stay beside
+    them, without dropout.
     """
     from peft.tuners.lora import LoraLayer
 
-    if inner(model).dtype != torch.float32:
+    if inner(model).dtype != torch.float32 or getattr(inner(model), "is_quantized", False):
         for module in model.modules():
             if isinstance(module, LoraLayer):
                 module.lora_dropout.update({name: torch.nn.Identity() for name in module.lora_dropout})

@@ -10,9 +10,11 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     BartConfig,
+    BloomConfig,
     Gemma3Config,
     MT5Config,
     MT5ForConditionalGeneration,
+    Phi3Config,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -174,6 +176,60 @@ def test_the_window_is_that_of_the_part_that_reads_texts():
     tokenizer = make_tokenizer()
     tokenizer.model_max_length = 10**30
     assert window(config, tokenizer) == 640
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        (BloomConfig(seq_length=900), 900),
+        (Phi3Config(max_position_embeddings=900), 900),
+        (
+            Phi3Config(
+                max_position_embeddings=900,
+                original_max_position_embeddings=300,
+                rope_parameters={
+                    "rope_type": "longrope",
+                    "rope_theta": 1e4,
+                    "short_factor": [1.0] * 48,
+                    "long_factor": [2.0] * 48,
+                },
+            ),
+            300,
+        ),
+    ],
+    ids=["bloom", "phi3", "longrope"],
+)
+def test_the_window_is_the_longest_in_which_a_prompt_does_not_change_others(config, longest):
+    tokenizer = make_tokenizer()
+    tokenizer.model_max_length = 10**30
+    assert window(config, tokenizer) == longest
+
+
+def test_a_row_says_how_its_prompts_begin(task, saved):
+    folder, tokenizer = saved(), make_tokenizer()
+    assert load_backbone(with_backbone(task, folder), "tiny-llama").description.endswith("prompts begin with '<s>'")
+    tokenizer.backend_tokenizer.post_processor = None
+    tokenizer.save_pretrained(folder)
+    found = load_backbone(with_backbone(task, folder), "tiny-llama")
+    assert found.description.endswith("prompts without a start token")
+
+
+def test_a_missing_tokenizer_is_called_one(task, tmp_path):
+    make_model("llama", 100).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=r"cannot load tokenizer of backbone .* from one of: \(1\) "):
+        load_backbone(with_backbone(task, tmp_path), "tiny-llama")
+
+
+def test_a_model_that_does_not_show_its_states_is_refused(task, saved):
+    folder = saved()
+    config = AutoConfig.for_model(
+        "llama4_text", vocab_size=len(make_tokenizer()), hidden_size=16, intermediate_size=16, intermediate_size_mlp=16,
+        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=8, num_local_experts=2,
+        pad_token_id=0,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(BackboneError, match="is llama4_text, whose states transformers does not show apart"):
+        load_backbone(with_backbone(task, folder), "tiny-llama")
 
 
 def test_a_tokenizer_of_another_model_is_refused(task, saved):

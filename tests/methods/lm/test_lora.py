@@ -9,7 +9,7 @@ from methods.lm.hub import BackboneError
 from methods.lm.lora import Lora, add_lora, inner, load_adapters, merged, save_adapters
 from methods.lm.prompts import Encoder
 from methods.lm.scoring import Scorer
-from tests.methods.lm.small import FAMILIES, make_model, make_tokenizer
+from tests.methods.lm.small import FAMILIES, OTHERS, make_model, make_tokenizer
 
 
 def odds(model, task):
@@ -26,7 +26,7 @@ def tuned(family):
     return model
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
 def test_adapters_start_neutral_then_matter_and_merge_exactly(task, family):
     plain = odds(make_model(family, len(make_tokenizer())), task)
     fresh = add_lora(make_model(family, len(make_tokenizer())), Lora())
@@ -48,6 +48,12 @@ def test_in_half_precision_small_adapters_still_count(task):
     beside = merged(model)
     np.testing.assert_array_equal(odds(beside, task), apart)
     assert not any(isinstance(module, torch.nn.Dropout) and module.p for module in beside.modules())
+
+
+def test_quantised_weights_take_no_adapters_in():
+    model = tuned("llama")
+    inner(model).is_quantized = True
+    assert any(isinstance(module, LoraLayer) for module in merged(model).modules())
 
 
 def test_only_adapters_learn():
