@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import provenance
-from benchmarks.errors import usage_errors
+from benchmarks.errors import positive, usage_errors
 from benchmarks.metrics import ndcg, rank_of_positive
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.report.table import Column, Table, of_records, read_records
@@ -158,13 +158,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or make the table again, and show it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demonstration_study", description=__doc__)
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=400, help="validation users (default: %(default)s)")
+    parser.add_argument("--users", type=positive, default=400, help="validation users (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--cache-dir", type=Path, default=Path(".cache"), help="where trained backbones are kept")
     parser.add_argument("--redraw", action="store_true", help=f"make the table again from {LISTS}")
     given = parser.parse_args(arguments)
-    if given.users < 1:
-        parser.error(f"--users: at least 1 is needed, not {given.users}")
     folder: Path = given.output_dir
     if given.redraw and not (folder / LISTS).is_file():
         parser.error(f"--redraw: {folder} holds no {LISTS}")

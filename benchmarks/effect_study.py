@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks import provenance
-from benchmarks.errors import usage_errors
+from benchmarks.errors import positive, usage_errors
 from benchmarks.metrics import evaluate, rank_of_positive
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.report.table import of_records, read_records
@@ -168,14 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, or draw again, and say the correlations."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.effect_study", description=__doc__)
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=100, help="validation users (default: %(default)s)")
+    parser.add_argument("--users", type=positive, default=100, help="validation users (default: %(default)s)")
     parser.add_argument("--sets", type=int, default=16, help="sets of demonstrations per user, at least 4")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache-dir", type=Path, default=Path(".cache"), help="where trained backbones are kept")
     parser.add_argument("--redraw", action="store_true", help="make numbers and figure again from the tables")
     given = parser.parse_args(arguments)
-    if given.users < 1:
-        parser.error(f"--users: at least 1 is needed, not {given.users}")
     if given.sets < 4:
         parser.error("--sets: a user's sets are compared by quarters, so at least 4 are needed")
     folder: Path = given.output_dir

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import provenance
-from benchmarks.errors import usage_errors
+from benchmarks.errors import positive, usage_errors
 from data.histories import Histories
 from data.random import generator
 from data.types import FloatArray
@@ -52,7 +52,7 @@ def peak_memory(users: int) -> float:
     from methods.lm.prompts import Encoder
     from methods.lm.scoring import Scorer
 
-    requests = problem_requests(500)
+    requests = problem_requests()
     tokenizer = tokenizer_for(CASES[0], requests)
     model = llama(len(tokenizer), 16, 16, 1, 2, 2).eval()
     method = Narrow(Scorer(model, Encoder(tokenizer, 2048, local=True)))
@@ -65,7 +65,7 @@ def peak_memory(users: int) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    parser.add_argument("users", type=int, nargs="+", help="users to score 100 candidates for")
+    parser.add_argument("users", type=positive, nargs="+", help="users to score 100 candidates for")
     context = multiprocessing.get_context("spawn")
     for users in parser.parse_args(arguments).users:
         with usage_errors(parser), ProcessPoolExecutor(1, context) as fresh:

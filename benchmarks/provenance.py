@@ -27,8 +27,15 @@ def describe() -> dict[str, Any]:
         **code(),
         "packages": packages(),
         "python": platform.python_version(),
-        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count(), **_gpus()},
     }
+
+
+def _gpus() -> dict[str, list[str]]:
+    """Names of the GPUs that torch sees, if it is in use and sees any."""
+    torch = sys.modules.get("torch")
+    names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch else []
+    return {"gpus": names} if names else {}
 
 
 def _processor() -> str:

@@ -2,11 +2,10 @@
 
 Every model scores the label words of the same requests with this project's scorer, with a plain padded
 Hugging Face loop, and, if it is installed, with EleutherAI's lm-evaluation-harness. The weights are random:
-speed does not depend on them. Prints a Markdown table.
+speed does not depend on them. Prints a Markdown table, row by row.
 """
 
 import argparse
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.errors import UsageError, usage_errors
+from benchmarks.errors import positive, usage_errors
 from benchmarks.machine import choose_device
 from benchmarks.protocol import Protocol, prepare
 from benchmarks.random_models import VOCABULARY, llama_1b, t5_base, tiny_llama, tiny_t5
@@ -41,6 +40,7 @@ class Case:
         name: name in the table.
         model: makes it, with random weights, for a tokenizer.
         form: ``label_odds`` or, with the target in the decoder, ``decoded_odds``.
+        t5: whether texts end as those for T5 do.
         large: whether it is measured only on request, with prompts tokenised whole, as those of hub models are.
         shared: leave out templates that name the target before the history, whose prompts share hardly a token.
     """
@@ -48,6 +48,7 @@ class Case:
     name: str
     model: "Callable[[PreTrainedTokenizerBase], PreTrainedModel]"
     form: str = "label_odds"
+    t5: bool = False
     large: bool = False
     shared: bool = False
 
@@ -55,10 +56,10 @@ class Case:
 CASES = (
     Case("tiny-llama", tiny_llama),
     Case("tiny-llama, target behind the history", tiny_llama, shared=True),
-    Case("tiny-t5", tiny_t5),
-    Case("tiny-t5, target in the decoder", tiny_t5, "decoded_odds"),
-    Case("T5 base", t5_base, large=True),
-    Case("T5 base, target in the decoder", t5_base, "decoded_odds", large=True),
+    Case("tiny-t5", tiny_t5, t5=True),
+    Case("tiny-t5, target in the decoder", tiny_t5, "decoded_odds", t5=True),
+    Case("T5 base", t5_base, t5=True, large=True),
+    Case("T5 base, target in the decoder", t5_base, "decoded_odds", t5=True, large=True),
     Case("Llama 1B", llama_1b, large=True),
 )
 
@@ -94,8 +95,8 @@ class Row:
         own: prompts per second of this project's scorer.
         plain: prompts per second of the padded loop.
         harness: prompts per second of lm-evaluation-harness; NaN if it is not installed.
-        rate: floating point operations per second of the matrix products of this project's scorer.
-        peak: the same for large matrix products alone.
+        share: floating point operations per second of the matrix products of this project's scorer, as a share of
+            those of large matrix products alone; on a CPU without those inside attention, which torch does not count.
         difference: largest difference between the scores and those of the padded loop; NaN where the two
             ask in different forms.
     """
@@ -104,28 +105,20 @@ class Row:
     own: float
     plain: float
     harness: float
-    rate: float
-    peak: float
+    share: float
     difference: float
 
 
-def matrix_rate(device: str, dtype: "torch.dtype", size: int = 0, seconds: float = 1.0) -> float:
-    """Floating point operations per second of square matrix products.
-
-    Args:
-        device: torch device.
-        dtype: type of the matrices.
-        size: rows of the matrices; 0 for 8192 on a GPU and 1024 elsewhere.
-        seconds: how long to measure.
-    """
+def matrix_rate(device: str, dtype: "torch.dtype") -> float:
+    """Floating point operations per second of large square matrix products, measured for a second."""
     import torch
 
-    size = size or (8192 if device.startswith("cuda") else 1024)
+    size = 8192 if device.startswith("cuda") else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     a @ b
     _wait(device)
     start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+    while time.perf_counter() - start < 1:
         a @ b
         _wait(device)
         count += 1
@@ -171,6 +164,15 @@ def harness(
     wrapped.loglikelihood(requests, disable_tqdm=True)
 
 
+def harness_installed() -> bool:
+    """Whether lm-evaluation-harness is here, and can be used with the transformers that are."""
+    try:
+        import lm_eval.models.huggingface  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def prompts(requests: Requests) -> list[str]:
     """All prompts of the requests, row by row."""
     return [
@@ -207,15 +209,16 @@ def measure(case: Case, requests: Requests, effort: Effort, device: str, dtype: 
     requests = each(requests, effort.users)
     few = replace(requests, candidates=requests.candidates[:, : effort.compared])
     texts = prompts(few)
-    yes, no = (encoder.word(word)[0] for word in few.templates["recommend"][0].labels)
+    labels = few.templates["recommend"][0].labels
+    yes, no = (encoder.word(word)[0] for word in labels)
     scorer: Any = (EncDecScorer if model.config.is_encoder_decoder else Scorer)(model, encoder)
     score = partial(getattr(scorer, case.form), role="recommend")
     ways: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
         "own": (score, requests, requests.select(np.arange(1))),
         "plain": (lambda texts: plain_loop(model, tokenizer, texts, (yes, no)), texts, texts[:BATCH]),
-        "lm_eval": (lambda texts: harness(model, tokenizer, texts, ("Yes", "No")), texts, texts[:2]),
+        "lm_eval": (lambda texts: harness(model, tokenizer, texts, labels), texts, texts[:2]),
     }
-    if importlib.util.find_spec("lm_eval") is None:
+    if not harness_installed():
         del ways["lm_eval"]
     # The first call of everything is slower.
     results = {name: way(asked if effort.warm else first) for name, (way, asked, first) in ways.items()}
@@ -233,8 +236,7 @@ def measure(case: Case, requests: Requests, effort: Effort, device: str, dtype: 
         own=requests.candidates.size / seconds["own"],
         plain=len(texts) / seconds["plain"],
         harness=len(texts) / seconds["lm_eval"],
-        rate=counter.get_total_flops() / seconds["own"],
-        peak=peak,
+        share=counter.get_total_flops() / seconds["own"] / peak,
         difference=float(np.abs(scores - results["plain"]).max()) if same else math.nan,
     )
 
@@ -259,11 +261,10 @@ def tokenizer_for(case: Case, requests: Requests) -> "PreTrainedTokenizerBase":
 
     words = [*requests.catalogue.titles, *(template.source for template in requests.templates["recommend"])]
     labels = [f" {label}" for template in requests.templates["recommend"] for label in template.labels]
-    t5 = "t5" in case.name.lower()
-    if case.large and not t5:
+    if case.large and not case.t5:
         return byte_tokenizer([*words, *labels])
     tokenizer = word_tokenizer([*words, *labels, BLANK], 2048)
-    if t5:
+    if case.t5:
         end_texts(tokenizer)
     return tokenizer
 
@@ -301,28 +302,28 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown.
+HEAD = """\
+| model | prompts/s | plain loop | ratio | lm_eval | ratio | of matrix rate | difference |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
-    >>> row = Row("m", 50.0, 10.0, math.nan, 4e9, 1e10, 1e-6)
-    >>> print(table([row]).splitlines()[-1])
-    | m | 50 | 10 | 5.0 | - | - | 40 % | 1e-06 |
+
+def line(row: Row) -> str:
+    """A row in Markdown.
+
+    >>> line(Row("m", 50.0, 10.0, math.nan, 0.4, 1e-6))
+    '| m | 50 | 10 | 5.0 | - | - | 40 % | 1e-06 |'
     """
-    names = ("model", "prompts/s", "plain loop", "ratio", "lm_eval", "ratio", "of matrix rate", "difference")
-    lines = [" | ".join(names), " | ".join(["---"] + ["---:"] * (len(names) - 1))]
-    for row in rows:
-        cells = (
-            row.name,
-            _short(row.own),
-            _short(row.plain),
-            f"{row.own / row.plain:.1f}",
-            _short(row.harness),
-            _or_dash(row.own / row.harness, ".1f"),
-            f"{100 * row.rate / row.peak:.0f} %",
-            _or_dash(row.difference, ".0e"),
-        )
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
+    cells = (
+        row.name,
+        _short(row.own),
+        _short(row.plain),
+        f"{row.own / row.plain:.1f}",
+        _short(row.harness),
+        _or_dash(row.own / row.harness, ".1f"),
+        f"{100 * row.share:.0f} %",
+        _or_dash(row.difference, ".0e"),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _short(rate: float) -> str:
@@ -333,9 +334,9 @@ def _or_dash(value: float, style: str) -> str:
     return "-" if math.isnan(value) else format(value, style)
 
 
-def problem_requests(users: int) -> Requests:
-    """Test requests of ml-100k, with seen templates."""
-    made = prepare("ml-100k", Protocol(users=users), {"recommend": templates("recommend")})
+def problem_requests() -> Requests:
+    """Test requests of 500 users of ml-100k, with seen templates."""
+    made = prepare("ml-100k", Protocol(users=500), {"recommend": templates("recommend")})
     return made.test_requests()
 
 
@@ -343,35 +344,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
-    parser.add_argument("--dtype", default="float32", help="type of the weights (default: %(default)s)")
-    parser.add_argument("--users", type=int, help="test users per template (default: 3, 1 if large, 10 on a GPU)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's own choice)")
+    dtypes = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", default="float32", choices=dtypes, help="of the weights (default: %(default)s)")
+    parser.add_argument("--users", type=positive, help="test users per template (default: 3, 1 if large, 10 on a GPU)")
+    parser.add_argument("--threads", type=positive, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--large", action="store_true", help="also measure models of 220 M and 1.2 G parameters")
     given = parser.parse_args(arguments)
     import torch
     from tqdm import tqdm
 
     from methods.lm.backbone import floating
-    from methods.lm.hub import BackboneError, quiet_transformers
+    from methods.lm.hub import quiet_transformers
 
     quiet_transformers()
     if given.threads:
         torch.set_num_threads(given.threads)
-    try:
-        device, dtype = choose_device(given.device), floating(given.dtype)
-    except (UsageError, BackboneError) as error:
-        parser.error(str(error))
-    cases = [case for case in CASES if given.large or not case.large]
     with usage_errors(parser):
-        requests = problem_requests(500)
+        device, requests = choose_device(given.device), problem_requests()
+    cases = [case for case in CASES if given.large or not case.large]
+    name, dtype = torch.cuda.get_device_name(device) if device.startswith("cuda") else device, floating(given.dtype)
     peak = matrix_rate(device, dtype)
-    found = []
+    print(f"{name}, {given.dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}, ", end="")
+    print(f"{peak / 1e9:.0f} GFLOP/s in matrix products\n\n{HEAD}", flush=True)
     for case in tqdm(cases, unit="model"):
         effort = GPU if device.startswith("cuda") else LARGE if case.large else USUAL
         effort = replace(effort, users=given.users or effort.users)
-        found.append(measure(case, requests, effort, device, dtype, peak))
-    print(f"{device}, {given.dtype}, {torch.get_num_threads()} threads, ", end="")
-    print(f"{peak / 1e9:.0f} GFLOP/s in matrix products\n\n{table(found)}")
+        print(line(measure(case, requests, effort, device, dtype, peak)), flush=True)
     return 0
 
 

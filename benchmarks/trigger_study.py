@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from benchmarks import provenance
 from benchmarks.errors import usage_errors
+from benchmarks.machine import choose_device
 from benchmarks.metrics import hit, ndcg, rank_of_positive
 from benchmarks.protocol import Problem, Protocol, prepare
 from benchmarks.report.table import of_records
@@ -30,6 +31,7 @@ from data.prompts.template import Role
 from data.random import generator
 from data.types import FloatArray, IntArray
 from methods.base import Compute, Requests, Task
+from methods.lm.hub import quiet_transformers
 from methods.registry import create
 
 if TYPE_CHECKING:
@@ -198,11 +200,14 @@ def correlations(prompts: Sequence[Prompt], gains: Sequence[Gain]) -> dict[str, 
     """Spearman correlations of the surrogate with the test, and what the search for user triggers cost."""
     drawn = [prompt for prompt in prompts if prompt.source == "random"]
     passed = [prompt for prompt in prompts if prompt.row == "paprec"]
+    # steps that changed nothing, or were taken back, are no other prompts; those of one search say nothing of others
+    different = list({(prompt.surrogate, prompt.test_ndcg): prompt for prompt in passed}.values())
+    path = _spearman(different, "surrogate", "test_ndcg")
     gained = [gain for gain in gains if gain.surrogate > 0]
     return {
         "random prompts: surrogate against test ndcg@10": _spearman(drawn, "surrogate", "test_ndcg"),
         "random prompts: whole lists against test ndcg@10": _spearman(drawn, "valid_surrogate", "test_ndcg"),
-        "prompts passed: surrogate against test ndcg@10": _spearman(passed, "surrogate", "test_ndcg"),
+        "prompts passed: surrogate against test ndcg@10": {name: path[name] for name in ("spearman", "n")},
         "users: gain on validation against gain on test": _spearman(gains, "surrogate", "test_surrogate"),
         "users that gained on validation": len(gained),
         "their mean gain on validation": float(np.mean([gain.surrogate for gain in gained])) if gained else None,
@@ -262,13 +267,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache-dir", type=Path, default=Path(".cache"), help="where trained backbones are kept")
     given = parser.parse_args(arguments)
     settings = dict(given.set)
+    quiet_transformers()
     with usage_errors(parser):
+        compute = Compute(device=choose_device(given.device), cache=given.cache_dir)
         shared: Any = create("paprec/shared", settings)
         create("paprec", settings)
         problem = prepare(given.dataset, Protocol(), {role: templates(role) for role in ROLES})
     if not (shared.budget and shared.global_tokens):
         parser.error("--set: the study is about searches for global triggers: leave budget and global_tokens above 0")
-    task = problem.task(Compute(device=given.device, cache=given.cache_dir))
+    task = problem.task(compute)
     tested = np.flatnonzero(np.isin(task.valid.users, problem.test.users))
     if not 2 <= min(given.users) <= max(given.users) <= len(tested):
         parser.error(f"--users: {given.dataset} has {len(tested)} users to search and judge; at least 2 are needed")

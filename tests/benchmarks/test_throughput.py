@@ -10,7 +10,20 @@ import torch
 
 from benchmarks import throughput
 from benchmarks.random_models import tiny_llama
-from benchmarks.throughput import CASES, Case, Effort, each, harness, main, matrix_rate, measure, sharing, table
+from benchmarks.throughput import (
+    CASES,
+    HEAD,
+    Case,
+    Effort,
+    Row,
+    each,
+    harness,
+    line,
+    main,
+    matrix_rate,
+    measure,
+    sharing,
+)
 from data.prompts.template import Template, parse
 from tests.methods.lm.small import make_task
 
@@ -19,13 +32,13 @@ SMALL = (*(case for case in CASES if not case.large), Case("tokenised as large o
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_all_ways_score_the_same_prompts(tmp_path, case, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(throughput, "harness_installed", lambda: False)
     requests = make_task(tmp_path, users=5).valid
     row = measure(case, requests, Effort(3, 2, 2), "cpu", torch.float32, 1e9)
-    assert min(row.own, row.plain, row.rate) > 0
+    assert min(row.own, row.plain, row.share) > 0
     assert math.isnan(row.harness)
     assert row.difference < 1e-4 or (case.form == "decoded_odds" and math.isnan(row.difference))
-    assert table([row]).count("\n") == 2
+    assert line(row).count("|") == HEAD.splitlines()[0].count("|")
 
 
 def test_templates_that_name_the_target_first_share_nothing():
@@ -44,21 +57,24 @@ def test_every_template_has_the_same_number_of_users():
 
 def test_without_the_harness_its_column_is_empty(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
+    assert not throughput.harness_installed()
     with pytest.raises(ImportError):
         harness(None, None, [], [])
 
 
 def test_matrix_rate_is_a_rate():
-    assert matrix_rate("cpu", torch.float32, size=64, seconds=0.01) > 1e6
+    assert matrix_rate("cpu", torch.float32) > 1e6
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--dtype", "int8"], "no floating point type 'int8'"),
+        (["--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
         (["--device", "nope"], "no device 'nope'"),
         (["--device", "cuda"], "sees no GPU here"),
         (["--device", "cuda:2"], "device 'cuda:2': the last GPU that torch sees here is cuda:1"),
+        (["--users", "0"], "--users: at least 1 is needed, not 0"),
+        (["--threads", "-1"], "--threads: at least 1 is needed, not -1"),
     ],
 )
 def test_types_and_devices_that_are_not_there_are_refused(capsys, monkeypatch, arguments, sentence):
@@ -76,15 +92,31 @@ def test_a_gpu_is_waited_for_and_given_more_to_do_in_whole_turns(monkeypatch):
     assert waited == ["cuda:1", "cuda:1"]
     monkeypatch.setattr(throughput, "choose_device", str)
     monkeypatch.setattr(throughput, "matrix_rate", lambda *_: 1e9)
-    monkeypatch.setattr(throughput, "problem_requests", lambda _: None)
-    monkeypatch.setattr(throughput, "table", lambda _: "")
+    monkeypatch.setattr(throughput, "problem_requests", lambda: None)
+    monkeypatch.setattr(throughput, "line", lambda _: "")
+    monkeypatch.setattr(torch.cuda, "get_device_name", str)
     monkeypatch.setattr(throughput, "measure", lambda case, requests, effort, *_: efforts.append(effort))
     main(["--device", "cuda:1", "--users", "30", "--large"])
     assert efforts == [replace(throughput.GPU, users=30)] * len(CASES)
 
 
+def test_what_is_measured_is_shown_before_a_later_case_fails(monkeypatch, capsys):
+    def measured(case, *_):
+        if case.large:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Row(case.name, 3.0, 2.0, 1.0, 0.5, 0.0)
+
+    monkeypatch.setattr(throughput, "matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr(throughput, "problem_requests", lambda: None)
+    monkeypatch.setattr(throughput, "measure", measured)
+    with pytest.raises(torch.OutOfMemoryError):
+        main(["--large"])
+    shown = capsys.readouterr().out
+    assert all(f"| {case.name} | 3 | 2 | 1.5 |" in shown for case in CASES if not case.large)
+
+
 def test_a_warm_turn_is_a_whole_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(throughput, "harness_installed", lambda: False)
     asked, plain = [], throughput.plain_loop
     monkeypatch.setattr(throughput, "plain_loop", lambda *given: asked.append(len(given[2])) or plain(*given))
     monkeypatch.setattr(throughput, "BATCH", 2)
