@@ -174,7 +174,7 @@ def scores_moved(clean: npt.NDArray[np.floating], scores: npt.NDArray[np.floatin
     """
     sizes = np.abs(clean[np.isfinite(clean) & (clean != 0)]).astype(np.float64)
     largest = sizes[sizes <= FAR * np.median(sizes)].max() if sizes.size else 0.0
-    moved = ~np.isclose(clean, scores, rtol=0, atol=ROUNDING * largest)
+    moved = ~np.isclose(clean, scores, rtol=ROUNDING, atol=ROUNDING * largest)
     return np.asarray(moved.any(axis=1))
 
 

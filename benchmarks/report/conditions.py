@@ -71,7 +71,7 @@ def by_family(results: Results) -> Table:
     """Every method under every family of conditions: level, drop, area under the severity curve, stability."""
     if not results.methods:
         return Table(FAMILIES, [])
-    means = results.values(PRIMARY).mean(axis=(2, 3))
+    means = results.means
     rows = []
     for m, method in enumerate(results.methods):
         for family in results.families:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito, 2008: told apart with any colour vision."""
 MARKERS = "os^Dv<>Pph*"
 CRITICAL_DIFFERENCE = "critical-difference.png"
+STYLE: Any = {"text.parse_math": False, "pdf.fonttype": 42}
+"""Names as they are, and outlines that publishers take."""
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
@@ -32,10 +34,11 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
     matplotlib.use("Agg")
     paths = []
-    for name, drawing in _drawings().items():
-        figure = drawing(results)
-        if figure is not None:
-            paths.append(_saved(figure, folder / f"{results.dataset}-{name}.png"))
+    with matplotlib.rc_context(STYLE):
+        for name, drawing in _drawings().items():
+            figure = drawing(results)
+            if figure is not None:
+                paths.append(_saved(figure, folder / f"{results.dataset}-{name}.png"))
     return paths + _kept(results, folder)
 
 
@@ -45,13 +48,10 @@ def _saved(figure: "Figure", path: Path) -> Path:
     Raises:
         StoreError: if it cannot be written.
     """
-    import matplotlib
-
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
     for ending, metadata in undated.items():
         picture = io.BytesIO()
-        with matplotlib.rc_context({"pdf.fonttype": 42}):  # outlines that publishers take
-            figure.savefig(picture, format=ending, dpi=150, bbox_inches="tight", metadata=metadata)
+        figure.savefig(picture, format=ending, dpi=150, bbox_inches="tight", metadata=metadata)
         with disk_errors(path):
             write_atomically(path.with_suffix(f".{ending}"), picture.getvalue())
     return path
@@ -77,20 +77,27 @@ def critical_difference(ranks: Ranks, folder: Path) -> Path:
     Returns:
         Path of the PNG.
     """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        return _saved(_average_ranks(ranks), folder / CRITICAL_DIFFERENCE)
+
+
+def _average_ranks(ranks: Ranks) -> "Figure":
     from matplotlib.figure import Figure
 
-    test = next(iter(ranks.tests.values()))
+    test, labels = next(iter(ranks.tests.values())), _labels(ranks.methods)
     order = np.argsort(test.average_ranks, kind="stable")
     figure = Figure(figsize=(5.6, 1.2 + 0.25 * len(order)))
     axes = figure.subplots()
     half = ranks.critical_difference / 2
     axes.errorbar(test.average_ranks[order], range(len(order)), xerr=half, fmt="o", color=COLOURS[0], capsize=3)
-    axes.set_yticks(range(len(order)), [_label(ranks.methods[m]) for m in order])
+    axes.set_yticks(range(len(order)), [labels[m] for m in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.grid(alpha=0.3, axis="x")
     axes.set_xlabel(f"average {next(iter(ranks.tests))} rank over {', '.join(ranks.datasets)}")
     axes.set_title("methods differ where bars do not touch (Nemenyi)", fontsize=10)
-    return _saved(figure, folder / CRITICAL_DIFFERENCE)
+    return figure
 
 
 def _kept(results: Results, folder: Path) -> list[Path]:
@@ -109,9 +116,10 @@ def _kept_name(dataset: str, method: str, picture: Path) -> str:
     return f"{dataset}-{method.replace('/', '-')}-{picture.name}"
 
 
-def _label(method: str) -> str:
-    """The name of a method without the module of one's own."""
-    return method.rpartition(":")[2]
+def _labels(methods: Sequence[str]) -> list[str]:
+    """The names of methods, without the module of one's own where that is clear and no legend leaves it out."""
+    short = [method.rpartition(":")[2] for method in methods]
+    return [m if n.startswith("_") or short.count(n) > 1 else n for m, n in zip(methods, short, strict=True)]
 
 
 def _style(method: int) -> dict[str, Any]:
@@ -130,7 +138,7 @@ def _drop(results: Results) -> "Figure | None":
 
     if not results.families:
         return None
-    means = results.values(PRIMARY).mean(axis=(2, 3))
+    means, labels = results.means, _labels(results.methods)
     by_family = np.stack([means[:, results.family(f)].mean(axis=1) for f in results.families], axis=1)
     drop = performance_drop_rate(means[:, :1], by_family)
     reached = [[results.reached(method, family) for family in results.families] for method in results.methods]
@@ -141,12 +149,12 @@ def _drop(results: Results) -> "Figure | None":
     limit = max(0.05, float(np.nanmax(np.abs(drop), initial=0.0)))
     image = axes.imshow(drop[order], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.set_xticks(range(len(results.families)), results.families, rotation=35, ha="right")
-    axes.set_yticks(range(len(order)), [_label(results.methods[m]) for m in order])
+    axes.set_yticks(range(len(order)), [labels[m] for m in order])
     for (row, column), value in np.ndenumerate(drop[order]):
         colour = "white" if abs(value) > 0.6 * limit else "black"
         text = "" if np.isnan(value) else f"{round(float(value), 2) + 0.0:+.2f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    axes.set_title(f"{results.dataset}: drop of {PRIMARY} against clean")
+    axes.set_title(f"{results.dataset}: share of clean {PRIMARY} lost (blank: not reached)")
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure
 
@@ -155,7 +163,7 @@ def _severity(results: Results) -> "Figure | None":
     """Severity curves: one panel per graded family, one line per method."""
     from matplotlib.figure import Figure
 
-    means = results.values(PRIMARY).mean(axis=(2, 3))
+    means, labels = results.means, _labels(results.methods)
     graded = [f for f in results.families if len(severity_curve(results, means[0], f)[0]) > 1]
     if not graded:
         return None
@@ -166,7 +174,7 @@ def _severity(results: Results) -> "Figure | None":
     for panel, family in zip(panels.flat, graded, strict=False):
         for m in _best_first(means):
             curve = severity_curve(results, means[m], family)
-            panel.plot(*curve, label=_label(results.methods[m]), linewidth=1, **_style(m))
+            panel.plot(*curve, label=labels[m], linewidth=1, **_style(m))
         panel.set_title(family, fontsize=10)
         panel.set_xlabel("severity")
         panel.grid(alpha=0.3)
@@ -186,11 +194,11 @@ def _clean_unseen(results: Results) -> "Figure | None":
 
     if not len(results.unseen):
         return None
-    means = results.values(PRIMARY).mean(axis=(2, 3))
+    means, labels = results.means, _labels(results.methods)
     figure = Figure(figsize=(5.6, 4.2))
     axes = figure.subplots()
     for m in _best_first(means):
-        clean, unseen, name = means[m, 0], means[m, results.unseen], _label(results.methods[m])
+        clean, unseen, name = means[m, 0], means[m, results.unseen], labels[m]
         spread = np.maximum(0, [[unseen.mean() - unseen.min()], [unseen.max() - unseen.mean()]])
         axes.errorbar(clean, unseen.mean(), yerr=spread, label=name, linestyle="none", capsize=3, **_style(m))
     top = float(means[:, [0, *results.unseen.tolist()]].max()) * 1.08

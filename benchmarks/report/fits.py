@@ -21,12 +21,11 @@ def fits(results: Results) -> Table:
     if not results.methods:
         return Table(FITS, [])
     means = {metric: results.values(metric).mean(axis=2) for metric in (PRIMARY, "auc", "hit@10")}
-    shown = results.unseen if len(results.unseen) else [0]
     rows = [
         {
             "method": method,
             "seed": seed,
-            "unseen": float(means[PRIMARY][m, shown, s].mean()),
+            "unseen": float(means[PRIMARY][m, results.unseen, s].mean()) if len(results.unseen) else None,
             "clean": float(means[PRIMARY][m, 0, s]),
             "clean_auc": float(means["auc"][m, 0, s]),
             "clean_hit@10": float(means["hit@10"][m, 0, s]),

@@ -72,7 +72,7 @@ def _lacking(row: dict[str, Any]) -> str:
     """Why a row lacks numbers, in short where it has some; empty where it has all."""
     if row.get("unseen") is None:
         return str(row["note"])
-    if row.get("drop") is not None:
+    if row.get("rbo") is not None:  # a drop there is none of where clean is 0
         return ""
     return f"unseen templates change {'some fits' if row['unseen'] != row['clean'] else 'none of its scores'}"
 

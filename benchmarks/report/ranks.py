@@ -57,7 +57,7 @@ def ranks(found: Sequence[Results]) -> Ranks | None:
 
 def _levels(results: Results) -> dict[str, list[float]]:
     """The primary metric of every method, clean and under unseen templates."""
-    means = results.values(PRIMARY).mean(axis=(2, 3))
+    means = results.means
     unseen = {"unseen": means[:, results.unseen].mean(axis=1).round(12).tolist()} if len(results.unseen) else {}
     return {**unseen, "clean": means[:, 0].round(12).tolist()}
 
@@ -69,7 +69,11 @@ def table(found: Ranks) -> Table:
         for m, method in enumerate(found.methods)
     ]
     rows.sort(key=lambda row: (*(row[quantity] for quantity in found.tests), row["method"]))
-    tests = ", ".join(f"{TITLES[quantity]} {test.p:.4f}" for quantity, test in found.tests.items())
+    p = Table(
+        [Column(quantity, title, digits=4, probability=True) for quantity, title in TITLES.items()],
+        [{quantity: test.p for quantity, test in found.tests.items()}],
+    )
+    tests = ", ".join(f"{c.title} {p.cell(0, c)}" for c in p.columns if c.key in found.tests)
     return Table(
         (Column("method", "Method"), *(Column(quantity, TITLES[quantity], "down", 2) for quantity in found.tests)),
         rows,

@@ -69,6 +69,8 @@ class Results:
     @property
     def resampled(self) -> str:
         """What the bootstrap intervals are over: resampling one seed shows nothing of how fits differ."""
+        if not len(self.unseen):
+            return "users and seeds" if len(self.seeds) > 1 else "users, not over fits"
         return "users, templates and seeds" if len(self.seeds) > 1 else "users and templates, not over fits"
 
     def family(self, name: str) -> IntArray:
@@ -89,6 +91,11 @@ class Results:
         """
         counts = np.broadcast_to(self.candidates, self.ranks.shape)
         return metrics.METRICS[metric](self.ranks + tie * self.ties / 2, counts).transpose(0, 2, 3, 1)
+
+    @cached_property
+    def means(self) -> FloatArray:
+        """Mean of the primary metric over users and seeds, shape ``[methods, conditions]``."""
+        return np.asarray(self.values(PRIMARY).mean(axis=(2, 3)))
 
     def prompted(self, method: str) -> bool:
         """Whether a method has a prompt that conditions can change."""
@@ -195,7 +202,8 @@ def _reason(manifest: dict[str, Any], ids: Sequence[tuple[CellId, str]], finishe
     outcomes = manifest.get("outcomes", {})
     for cell, _ in ids:
         if str(cell) in outcomes:
-            return f"{outcomes[str(cell)]['status']}: {outcomes[str(cell)]['reason']}"
+            seed = f" for seed {cell.seed}" * (len(ids) > 1)
+            return f"{outcomes[str(cell)]['status']}{seed}: {outcomes[str(cell)]['reason']}"
     return f"not finished yet ({finished} of {len(ids)} seeds)"
 
 

@@ -20,7 +20,7 @@ LATEX_SPECIAL = str.maketrans(
     | {"~": r"\textasciitilde{}", "^": r"\^{}", "\\": r"\textbackslash{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # other signs in LaTeX's default encoding
 )
-MARKDOWN_SPECIAL = re.compile(r"[\\`*|]|<(?=[a-zA-Z/!?])|(?<![^\W_])_|_(?![^\W_])")
+MARKDOWN_SPECIAL = re.compile(r"[\\`*|$]|<(?=[a-zA-Z/!?])|&(?=[a-zA-Z#])|](?=\()|~(?=~)|(?<![^\W_])_|_(?![^\W_])")
 """Characters that Markdown does not print; underscores inside a word, and < before what begins no tag, it does."""
 
 LONG = 80
@@ -141,9 +141,9 @@ class Table:
         """GitHub Markdown with the caption below."""
         heads = [column.title + ARROWS[column.better] for column in self.shown]
         rules = ["---" if column.digits is None else "---:" for column in self.shown]
-        body = self._body(lambda text: MARKDOWN_SPECIAL.sub(r"\\\g<0>", text), "**{}**", "<ins>{}</ins>")
+        body = self._body(in_markdown, "**{}**", "<ins>{}</ins>")
         lines = [f"| {' | '.join(cells)} |" for cells in (heads, rules, *body)]
-        return "\n".join(lines) + "\n" + (f"\n{self.caption}\n" if self.caption else "")
+        return "\n".join(lines) + "\n" + (f"\n{in_markdown(self.caption)}\n" if self.caption else "")
 
     def html(self) -> str:
         """An HTML table element."""
@@ -164,10 +164,10 @@ class Table:
         Args:
             label: what ``\ref`` finds the table by.
         """
-        heads = [c.title.translate(LATEX_SPECIAL) + LATEX_ARROWS[c.better] for c in self.shown]
-        body = self._body(_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+        heads = [_in_latex(c.title) + LATEX_ARROWS[c.better] for c in self.shown]
+        body = self._body(_in_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
         form = "".join("l" if c.digits is None else "r" for c in self.shown)
-        caption = rf"\caption{{{self.caption.translate(LATEX_SPECIAL)}}}" + rf"\label{{tab:{label}}}" * bool(label)
+        caption = rf"\caption{{{_in_latex(self.caption)}}}" + rf"\label{{tab:{label}}}" * bool(label)
         head, *rows = (" & ".join(cells) + r" \\" for cells in (heads, *body))
         heading = [r"\toprule", head, r"\midrule"]
         if len(rows) > PAGE:
@@ -213,9 +213,18 @@ def _exact(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _latex(text: str) -> str:
-    """A text in LaTeX."""
-    return text.translate(LATEX_SPECIAL).replace(UNDEFINED, "--")
+def in_markdown(text: str) -> str:
+    r"""A text in Markdown.
+
+    >>> print(in_markdown("own_method | [at](home) <i>"))
+    own_method \| [at\](home) \<i>
+    """
+    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", text)
+
+
+def _in_latex(text: str) -> str:
+    """A text in LaTeX, where two hyphens would be a dash."""
+    return text.translate(LATEX_SPECIAL).replace("--", "-{}-").replace(UNDEFINED, "--")
 
 
 def _folded(text: str) -> str:

@@ -14,8 +14,8 @@ from benchmarks.report.fits import fits
 from benchmarks.report.leaderboard import banner, cold_items, leaderboard, short
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import Results
-from benchmarks.report.table import Column, Table
-from benchmarks.store import RunFolder, StoreError, disk_errors, to_json
+from benchmarks.report.table import Column, Table, in_markdown
+from benchmarks.store import RunFolder, StoreError, component, disk_errors, to_json
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -125,10 +125,11 @@ def _write(
         by_dataset: a table of each data set.
         printed: what of a table is for LaTeX.
     """
-    heads = [f"## {dataset}\n\n" * (len(by_dataset) > 1) for dataset in by_dataset]
+    heads = [f"## {in_markdown(dataset)}\n\n" * (len(by_dataset) > 1) for dataset in by_dataset]
     sections = [head + table.markdown() for head, table in zip(heads, by_dataset.values(), strict=True)]
     folder.write(f"{name}.md", "\n".join(sections))
-    folder.write(f"{name}.tex", "\n".join(printed(t).latex(f"{name}-{data}") for data, t in by_dataset.items()))
+    labels = {dataset: f"{name}-{component(dataset)}" for dataset in by_dataset}
+    folder.write(f"{name}.tex", "\n".join(printed(t).latex(labels[dataset]) for dataset, t in by_dataset.items()))
     rows = [{"dataset": dataset, **row} for dataset, table in by_dataset.items() for row in table.rows]
     columns = next(iter(by_dataset.values())).columns
     folder.write(f"{name}.csv", Table((Column("dataset", "Data set"), *columns), rows).csv())

@@ -417,7 +417,7 @@ def test_report_of_a_run_that_ended_with_a_failed_seed_is_as_the_run_left_it(sui
     flags = ("--methods", "tests.fakes:Moody", "--seeds", 0, 1, "--output-dir", tmp_path / "r")
     ended, again = run_suite("--suite", suite_file, *flags), run_suite("report", "--output-dir", tmp_path / "r")
     assert (ended.returncode, ended.stdout) == (again.returncode, again.stdout)
-    assert ended.returncode == 1 and "failed: RuntimeError: not today" in ended.stdout
+    assert ended.returncode == 1 and "failed for seed 1: RuntimeError: not today" in ended.stdout
 
 
 def test_tables_of_a_run_without_a_row_name_no_user(suite_file, tmp_path, run_suite):
