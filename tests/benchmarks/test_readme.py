@@ -30,9 +30,11 @@ def test_the_readmes_leaderboard_has_few_columns_and_the_reasons_of_rows_without
     assert text.endswith("\nOf 3 users. Bold: best.\n")
     text = short(Table(LEADERBOARD, [*rows, {"method": "c", "note": "not run: no model"}], "Of 3 users.")).markdown()
     assert text.splitlines()[0].endswith("| Note |") and "not run: no model" in text and "many words" not in text
-    unreached = {"method": "d", **row, "unseen": 0.3, "drop": None}
+    unreached = {"method": "d", **row, "unseen": 0.3, "drop": None, "rbo": None}
     text = short(Table(LEADERBOARD, [*rows, unreached, {**unreached, "clean": 0.3}], "Of 3 users.")).markdown()
     assert "| unseen templates change some fits |" in text and "| unseen templates change none of its scores |" in text
+    nothing = {"method": "e", **row, "unseen": 0.3, "clean": 0.0, "drop": None}  # a drop from 0 there is none of
+    assert "Note" not in short(Table(LEADERBOARD, [*rows, nothing], "Of 3 users.")).markdown()
 
 
 def test_first_places_are_those_of_the_papers_figures():

@@ -17,11 +17,12 @@ from benchmarks import plan, robustness, suite
 from benchmarks.report import figures, ranks, stability
 from benchmarks.report.comparisons import comparisons
 from benchmarks.report.conditions import by_condition, by_family, severity_curve
+from benchmarks.report.fits import fits
 from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard, short
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import Results, load, scores_of
 from benchmarks.report.write import clear, write_all
-from benchmarks.significance import Interval
+from benchmarks.significance import Friedman, Interval
 from benchmarks.store import RunFolder
 from methods.base import Compute
 from tests.benchmarks.conftest import TABLES
@@ -120,6 +121,9 @@ def test_without_unseen_templates_clean_quality_is_what_counts(suite_file, tmp_p
     values = [row["clean"] for row in board.rows]
     assert values == sorted(values, reverse=True) and "Sorted by clean quality" in board.caption
     assert not any({"unseen", "worst", "drop"} & row.keys() or row["first"] for row in board.rows)
+    assert "intervals over users, not over fits" in board.caption
+    assert "intervals over users and seeds" in leaderboard(replace(results, seeds=(0, 0))).caption
+    assert {row["unseen"] for row in fits(results).rows} == {None}
 
 
 def test_wordings_that_methods_know_are_a_family_beside_the_unseen_ones(suite_file, tmp_path, run_suite):
@@ -200,7 +204,7 @@ def test_lists_that_no_condition_changes_are_compared_once(finished, tmp_path, m
 
 
 def test_page_finds_the_figures_of_a_data_set_of_any_name(suite_file, tmp_path, run_suite):
-    odd = tmp_path / 'toys #1 100%25 "new" ?'
+    odd = tmp_path / 'toys #1 100%25 "new" $x_$ ?'
     odd.mkdir()
     for ending in ("inter", "item"):
         shutil.copy(tmp_path / "tiny" / f"tiny.{ending}", odd / f"{odd.name}.{ending}")
@@ -210,6 +214,13 @@ def test_page_finds_the_figures_of_a_data_set_of_any_name(suite_file, tmp_path, 
     found = {tmp_path / "r" / unquote(urlsplit(picture).path) for picture in pictures}
     assert found == set((tmp_path / "r" / "figures").glob("*.png")) != set()
     assert {path.with_suffix(".pdf") for path in found} == set((tmp_path / "r" / "figures").glob("*.pdf"))
+    label = re.search(r"\\label{(.*)}", (tmp_path / "r" / "leaderboard.tex").read_text())
+    assert label and re.fullmatch(r"tab:[\w.-]+", label[1])
+
+
+def test_legends_name_every_method(finished):
+    assert figures._labels(("a.b:Mine", "sasrec")) == ["Mine", "sasrec"]
+    assert figures._labels(("a:Mine", "b:Mine", "own:_Hidden")) == ["a:Mine", "b:Mine", "own:_Hidden"]
 
 
 def test_tables_and_figures_of_a_run_are_removed_and_what_others_made_stays(finished, tmp_path):
@@ -346,6 +357,8 @@ def test_methods_are_ranked_across_data_sets(finished, suite_file, tmp_path, run
     for row in rows:
         places = [sorted(board.values(), reverse=True).index(board[row["method"]]) + 1 for board in found]
         assert float(row["unseen"]) == np.mean(places)
+    sure = replace(ranks.ranks(load(RunFolder(tmp_path / "r"))), tests={"clean": Friedman(np.arange(3.0), 9.0, 1e-6)})
+    assert "Friedman's p: Clean <0.0001." in ranks.table(sure).caption
     page = (tmp_path / "r" / "index.html").read_text()
     assert "across data sets" in page and page.count("critical-difference.png") == 2
     assert page.count('src="figures/tin-drop.png"') == page.count('src="figures/tiny-drop.png"') == 1

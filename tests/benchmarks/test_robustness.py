@@ -245,6 +245,13 @@ def test_a_large_number_for_what_a_method_rules_out_hides_no_change(excluded: fl
     assert scores_moved(clean, other).tolist() == [False, True, True]
 
 
+def test_rounding_of_large_scores_among_tiny_ones_moves_nothing() -> None:
+    """As of a softmax: one candidate has nearly all, and the median next to nothing."""
+    clean = np.array([[0.9, 0.1, 1e-7, 2e-8, 1e-8]], np.float32)
+    assert not scores_moved(clean, np.nextafter(clean, np.float32(1))).any()
+    assert scores_moved(clean, clean * np.float32(1.001)).all()
+
+
 def test_scores_move_by_more_than_a_millionth_of_the_largest() -> None:
     clean = np.array([[1.0, 2.0]])
     assert scores_moved(clean, clean + np.array([0, 1e-5])).all()

@@ -69,6 +69,8 @@ def test_csv_holds_every_column_in_full_precision():
 def test_markdown_prints_names_and_reasons_as_they_are():
     text = Table(COLUMNS, [row("Mine.__init__: <lambda> | 2 * max_k", 0.5)]).markdown()
     assert r"| Mine.\_\_init\_\_: \<lambda> \| 2 \* max_k |" in text
+    text = Table(COLUMNS, [row("[a](b) ~~c~~ &amp; $d$ 0.5 [0.4]", 0.5)], "_A_ <i>").markdown()
+    assert r"| [a\](b) \~~c\~~ \&amp; \$d\$ 0.5 [0.4] |" in text and text.endswith("\n\\_A\\_ \\<i>\n")
 
 
 def test_latex_is_booktabs_with_special_characters_escaped():
@@ -77,6 +79,7 @@ def test_latex_is_booktabs_with_special_characters_escaped():
     assert r"a\_b \& c & \textbf{0.500 [0.400, 0.600]}" in text
     assert r"\caption{100 \% of users}\label{tab:board-a_b}" in text
     assert r"NDCG\_10 $\uparrow$" in text
+    assert r"-{}-tune & --" in Table(COLUMNS, [{"method": "--tune"}]).latex()  # a dash is no two hyphens
     assert r"x \textless{} y \textbar{} z" in Table(COLUMNS, [row("x < y | z", 0.5)]).latex()
 
 
