@@ -15,7 +15,7 @@ from benchmarks.protocol import Protocol, prepare
 from benchmarks.store import CellId
 from benchmarks.suite import SuiteError
 from data.prompts.library import templates
-from data.prompts.template import ListStyle
+from data.prompts.template import ListStyle, parse
 from data.sources.build import DataError
 from data.split import SplitError
 from methods.base import Compute, MethodInfo
@@ -103,6 +103,26 @@ def test_scores_of_another_shape_are_an_error_that_names_both(atomic, wording, s
 def test_fingerprint_changes_with_the_protocol(atomic, wording, change):
     assert made(atomic, wording).fingerprints["data"] != made(atomic, wording, **change).fingerprints["data"]
     assert made(atomic, wording).fingerprints == made(atomic, wording).fingerprints
+
+
+def test_texts_of_items_are_in_the_fingerprints(atomic, wording):
+    problem = made(atomic, wording)
+    titles = ("Another title", *problem.dataset.catalogue.titles[1:])
+    other = replace(
+        problem, dataset=replace(problem.dataset, catalogue=replace(problem.dataset.catalogue, titles=titles))
+    )
+    assert other.fingerprints["data"] != problem.fingerprints["data"] and other.learnable != problem.learnable
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"parts": parse("Now {history}: {target}?")}, {"labels": ("Sure", "Never")}, {"family": "unseen"}],
+    ids=["wording", "labels", "family"],
+)
+def test_all_of_a_template_is_in_the_fingerprint_whatever_its_name(atomic, wording, change):
+    first, *others = wording["recommend"]
+    changed = {"recommend": (replace(first, **change), *others)}
+    assert made(atomic, changed).fingerprints["recommend"] != made(atomic, wording).fingerprints["recommend"]
 
 
 def test_templates_of_a_role_change_that_role_s_fingerprint_alone(atomic, wording):

@@ -22,7 +22,7 @@ from benchmarks.report.leaderboard import cold_items, failed_audits, leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import Results, load, scores_of
 from benchmarks.report.write import clear, write_all
-from benchmarks.significance import Friedman, Interval
+from benchmarks.significance import Friedman, Interval, nemenyi_critical_difference
 from benchmarks.store import RunFolder
 from methods.base import Compute
 from tests.benchmarks.conftest import TABLES
@@ -359,6 +359,7 @@ def test_methods_are_ranked_across_data_sets(finished, suite_file, tmp_path, run
         assert float(row["unseen"]) == np.mean(places)
     sure = replace(ranks.ranks(load(RunFolder(tmp_path / "r"))), tests={"clean": Friedman(np.arange(3.0), 9.0, 1e-6)})
     assert "Friedman's p: Clean <0.0001." in ranks.table(sure).caption
+    assert sure.critical_difference == nemenyi_critical_difference(len(sure.methods), 2, 0.05)
     page = (tmp_path / "r" / "index.html").read_text()
     assert "across data sets" in page and page.count("critical-difference.png") == 2
     assert page.count('src="figures/tin-drop.png"') == page.count('src="figures/tiny-drop.png"') == 1

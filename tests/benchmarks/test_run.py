@@ -2,15 +2,21 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmarks import machine
+from benchmarks.report.comparisons import comparisons
+from benchmarks.report.fits import fits
 from benchmarks.report.leaderboard import leaderboard
 from benchmarks.report.ledger import ledger
 from benchmarks.report.results import load
+from benchmarks.report.stability import list_stability
+from benchmarks.significance import bootstrap_interval
 from benchmarks.store import RunFolder
+from data.random import generator
 
 
 def test_prompts_that_were_shortened_are_counted_in_the_note_and_the_ledger_is_kept(suite_file, tmp_path, run_suite):
@@ -110,6 +116,22 @@ def test_several_seeds_are_averaged_and_each_speaks_for_itself(suite_file, tmp_p
     each = results.values("ndcg@10")[results.methods.index(row["method"]), 0].mean(axis=0)
     assert row["clean"] == pytest.approx(each.mean()) and each[0] != each[1]
     assert "2 seeds" in board.caption and "over users, templates and seeds" in board.caption
+    values, method = results.values("ndcg@10")[results.methods.index(row["method"])], row["method"]
+    how = {"draws": results.statistics["resamples"], "level": results.statistics["level"]}
+    rng = generator(results.seed, "interval", results.dataset, method)
+    interval = bootstrap_interval(values[:1].transpose(1, 0, 2), **how, rng=rng)
+    assert (row["clean_low"], row["clean_high"]) == (interval.low, interval.high)
+    assert [r["clean"] for r in fits(results).rows if r["method"] == method] == pytest.approx(each)
+    (compared,) = (row for row in comparisons(results).rows if row["quantity"] == "clean")
+    other = results.values("ndcg@10")[results.methods.index("random"), 0]
+    assert (compared["a"], compared["b"]) == ("random", method)
+    assert compared["difference"] == pytest.approx(other.mean() - each.mean())
+    alone = (
+        replace(results, seeds=(s,), records={method: (r,)})
+        for s, r in zip((3, 4), results.records[method], strict=True)
+    )
+    agreed = [list_stability(one, method, np.array([1]))["rbo"] for one in alone]
+    assert list_stability(results, method, np.array([1]))["rbo"] == pytest.approx(np.mean(agreed))
     unseen = results.values("ndcg@10")[results.methods.index(row["method"]), results.unseen].mean(axis=(0, 1))
     assert row["seed_deviation"] == pytest.approx(unseen.std(ddof=1)) and row["seed_deviation"] > 0
     budget = next(row for row in ledger(results).rows if row["method"] == "tests.fakes:Seeded")

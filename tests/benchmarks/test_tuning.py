@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import replace
 from math import prod
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -45,6 +46,26 @@ def search(made, trials):
 
 def quiet(fraction, stage):
     pass
+
+
+def test_trials_are_measured_by_ndcg_at_10(planned, monkeypatch):
+    monkeypatch.setattr(tuning.metrics, "rank_of_positive", lambda *_: np.array([7.0]))
+    assert search(planned(), 1)._measure({"skill": 0.1}) == pytest.approx(1 / np.log2(9))
+
+
+def test_trials_of_other_validation_lists_are_others(planned):
+    search(planned(), 2).execute(quiet)
+    for changed in ({"valid_users": 20}, {"history_length": 3}, {"negatives": 7}):
+        assert search(planned(overrides={"protocol": changed}), 2).waiting() == 2
+
+
+def test_trials_are_fitted_with_a_seed_that_is_no_run_s(planned, monkeypatch):
+    seeds, fit = [], Tunable.fit
+    monkeypatch.setattr(Tunable, "fit", lambda self, task, seed: seeds.append(seed) or fit(self, task, seed))
+    found = search(planned(), 3)
+    for skill in (0.1, 0.3):
+        found._measure({"skill": skill})
+    assert len(seeds) == 2 and len(set(seeds)) == 1 and seeds[0] > 1000
 
 
 def test_first_trial_is_the_defaults_and_no_trial_is_made_twice(planned):

@@ -280,7 +280,7 @@ def test_a_template_holds_for_every_domain(template: Template) -> None:
     assert filled.count("Cube") == 1
 
 
-@pytest.mark.parametrize("role", ["recommend", "rank"])
+@pytest.mark.parametrize("role", ["recommend", "rank", "demonstrate"])
 def test_an_unseen_template_is_no_near_copy_of_a_seen_one(role: Role) -> None:
     family = {name: [t for t in templates(role) if t.family == name] for name in ("seen", "unseen")}
     known = {word for seen in family["seen"] for word in words(seen)}

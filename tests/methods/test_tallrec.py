@@ -75,6 +75,14 @@ def test_questions_are_in_all_seen_wordings_behind_histories_as_long_as_is_set(g
     assert max(lengths) == 5 and np.mean(np.array(lengths) == 1) < 0.3  # where only one came before
 
 
+def test_negatives_patience_and_validation_lists_are_those_of_the_settings(given, monkeypatch):
+    shown, sample = [], tuning.valid_sample
+    monkeypatch.setattr(tuning, "valid_sample", lambda *how: shown.append(how[1:3]) or sample(*how))
+    epochs, schedule = given(negatives=3, patience=7, valid_users=4, valid_negatives=2)
+    assert {len(q.answers) for batches in epochs for batch in batches for q in batch} == {4}
+    assert schedule.patience == 7 and shown == [(4, 2)]
+
+
 def test_adapters_are_those_of_the_settings(given, monkeypatch):
     made, add = [], lora.add_lora
     monkeypatch.setattr(lora, "add_lora", lambda model, how, seed: made.append(how) or add(model, how, seed))

@@ -153,6 +153,7 @@ def test_redundancy_trades_effect_for_variety():
     same = [Demonstration(0, (1, 2), 3), Demonstration(1, (1, 2), 3), Demonstration(2, (7, 8), 9)]
     values = np.array([1.0, 0.9, 0.1])
     assert spread(values, same, 2, redundancy=0.0) == [0, 1]
+    assert spread(100 * values, same, 2, redundancy=3.0) == spread(values, same, 2, redundancy=3.0) == [0, 2]
     assert spread(values, same, 2, redundancy=10.0) == [0, 2]
     assert spread(values, same, 9, redundancy=0.0) == [0, 1, 2]
     assert spread(np.empty(0), [], 2, redundancy=1.0) == []

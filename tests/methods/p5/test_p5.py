@@ -130,11 +130,16 @@ def given(task, monkeypatch):
 
 
 def test_every_pass_asks_anew_along_one_schedule(given):
-    found, _ = given(epochs=2, warmup=0.2, rate=7e-3)
+    found, _ = given(epochs=2, warmup=0.2, rate=7e-3, patience=7)
     first, second = ([q.group.prefix.tolist() for batch in batches for q in batch] for batches in found["epochs"])
     schedule = found["schedule"]
     assert first != second and schedule.steps == sum(map(len, found["epochs"]))
-    assert (schedule.warmup, schedule.rate) == (0.2, 7e-3)
+    assert (schedule.warmup, schedule.rate, schedule.patience) == (0.2, 7e-3, 7)
+
+
+def test_families_are_asked_as_often_as_is_set(given):
+    _, asked = given(prompts=600, questions=0.1, choices=0.1)
+    assert np.mean([role == "sequential" for role, *_ in asked]) == pytest.approx(0.8, abs=0.06)
 
 
 @pytest.mark.parametrize(("mean_over", "by_prompt"), [("tokens", False), ("prompts", True)])

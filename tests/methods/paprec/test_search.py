@@ -169,6 +169,12 @@ def test_where_nobody_is_held_out_no_round_stays(world):
     assert all("where searched, nothing held out undone" in line for line in list(account(search))[:2])
 
 
+def test_a_round_the_held_out_part_neither_gains_nor_loses_by_stays(world):
+    search = world.search(["user"], held=lambda tokens, everybody: np.zeros(USERS))
+    search.run()
+    assert not search.undone and (search.tokens[:, SHARED:] != 1).any()
+
+
 def test_a_round_that_is_undone_leaves_what_earlier_ones_have_brought(world):
     asked = []
 
