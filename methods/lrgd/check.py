@@ -63,7 +63,6 @@ def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: 
         "initializer_range": 1.5 * width**-0.5,
         "bos_token_id": 0,
         "eos_token_id": 0,
-        "pad_token_id": 0,
     }
     grouped = {
         "hidden_size": width,
@@ -79,7 +78,7 @@ def random_model(family: str, size: str = "small", vocabulary: int = 500, seed: 
         "qwen3": {**grouped, "head_dim": width // heads},
         "mistral": {**grouped, "sliding_window": None},
         "gemma": {**grouped, "head_dim": width // heads},
-        "phi3": grouped,
+        "phi3": {**grouped, "pad_token_id": None},
         "gpt2": {"n_embd": width, "n_layer": layers, "n_head": heads, "n_positions": 512},
     }
     if family not in shapes:
