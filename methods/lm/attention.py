@@ -149,10 +149,10 @@ def supports_tree(model: PreTrainedModel) -> bool:
 
     That is tested for the families listed; a layer that sees a window only is not covered.
     """
-    kinds = getattr(model.config, "layer_types", None)
-    if kinds is None:
-        kinds = ["sliding_attention" if getattr(model.config, "sliding_window", None) else "full_attention"]
-    return model.config.model_type in FAMILIES and set(kinds) == {"full_attention"}
+    config = model.config
+    kinds = getattr(config, "layer_types", None)
+    whole = set(kinds) == {"full_attention"} if kinds else not getattr(config, "sliding_window", None)
+    return config.model_type in FAMILIES and whole
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from methods.lm.hub import BackboneError
 from methods.lm.lora import Lora, add_lora, inner, load_adapters, merged, save_adapters
@@ -17,8 +18,12 @@ def odds(model, task):
 
 
 def tuned(family):
-    """Adapters with random weights in place of trained ones."""
-    model = add_lora(make_model(family, len(make_tokenizer())), Lora())
+    return taught(make_model(family, len(make_tokenizer())))
+
+
+def taught(model):
+    """The model with adapters whose weights are random in place of trained."""
+    model = add_lora(model, Lora())
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -35,6 +40,19 @@ def test_adapters_start_neutral_then_matter_and_merge_exactly(task, family):
     apart = odds(inner(model), task)
     assert np.abs(apart - plain).max() > 1e-2
     np.testing.assert_allclose(odds(merged(model), task), apart, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "bloom", "falcon"])
+def test_families_with_one_matrix_for_attention_take_adapters_that_merge_exactly(family):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).eval()
+    ids = torch.arange(3, 20)[None]
+    adapted = taught(model).eval()
+    with torch.no_grad():
+        apart = inner(adapted)(ids).logits
+        with adapted.disable_adapter():
+            assert (inner(adapted)(ids).logits - apart).abs().max() > 1e-2
+        torch.testing.assert_close(merged(adapted)(ids).logits, apart, atol=1e-5, rtol=0)
 
 
 def test_in_half_precision_small_adapters_still_count(task):
